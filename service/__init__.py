@@ -1,0 +1,1 @@
+"""The online half: gRPC and REST over an encoder, a catalog and a gallery."""
