@@ -1,0 +1,129 @@
+"""The one place where the error tree becomes a gRPC status and an HTTP problem.
+
+gRPC answers carry google.rpc details (BadRequest, ErrorInfo, ResourceInfo, RetryInfo,
+RequestInfo); HTTP answers are problem+json (RFC 9457). A test walks the tree and fails when a
+class has no row of its own here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from types import MappingProxyType
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+
+from resight import errors
+
+__all__ = ["TABLE", "Status", "problem", "retry_after", "rpc_status", "status_of"]
+
+DOMAIN = "resight"
+
+
+@dataclass(frozen=True)
+class Status:
+    """How one class of error is answered.
+
+    Attributes:
+        grpc: gRPC status code.
+        http: HTTP status code.
+        title: Short name of the kind of problem, the same for every occurrence.
+    """
+
+    grpc: grpc.StatusCode
+    http: int
+    title: str
+
+
+_Code = grpc.StatusCode
+
+TABLE: Mapping[type[errors.ResightError], Status] = MappingProxyType(
+    {
+        errors.ResightError: Status(_Code.INTERNAL, 500, "Internal error"),
+        errors.InvalidArgument: Status(_Code.INVALID_ARGUMENT, 400, "Invalid argument"),
+        errors.UndecodableImage: Status(_Code.INVALID_ARGUMENT, 422, "Undecodable image"),
+        errors.ImageTooLarge: Status(_Code.INVALID_ARGUMENT, 413, "Image too large"),
+        errors.NotFound: Status(_Code.NOT_FOUND, 404, "Not found"),
+        errors.AlreadyExists: Status(_Code.ALREADY_EXISTS, 409, "Already exists"),
+        errors.FailedPrecondition: Status(_Code.FAILED_PRECONDITION, 409, "Failed precondition"),
+        errors.BundleCorrupt: Status(_Code.DATA_LOSS, 500, "Bundle corrupt"),
+        errors.Refused: Status(_Code.FAILED_PRECONDITION, 409, "Refused"),
+        errors.ResourceExhausted: Status(_Code.RESOURCE_EXHAUSTED, 429, "Too many requests"),
+        errors.Unavailable: Status(_Code.UNAVAILABLE, 503, "Unavailable"),
+        errors.DeadlineExceeded: Status(_Code.DEADLINE_EXCEEDED, 504, "Deadline exceeded"),
+    }
+)
+
+
+def status_of(error: errors.ResightError) -> Status:
+    """The row of the error's class, or of the nearest class above it."""
+    return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
+
+
+def retry_after(error: errors.ResightError) -> float | None:
+    """Seconds after which trying again may help; None when it will not."""
+    if isinstance(error, errors.ResourceExhausted | errors.Unavailable):
+        return error.retry_after
+    return None
+
+
+def rpc_status(error: errors.ResightError, *, request_id: str = "") -> status_pb2.Status:
+    """The google.rpc.Status of an error, with its details."""
+    details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
+    if isinstance(error, errors.InvalidArgument):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=error.message, reason=error.reason
+        )
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, errors.NotFound | errors.AlreadyExists):
+        details.append(
+            error_details_pb2.ResourceInfo(resource_type=error.field, description=error.message)
+        )
+    after = retry_after(error)
+    if after is not None:
+        delay = Duration()
+        delay.FromNanoseconds(int(after * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    if request_id:
+        details.append(error_details_pb2.RequestInfo(request_id=request_id))
+    return status_pb2.Status(
+        code=status_of(error).grpc.value[0],
+        message=error.message,
+        details=[_packed(detail) for detail in details],
+    )
+
+
+def problem(
+    error: errors.ResightError, *, instance: str, request_id: str = ""
+) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """HTTP status, headers and problem+json body of an error."""
+    status = status_of(error)
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": status.title,
+        "status": status.http,
+        "detail": error.message,
+        "instance": instance,
+        "reason": error.reason,
+    }
+    if error.field:
+        body["field"] = error.field
+    if request_id:
+        body["request_id"] = request_id
+    headers = {}
+    after = retry_after(error)
+    if after is not None:
+        headers["Retry-After"] = str(max(1, ceil(after)))
+        body["retry_after_seconds"] = after
+    return status.http, headers, body
+
+
+def _packed(detail: Any) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(detail)
+    return packed
