@@ -1,0 +1,80 @@
+"""Engines: how a connection to the catalog is opened and how its transactions begin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from resight.errors import InvalidArgument, Unavailable
+
+__all__ = ["open_engine", "unavailable"]
+
+BUSY_TIMEOUT_MS = 10_000
+
+
+def open_engine(url: str, *, pool_size: int, writer: bool) -> Engine:
+    """An engine whose acknowledged commits survive a crash.
+
+    Args:
+        url: SQLAlchemy URL; SQLite or PostgreSQL.
+        pool_size: Most connections.
+        writer: Whether its transactions write; on SQLite they then take the write lock at once,
+            because a read transaction that turns into a write can fail without waiting.
+
+    Raises:
+        InvalidArgument: the URL is malformed, of another database, or its driver is missing.
+    """
+    try:
+        backend = make_url(url).get_backend_name()
+        if backend not in ("sqlite", "postgresql"):
+            raise InvalidArgument(
+                f"database_url names {backend!r}; use sqlite:///… or postgresql+…://…",
+                field="database_url",
+            )
+        engine = create_engine(
+            url, pool_size=pool_size, max_overflow=0, pool_pre_ping=backend != "sqlite"
+        )
+    except (ArgumentError, ModuleNotFoundError) as error:
+        # The URL may hold a password, so it is not repeated here.
+        raise InvalidArgument(
+            f"database_url cannot be used ({type(error).__name__}); check its form and that the "
+            "driver it names is installed",
+            field="database_url",
+        ) from error
+    if backend == "sqlite":
+        _prepare_sqlite(engine, begin="BEGIN IMMEDIATE" if writer else "BEGIN")
+    return engine
+
+
+def unavailable(error: SQLAlchemyError) -> Unavailable:
+    """What a database error means to a caller: try again later."""
+    cause = getattr(error, "orig", None) or error
+    return Unavailable(
+        f"the catalog cannot be used at the moment: {type(cause).__name__}: {cause}",
+        field="database_url",
+        reason="CATALOG_UNAVAILABLE",
+    )
+
+
+def _prepare_sqlite(engine: Engine, *, begin: str) -> None:
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: object) -> None:
+        # The driver's own implicit BEGIN would come too late and could not be IMMEDIATE.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout = {BUSY_TIMEOUT_MS}",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            "cache_size = -65536",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)

@@ -1,0 +1,177 @@
+"""The tables. Portable SQL only: the same metadata serves SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeDecorator
+
+from service.domain.instant import from_micros, to_micros
+
+__all__ = [
+    "CHANGE_CAMERA_ADDED",
+    "CHANGE_CROP_ADDED",
+    "CHANGE_CROP_DELETED",
+    "Micros",
+    "Uuid16",
+    "blob_removals",
+    "cameras",
+    "changes",
+    "crops",
+    "embeddings",
+    "galleries",
+    "metadata",
+    "models",
+]
+
+CHANGE_CAMERA_ADDED = 1
+CHANGE_CROP_ADDED = 2
+CHANGE_CROP_DELETED = 3
+
+
+class Uuid16(TypeDecorator[UUID]):
+    """A UUID as its 16 bytes: half the size of text, and ordered like the integer."""
+
+    impl = LargeBinary(16)
+    cache_ok = True
+
+    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> bytes | None:
+        """To bytes."""
+        return None if value is None else value.bytes
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> UUID | None:
+        """From bytes."""
+        return None if value is None else UUID(bytes=bytes(value))
+
+
+class Micros(TypeDecorator[datetime]):
+    """An instant as whole microseconds since 1970, UTC: exact, and the same in every database."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """To microseconds."""
+        return None if value is None else to_micros(value)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        """From microseconds."""
+        return None if value is None else from_micros(value)
+
+
+# SQLite counts rows only in a column declared INTEGER.
+_RowId = BigInteger().with_variant(Integer, "sqlite")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+galleries = Table(
+    "galleries",
+    metadata,
+    Column("gallery_row", _RowId, primary_key=True),
+    Column("name", String(63), nullable=False, unique=True),
+    # Newest position of the log. Updating it first locks the gallery until the commit, so that
+    # positions become visible in order.
+    Column("position", BigInteger, nullable=False, default=0),
+    Column("create_time", Micros, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("model_row", _RowId, primary_key=True),
+    Column("gallery_row", _RowId, ForeignKey("galleries.gallery_row"), nullable=False),
+    Column("version", String(128), nullable=False),
+    Column("dimension", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("create_time", Micros, nullable=False),
+    UniqueConstraint("gallery_row", "version"),
+    sqlite_autoincrement=True,
+)
+
+cameras = Table(
+    "cameras",
+    metadata,
+    Column("camera_row", _RowId, primary_key=True),
+    Column("gallery_row", _RowId, ForeignKey("galleries.gallery_row"), nullable=False),
+    Column("camera_id", String(64), nullable=False),
+    Column("display_name", String(200), nullable=False),
+    Column("zone", String(64), nullable=False),
+    Column("create_time", Micros, nullable=False),
+    UniqueConstraint("gallery_row", "camera_id"),
+    sqlite_autoincrement=True,
+)
+
+crops = Table(
+    "crops",
+    metadata,
+    Column("crop_row", _RowId, primary_key=True),
+    Column("gallery_row", _RowId, ForeignKey("galleries.gallery_row"), nullable=False),
+    Column("crop_id", Uuid16, nullable=False),
+    Column("camera_row", _RowId, ForeignKey("cameras.camera_row"), nullable=False),
+    Column("capture_time", Micros, nullable=False),
+    Column("track_id", String(128), nullable=False),
+    Column("zone", String(64), nullable=False),
+    Column("attributes", JSON, nullable=False),
+    Column("sha256", LargeBinary(32), nullable=False),
+    Column("blob_id", Uuid16, nullable=False, unique=True),
+    Column("create_time", Micros, nullable=False),
+    UniqueConstraint("gallery_row", "crop_id"),
+    # What makes two crops the same. The digest comes early because lookups give it.
+    UniqueConstraint("gallery_row", "sha256", "camera_row", "capture_time", "track_id"),
+    Index(None, "gallery_row", "capture_time", "crop_id"),
+    Index(None, "camera_row"),
+    sqlite_autoincrement=True,
+)
+
+embeddings = Table(
+    "embeddings",
+    metadata,
+    Column("crop_row", _RowId, ForeignKey("crops.crop_row", ondelete="CASCADE"), primary_key=True),
+    Column("model_row", _RowId, ForeignKey("models.model_row"), primary_key=True),
+    # Little-endian float32, unit L2 norm.
+    Column("vector", LargeBinary, nullable=False),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("gallery_row", _RowId, ForeignKey("galleries.gallery_row"), primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("crop_id", Uuid16, nullable=True),
+    Column("camera_row", _RowId, nullable=True),
+    Column("create_time", Micros, nullable=False),
+)
+
+# Images of deleted crops that may still lie in the blob store.
+blob_removals = Table(
+    "blob_removals",
+    metadata,
+    Column("blob_key", String(255), primary_key=True),
+    Column("create_time", Micros, nullable=False),
+)

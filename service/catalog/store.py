@@ -1,0 +1,110 @@
+"""The catalog: opened, read by a few threads, written by one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.catalog import schema
+from service.catalog.engine import open_engine, unavailable
+from service.catalog.records import CropInsert, InsertOutcome
+from service.catalog.writer import CatalogWriter
+from service.domain.ports import Clock
+from service.telemetry import stage
+
+__all__ = ["Catalog"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Catalog:
+    """Reads and writes the catalog without blocking the event loop.
+
+    Args:
+        url: SQLAlchemy URL.
+        clock: Gives creation times.
+        inserted: Told of committed crops, on the writer's thread, before their futures resolve.
+        read_threads: Reads at the same time.
+        max_group: Most writes in one transaction.
+        max_pending: Most writes waiting.
+        auto_upgrade: Whether a SQLite file of an older schema is upgraded.
+
+    Raises:
+        InvalidArgument, FailedPrecondition, Unavailable: the catalog cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock,
+        inserted: Callable[[Sequence[CropInsert]], None] = lambda _: None,
+        read_threads: int = 2,
+        max_group: int = 256,
+        max_pending: int = 4096,
+        auto_upgrade: bool = True,
+    ) -> None:
+        self._write_engine: Engine = open_engine(url, pool_size=1, writer=True)
+        schema.prepare(self._write_engine, auto_upgrade=auto_upgrade)
+        self._read_engine: Engine = open_engine(url, pool_size=read_threads + 1, writer=False)
+        self._readers = ThreadPoolExecutor(read_threads, thread_name_prefix="catalog-read")
+        self.writer = CatalogWriter(
+            self._write_engine,
+            clock=clock,
+            inserted=inserted,
+            max_group=max_group,
+            max_pending=max_pending,
+        )
+
+    def read_now(
+        self, read: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a read on this thread.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        try:
+            with self._read_engine.connect() as connection:
+                return read(connection, *args, **kwargs)
+        except SQLAlchemyError as error:
+            raise unavailable(error) from error
+
+    async def read(
+        self, read: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a read on one of the reading threads."""
+
+        def timed() -> T:
+            with stage("db"):
+                return self.read_now(read, *args, **kwargs)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, timed)
+
+    async def change(
+        self,
+        apply: Callable[[Connection], T],
+        *,
+        committed: Callable[[T], None] | None = None,
+    ) -> T:
+        """Run a change; returns after its commit."""
+        with stage("db"):
+            return await asyncio.wrap_future(self.writer.change(apply, committed=committed))
+
+    async def insert(self, item: CropInsert) -> InsertOutcome:
+        """Store one crop, together with whoever else is waiting; returns after the commit."""
+        with stage("db"):
+            return await asyncio.wrap_future(self.writer.insert(item))
+
+    def close(self) -> None:
+        """Finish the writes that were submitted, then close every connection."""
+        self.writer.close()
+        self._readers.shutdown()
+        self._read_engine.dispose()
+        self._write_engine.dispose()

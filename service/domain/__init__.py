@@ -1,0 +1,1 @@
+"""What the service talks about: crops, cameras, filters, queries. No transport, no storage."""

@@ -1,0 +1,191 @@
+"""What the application asks of the world; adapters implement these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from typing import Protocol
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resight.crops.preprocessing import Preprocessing
+from service.domain.query import SearchMode
+
+__all__ = [
+    "BlobStore",
+    "Clock",
+    "Embedder",
+    "Encoder",
+    "GalleryIndex",
+    "IndexHits",
+    "IndexRows",
+    "Priority",
+    "RowFilter",
+]
+
+
+class Priority(IntEnum):
+    """Who is served first when both wait for the encoder."""
+
+    INTERACTIVE = 0
+    BULK = 1
+
+
+class Clock(Protocol):
+    """The time of day."""
+
+    def now(self) -> datetime:
+        """The present, aware UTC."""
+        ...
+
+
+class Encoder(Protocol):
+    """A loaded encoder, called by one thread at a time."""
+
+    @property
+    def model_version(self) -> str:
+        """Version of the bundle."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Values a vector."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image becomes an input."""
+        ...
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Unit vectors (B, dimension) of prepared images (B, height, width, 3)."""
+        ...
+
+
+class Embedder(Protocol):
+    """The way of one image: decode, admission, batching, encoder."""
+
+    @property
+    def model_version(self) -> str:
+        """Version of the live encoder."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Values a vector."""
+        ...
+
+    async def embed_image(
+        self, data: bytes, *, priority: Priority, deadline: float | None
+    ) -> NDArray[np.float32]:
+        """The unit vector (dimension,) of an encoded image.
+
+        Args:
+            data: JPEG, PNG or WebP bytes.
+            priority: Whether somebody is looking at the screen for it.
+            deadline: Moment of ``time.monotonic()`` after which nobody wants the answer.
+
+        Raises:
+            UndecodableImage, ImageTooLarge, ResourceExhausted, DeadlineExceeded, Unavailable.
+        """
+        ...
+
+
+class BlobStore(Protocol):
+    """Crop images by key. Keys are relative paths with forward slashes. Blocking; thread-safe."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Store the bytes whole; durable when this returns."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """The bytes; raises KeyError when there are none."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the bytes; nothing happens when there are none."""
+        ...
+
+    def keys(self) -> Iterator[str]:
+        """Every stored key, in no order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRows:
+    """Rows to add to an index, aligned.
+
+    Args:
+        ids: (N, 2) uint64, the upper and lower half of each UUID.
+        cameras: (N,) int32 camera codes.
+        times: (N,) int64 capture times, microseconds since 1970.
+        vectors: (N, D) float32, unit L2 norm.
+    """
+
+    ids: NDArray[np.uint64]
+    cameras: NDArray[np.int32]
+    times: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class RowFilter:
+    """Which rows may match. Camera codes; ``start <= time < end`` in microseconds.
+
+    ``include_cameras`` None means every camera; an empty set matches nothing.
+    ``exclude_ids`` is for a few rows, such as the query crop itself.
+    """
+
+    include_cameras: frozenset[int] | None = None
+    exclude_cameras: frozenset[int] = frozenset()
+    start: int | None = None
+    end: int | None = None
+    exclude_ids: frozenset[UUID] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class IndexHits:
+    """What a search found: ids and scores best first, ties by id ascending.
+
+    A score is the inner product of the float32 vectors, computed in float64 and rounded once to
+    float32, so that it does not depend on how the rows were chosen.
+    """
+
+    ids: Sequence[UUID]
+    scores: NDArray[np.float32]
+    mode: SearchMode
+    rows_scanned: int
+    rows_total: int
+
+
+class GalleryIndex(Protocol):
+    """The vectors of one gallery and one model version.
+
+    ``add`` and ``remove`` are called by one thread; ``search`` by any, at the same time.
+    """
+
+    def add(self, rows: IndexRows) -> None:
+        """Append rows whose ids are not in the index."""
+        ...
+
+    def remove(self, ids: Sequence[UUID]) -> int:
+        """Remove rows by id; returns how many were there."""
+        ...
+
+    def search(
+        self,
+        vector: NDArray[np.float32],
+        top_k: int,
+        row_filter: RowFilter,
+        min_score: float | None,
+    ) -> IndexHits:
+        """The best ``top_k`` rows that pass the filter and reach ``min_score``."""
+        ...
+
+    def __len__(self) -> int:
+        """Rows a search can return."""
+        ...

@@ -1,0 +1,293 @@
+"""Settings of the service: one frozen tree, read once at start.
+
+Every value has an environment twin: prefix ``RESIGHT_``, ``__`` between section and key
+(``RESIGHT_GRPC__PORT``). Appending ``_FILE`` reads the value from a file, for secrets
+(``RESIGHT_DATABASE_URL_FILE=/run/secrets/database-url``). Nothing is read at import time.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from resight.errors import InvalidArgument
+
+__all__ = [
+    "BatcherSettings",
+    "BlobSettings",
+    "CatalogSettings",
+    "EncoderSettings",
+    "GrpcSettings",
+    "LimitSettings",
+    "RestSettings",
+    "SearchSettings",
+    "ServiceSettings",
+    "load_settings",
+]
+
+PREFIX = "RESIGHT_"
+DELIMITER = "__"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class GrpcSettings(_Section):
+    """The gRPC listener; port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: Port = 7443
+    max_message_bytes: int = Field(default=24 * 1024 * 1024, ge=1024)
+    max_in_flight_per_stream: int = Field(default=64, ge=1)
+
+
+class RestSettings(_Section):
+    """The REST listener; port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: Port = 7080
+
+
+class LimitSettings(_Section):
+    """Bounds on every input."""
+
+    max_image_bytes: int = Field(default=20 * 1024 * 1024, ge=1024)
+    max_pixels: int = Field(default=50_000_000, ge=64)
+    min_side: int = Field(default=8, ge=1)
+    max_top_k: int = Field(default=1000, ge=1, le=10_000)
+    max_page_size: int = Field(default=1000, ge=1, le=10_000)
+    max_filter_cameras: int = Field(default=1000, ge=1)
+    max_galleries: int = Field(default=1000, ge=1)
+    max_cameras: int = Field(default=100_000, ge=1)
+    earliest_capture_time: datetime = datetime(1990, 1, 1, tzinfo=UTC)
+    max_clock_ahead_seconds: float = Field(default=86_400.0, ge=0)
+
+    @field_validator("earliest_capture_time")
+    @classmethod
+    def _aware(cls, value: datetime) -> datetime:
+        if value.tzinfo is None:
+            raise ValueError("needs a UTC offset, for example 1990-01-01T00:00:00Z")
+        return value.astimezone(UTC)
+
+
+class BatcherSettings(_Section):
+    """Dynamic batching in front of the encoder."""
+
+    max_batch: int = Field(default=16, ge=1, le=1024)
+    max_queue: int = Field(default=256, ge=1)
+
+
+class EncoderSettings(_Section):
+    """The encoder session; 0 threads means as many as the process may use."""
+
+    threads: int = Field(default=0, ge=0)
+    decode_threads: int = Field(default=0, ge=0)
+
+
+class SearchSettings(_Section):
+    """Gallery search; 0 threads means as many as the process may use."""
+
+    threads: int = Field(default=1, ge=0)
+    gather_rows: int = Field(default=2048, ge=0)
+
+
+class CatalogSettings(_Section):
+    """The catalog's threads, group commit and schema upgrades."""
+
+    read_threads: int = Field(default=2, ge=1, le=64)
+    max_group: int = Field(default=256, ge=1, le=4096)
+    max_pending_writes: int = Field(default=4096, ge=1)
+    auto_upgrade: bool = True
+
+
+class BlobSettings(_Section):
+    """The threads that write and read crop images."""
+
+    threads: int = Field(default=4, ge=1, le=64)
+
+
+class ServiceSettings(BaseSettings):
+    """Everything `resight serve` can be told.
+
+    ``database_url`` and ``blob_url`` default to a SQLite file and a folder under ``data_dir``.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    data_dir: Path = Path("resight-data")
+    bundle: Path | None = None
+    database_url: SecretStr | None = None
+    blob_url: str | None = None
+    drain_seconds: float = Field(default=20.0, ge=0, allow_inf_nan=False)
+    reflection: bool = True
+    allow_insecure_network: bool = False
+    grpc: GrpcSettings = GrpcSettings()
+    rest: RestSettings = RestSettings()
+    limits: LimitSettings = LimitSettings()
+    batcher: BatcherSettings = BatcherSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    search: SearchSettings = SearchSettings()
+    catalog: CatalogSettings = CatalogSettings()
+    blobs: BlobSettings = BlobSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments before environment before ``_FILE`` twins; no dotenv, no secrets folder."""
+        return init_settings, env_settings, _FileTwinSource(settings_cls)
+
+    @model_validator(mode="after")
+    def _loopback_unless_allowed(self) -> Self:
+        for name, host in (("grpc.host", self.grpc.host), ("rest.host", self.rest.host)):
+            if not self.allow_insecure_network and not _is_loopback(host):
+                raise ValueError(
+                    f"{name}={host!r} is reachable from other machines, and this version has "
+                    "neither TLS nor authentication. Bind 127.0.0.1 and put a proxy in front, or "
+                    "set allow_insecure_network=true (RESIGHT_ALLOW_INSECURE_NETWORK=true) when "
+                    "the network itself is trusted"
+                )
+        return self
+
+    def resolved_database_url(self) -> str:
+        """The SQLAlchemy URL of the catalog."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data_dir.absolute() / 'catalog.sqlite'}"
+
+    def resolved_blob_url(self) -> str:
+        """The fsspec URL of the blob store."""
+        return self.blob_url or f"file://{self.data_dir.absolute() / 'blobs'}"
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None) -> ServiceSettings:
+    """Read the settings from ``overrides`` (nested mappings allowed), then the environment.
+
+    Raises:
+        InvalidArgument: a value is wrong, a key is unknown or a ``_FILE`` cannot be read; the
+            message names the setting, its environment name and what is wrong.
+    """
+    _refuse_unknown_names()
+    try:
+        return ServiceSettings(**dict(overrides or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        text = first["msg"].removeprefix("Value error, ")
+        if not path:
+            raise InvalidArgument(text, field="settings") from error
+        if first["type"] == "extra_forbidden":
+            text = "no such setting; remove it or correct its name"
+        name = ".".join(path)
+        message = f"setting {name} ({PREFIX}{DELIMITER.join(path).upper()}): {text}"
+        raise InvalidArgument(message, field=name) from error
+
+
+class _FileTwinSource(PydanticBaseSettingsSource):
+    """Values read from the files that ``RESIGHT_<KEY>_FILE`` names."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """Unused: the whole tree is read at once by ``__call__``."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        known = {"_".join(("__".join(path), "file")).upper(): path for path in _paths()}
+        for name, location in sorted(os.environ.items()):
+            path = known.get(name.upper().removeprefix(PREFIX))
+            if not name.upper().startswith(PREFIX) or path is None:
+                continue
+            target = found
+            for part in path[:-1]:
+                target = target.setdefault(part, {})
+            target[path[-1]] = _read_secret(name, location)
+        return found
+
+
+def _read_secret(name: str, location: str) -> str:
+    try:
+        return Path(location).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(
+            f"{name}={location}: cannot read the file ({error}); correct the path or its rights",
+            field=name,
+        ) from error
+
+
+def _paths() -> Iterator[tuple[str, ...]]:
+    """The path of every leaf of the tree."""
+    for name, field in ServiceSettings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            yield from ((name, key) for key in section.model_fields)
+        else:
+            yield (name,)
+
+
+def _refuse_unknown_names() -> None:
+    """Catch what pydantic-settings passes over: misspelt sections and keys in the environment.
+
+    Names without ``__`` are left alone, because the command line reads its options' twins
+    (``RESIGHT_SERVE_…``) from there, and so are sections that resemble none of ours.
+    """
+    keys: dict[str, set[str]] = {}
+    for path in _paths():
+        if len(path) == 2:
+            keys.setdefault(path[0], set()).add(path[1])
+    for name in sorted(os.environ):
+        upper = name.upper()
+        if not upper.startswith(PREFIX) or DELIMITER not in upper:
+            continue
+        section, key = upper.removeprefix(PREFIX).lower().split(DELIMITER, 1)
+        if section in keys:
+            choices = keys[section]
+            if key in choices or key.removesuffix("_file") in choices:
+                continue
+            raise InvalidArgument(
+                f"{name}: no such setting; {section} knows {', '.join(sorted(choices))}", field=name
+            )
+        close = difflib.get_close_matches(section, keys, n=1)
+        if close:
+            raise InvalidArgument(
+                f"{name}: no such section; did you mean {PREFIX}{close[0].upper()}{DELIMITER}…?",
+                field=name,
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
