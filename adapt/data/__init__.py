@@ -1,0 +1,1 @@
+"""Crop cache, sampling and augmentation."""

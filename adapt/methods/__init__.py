@@ -1,0 +1,1 @@
+"""Adaptation methods: strategies over one training engine."""

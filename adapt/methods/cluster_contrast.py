@@ -1,0 +1,113 @@
+"""Cluster Contrast (Dai et al., ACCV 2022): one centroid a cluster, outliers left out.
+
+Each epoch: features of all crops -> k-reciprocal Jaccard -> DBSCAN(eps, min_samples) -> a centroid
+per cluster -> batches of P clusters x K crops -> InfoNCE against all centroids, whose equations and
+update rule stand in ``adapt.memory.cluster``.
+
+Intended deviations: the last epoch's encoder is kept (the released code keeps the best by test
+mAP); camera ids are used by the sampler only when the run may use them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adapt.memory.cluster import ClusterMemory
+from adapt.methods.grouping import group
+from adapt.methods.method import EpochLabels, MethodState, StateValue
+from adapt.training.config import RunConfig
+from resight.errors import FailedPrecondition
+
+__all__ = ["ClusterContrast"]
+
+
+class ClusterContrast:
+    """The method ``cluster-contrast``."""
+
+    name = "cluster-contrast"
+    learns = True
+
+    def __init__(
+        self, config: RunConfig, cameras: NDArray[np.int32] | None, device: torch.device
+    ) -> None:
+        self._config = config
+        self._cameras = cameras
+        self._device = device
+        self._memory: ClusterMemory | None = None
+
+    def wants_features(self, epoch: int) -> bool:  # noqa: ARG002
+        """Every epoch."""
+        return True
+
+    def prepare_epoch(self, features: NDArray[np.float32] | None, epoch: int) -> EpochLabels:
+        """Clusters the crops and rebuilds the centroids."""
+        if features is None:
+            raise ValueError("cluster-contrast extracts features every epoch")
+        config = self._config
+        found = group(features, config, self._cameras)
+        classes = found.labels.astype(np.int64)
+        count = found.clusters
+        _require_contrast(count, len(classes), epoch, config)
+        self._memory = ClusterMemory(
+            torch.from_numpy(features).to(self._device),
+            torch.from_numpy(classes).to(self._device),
+            count,
+            temperature=config.temperature,
+            momentum=config.momentum,
+            update=config.cluster_contrast.memory_update,
+        )
+        notes = [*found.notes]
+        if count < config.p:
+            notes.append(f"{count} clusters are fewer than p={config.p}: batches repeat clusters")
+        return EpochLabels(
+            classes=classes,
+            count=count,
+            clusters=count,
+            outliers=found.outliers,
+            largest=found.largest,
+            seconds=found.seconds,
+            notes=tuple(notes),
+        )
+
+    def loss(self, features: Tensor, rows: Tensor, classes: Tensor) -> Tensor:  # noqa: ARG002
+        """InfoNCE against the centroids."""
+        return self._ready().loss(features, classes)
+
+    def update(self, features: Tensor, rows: Tensor, classes: Tensor) -> None:  # noqa: ARG002
+        """Moves the centroids."""
+        self._ready().update(features, classes)
+
+    def state_dict(self) -> dict[str, StateValue]:
+        """The centroids, for the record: the next epoch builds its own."""
+        return {"centroids": None if self._memory is None else self._memory.vectors}
+
+    def load_state_dict(self, state: MethodState) -> None:
+        """Nothing of one epoch's memory enters the next."""
+
+    def _ready(self) -> ClusterMemory:
+        if self._memory is None:
+            raise ValueError("prepare_epoch comes first")
+        return self._memory
+
+
+def _require_contrast(clusters: int, crops: int, epoch: int, config: RunConfig) -> None:
+    if clusters >= 2:
+        return
+    where = f"epoch {epoch + 1}: of {crops} crops"
+    if clusters == 0:
+        raise FailedPrecondition(
+            f"{where} all are outliers (eps={config.eps}, min_samples={config.min_samples}): give"
+            " more crops of each person, raise eps, lower min_samples, or start from an encoder"
+            " trained on persons (--init)",
+            field="eps",
+            reason="NO_CLUSTERS",
+        )
+    raise FailedPrecondition(
+        f"{where} the clustered ones form a single cluster, so there is nothing to contrast: the"
+        " crops may all be alike; otherwise lower eps or start from another encoder (--init)",
+        field="eps",
+        reason="ONE_CLUSTER",
+    )

@@ -1,0 +1,26 @@
+"""Methods by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adapt.methods.bn_stats import BatchNormStatistics
+from adapt.methods.cluster_contrast import ClusterContrast
+from adapt.methods.method import Method
+from adapt.methods.spcl import Spcl
+from adapt.training.config import RunConfig
+
+__all__ = ["create_method"]
+
+
+def create_method(
+    config: RunConfig, cameras: NDArray[np.int32] | None, device: torch.device
+) -> Method:
+    """The method that ``config.method`` names, for crops with ``cameras`` (N,) or None."""
+    if config.method == "spcl":
+        return Spcl(config, cameras, device)
+    if config.method == "bn-stats":
+        return BatchNormStatistics()
+    return ClusterContrast(config, cameras, device)

@@ -1,0 +1,123 @@
+"""SpCL, unsupervised (Ge et al., NeurIPS 2020): every crop is trained with, outliers as singletons.
+
+Each epoch: the instance memory -> k-reciprocal Jaccard -> DBSCAN at eps - gap, eps and eps + gap
+from one graph -> the self-paced criterion (``adapt.methods.self_paced``) -> unified contrast over
+clusters and singletons (``adapt.memory.hybrid``).
+
+``features=memory`` is the paper's way: the memory is filled once and then only updated by training.
+``features=re-extract`` fills it anew each epoch. Intended deviations: the last epoch's encoder is
+kept; the mathematics' rearrangements that the two modules above name.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adapt.memory.hybrid import HybridMemory
+from adapt.methods.grouping import group
+from adapt.methods.method import EpochLabels, MethodState, StateValue
+from adapt.methods.self_paced import select, unify
+from adapt.training.config import RunConfig
+from resight.errors import FailedPrecondition
+
+__all__ = ["Spcl"]
+
+
+class Spcl:
+    """The method ``spcl``."""
+
+    name = "spcl"
+    learns = True
+
+    def __init__(
+        self, config: RunConfig, cameras: NDArray[np.int32] | None, device: torch.device
+    ) -> None:
+        self._config = config
+        self._cameras = cameras
+        self._device = device
+        self._theta: float | None = None
+        self._memory: HybridMemory | None = None
+
+    def wants_features(self, epoch: int) -> bool:  # noqa: ARG002
+        """Once, or every epoch with ``features=re-extract``."""
+        return self._memory is None or self._config.features == "re-extract"
+
+    def prepare_epoch(self, features: NDArray[np.float32] | None, epoch: int) -> EpochLabels:
+        """Clusters the memory, puts unreliable members out, and regroups the memory."""
+        if features is not None:
+            self._fill(torch.from_numpy(features).to(self._device))
+        memory = self._ready()
+        config = self._config
+        gap = config.spcl.eps_gap
+        found = group(memory.vectors.cpu().numpy(), config, self._cameras, gap=gap)
+        labels = found.labels.astype(np.int64)
+        extra: dict[str, float] = {"unfiltered_outliers": float(found.outliers)}
+        if config.spcl.self_paced:
+            tight, loose = found.labels_at(config.eps - gap), found.labels_at(config.eps + gap)
+            chosen = select(labels, tight, loose, theta=self._theta)
+            labels, self._theta = chosen.labels, chosen.theta
+            extra |= {"theta": chosen.theta, "dissolved": float(chosen.dissolved)}
+        classes = unify(labels)
+        count = int(classes.max()) + 1
+        _require_contrast(count, len(classes), epoch)
+        memory.assign(torch.from_numpy(classes).to(self._device), count)
+        sizes = np.bincount(classes)
+        clusters = int(np.count_nonzero(sizes > 1))
+        notes = list(found.notes)
+        if not clusters:
+            notes.append("no clusters: every crop is a class of its own this epoch")
+        return EpochLabels(
+            classes=classes,
+            count=count,
+            clusters=clusters,
+            outliers=int(np.count_nonzero(sizes == 1)),
+            largest=int(sizes.max()),
+            seconds=found.seconds,
+            notes=tuple(notes),
+            extra=extra,
+        )
+
+    def loss(self, features: Tensor, rows: Tensor, classes: Tensor) -> Tensor:  # noqa: ARG002
+        """Unified contrast."""
+        return self._ready().loss(features, rows)
+
+    def update(self, features: Tensor, rows: Tensor, classes: Tensor) -> None:  # noqa: ARG002
+        """Moves the vectors of the batch."""
+        self._ready().update(features, rows)
+
+    def state_dict(self) -> dict[str, StateValue]:
+        """Instance vectors and theta."""
+        vectors = None if self._memory is None else self._memory.vectors
+        return {"vectors": vectors, "theta": self._theta}
+
+    def load_state_dict(self, state: MethodState) -> None:
+        """Takes back vectors and theta; the next epoch regroups them."""
+        vectors, theta = state["vectors"], state["theta"]
+        self._theta = None if theta is None else float(theta)
+        if isinstance(vectors, Tensor):
+            self._fill(vectors.to(self._device))
+
+    def _fill(self, vectors: Tensor) -> None:
+        config = self._config
+        self._memory = HybridMemory(
+            vectors.clone(), temperature=config.temperature, momentum=config.momentum
+        )
+
+    def _ready(self) -> HybridMemory:
+        if self._memory is None:
+            raise ValueError("prepare_epoch with features comes first")
+        return self._memory
+
+
+def _require_contrast(count: int, crops: int, epoch: int) -> None:
+    if count < 2:
+        raise FailedPrecondition(
+            f"epoch {epoch + 1}: all {crops} crops form a single cluster, so there is nothing to"
+            " contrast: the crops may all be alike; otherwise lower eps or start from another"
+            " encoder (--init)",
+            field="eps",
+            reason="ONE_CLUSTER",
+        )

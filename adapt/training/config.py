@@ -1,0 +1,125 @@
+"""Settings of one adaptation run, validated; unknown keys are refused.
+
+``docs/adapt.md`` has one line on each; the presets (``adapt.training.presets``) hold the values.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["ClusterContrastSettings", "RunConfig", "SpclSettings"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ClusterContrastSettings(_Section):
+    """Settings of ``cluster-contrast`` alone."""
+
+    memory_update: Literal["mean", "hard"] = "mean"
+
+
+class SpclSettings(_Section):
+    """Settings of ``spcl`` alone."""
+
+    eps_gap: float = Field(default=0.02, ge=0, lt=0.5)
+    self_paced: bool = True
+
+
+class RunConfig(_Section):
+    """Everything that decides the outcome of a run, and how fast it is reached."""
+
+    method: Literal["cluster-contrast", "spcl", "bn-stats"] = "cluster-contrast"
+    preset: Literal["published", "fast"] = "fast"
+    seed: int = Field(default=1, ge=0, lt=2**31)
+
+    # Encoder and its input.
+    backbone: str = "efficientnet_lite0"
+    init: str | None = None
+    pooling: Literal["avg", "gem"] | None = None
+    neck: Literal["bn", "none"] | None = None
+    height: int = Field(default=256, ge=16, le=1024)
+    width: int = Field(default=128, ge=16, le=1024)
+    resize_filter: Literal["bilinear", "bicubic"] = "bilinear"
+
+    # Length of the run.
+    epochs: int = Field(default=4, ge=0, le=10_000)
+    iterations: int | None = Field(default=None, ge=1, le=1_000_000)
+    passes: float = Field(default=1.0, gt=0, le=1000)
+    min_iterations: int = Field(default=1, ge=1, le=1_000_000)
+    max_iterations: int = Field(default=100, ge=1, le=1_000_000)
+
+    # Batches.
+    p: int = Field(default=16, ge=2, le=4096)
+    k: int = Field(default=4, ge=1, le=256)
+    ignore_cameras: bool = False
+    camera_aware: bool = True
+    flip: float = Field(default=0.5, ge=0, le=1)
+    pad: int = Field(default=10, ge=0, le=256)
+    erasing: float = Field(default=0.5, ge=0, le=1)
+    erasing_fill: Literal["released", "mean"] = "released"
+
+    # Optimiser.
+    optimiser: Literal["adam", "adamw"] = "adam"
+    lr: float = Field(default=3.5e-4, gt=0, le=1)
+    weight_decay: float = Field(default=5e-4, ge=0, le=1)
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    step_epochs: int = Field(default=20, ge=1)
+    step_factor: float = Field(default=0.1, gt=0, le=1)
+    warmup_iterations: int = Field(default=0, ge=0)
+
+    # Loss and memory.
+    temperature: float = Field(default=0.05, gt=0, le=10)
+    momentum: float = Field(default=0.1, ge=0, lt=1)
+    cluster_contrast: ClusterContrastSettings = ClusterContrastSettings()
+    spcl: SpclSettings = SpclSettings()
+
+    # Pseudo-labels.
+    features: Literal["re-extract", "memory"] = "re-extract"
+    eps: float = Field(default=0.6, gt=0, lt=1)
+    k1: int = Field(default=30, ge=2, le=1000)
+    k2: int = Field(default=6, ge=1, le=1000)
+    min_samples: int = Field(default=4, ge=2, le=1000)
+    camera_centering: bool = False
+
+    # Batch norm and averaging.
+    bn_group: int = Field(default=0, ge=0)
+    freeze_bn: bool = False
+    bn_reestimate: int = Field(default=0, ge=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+
+    # How it is computed.
+    device: str = "auto"
+    precision: Literal["fp32", "bf16", "amp"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    deterministic: bool = False
+    threads: int = Field(default=0, ge=0, le=1024)
+    extraction: Literal["auto", "onnx", "torch"] = "auto"
+    extraction_batch: int = Field(default=64, ge=1, le=4096)
+    prefetch: int = Field(default=2, ge=0, le=64)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        batch = self.p * self.k
+        if self.bn_group and (self.bn_group < 2 or batch % self.bn_group):
+            raise ValueError(
+                f"bn_group={self.bn_group} must be at least 2 and divide the batch of"
+                f" p x k = {batch}; 0 uses the whole batch"
+            )
+        if self.k2 > self.k1:
+            raise ValueError(f"k2={self.k2} must not exceed k1={self.k1}")
+        if self.min_iterations > self.max_iterations:
+            raise ValueError("min_iterations must not exceed max_iterations")
+        gap = self.spcl.eps_gap
+        if self.method == "spcl" and not gap < self.eps < 1 - gap:
+            raise ValueError(f"eps={self.eps} must lie between spcl.eps_gap={gap} and 1 less it")
+        if self.features == "memory" and self.method != "spcl":
+            raise ValueError(
+                f"features=memory needs a memory of every crop, which {self.method} has not;"
+                " use features=re-extract"
+            )
+        return self

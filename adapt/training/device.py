@@ -1,0 +1,85 @@
+"""Device, precision, threads and determinism of a run."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from adapt.training.config import RunConfig
+from resight.errors import FailedPrecondition, InvalidArgument
+
+__all__ = ["Precision", "describe_device", "select_device", "set_threads"]
+
+
+class Precision:
+    """Autocast and gradient scaling for ``precision`` on ``device``.
+
+    ``amp`` is bfloat16 where the GPU has it, else float16 with gradient scaling; on a CPU it is
+    float32, for few CPUs gain from less. ``bf16`` is bfloat16 anywhere.
+    """
+
+    def __init__(self, precision: str, device: torch.device) -> None:
+        self.dtype: torch.dtype | None = None
+        if precision == "bf16":
+            self.dtype = torch.bfloat16
+        elif precision == "amp" and device.type == "cuda":
+            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+            self.dtype = torch.bfloat16 if bf16 else torch.float16
+        self._device_type = device.type
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+
+    @property
+    def name(self) -> str:
+        """The precision in force."""
+        return "float32" if self.dtype is None else str(self.dtype).removeprefix("torch.")
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Context of the forward pass."""
+        if self.dtype is None:
+            return nullcontext()
+        return torch.autocast(self._device_type, dtype=self.dtype)
+
+
+def select_device(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` is CUDA where there is one.
+
+    Raises:
+        InvalidArgument: No such kind of device.
+        FailedPrecondition: The device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidArgument(f"device {name!r}: use auto, cpu or cuda", field="device") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise InvalidArgument(f"device {name!r}: use auto, cpu or cuda", field="device")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise FailedPrecondition(
+            f"device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices;"
+            " use device=cpu",
+            field="device",
+        )
+    return device
+
+
+def set_threads(config: RunConfig) -> int:
+    """Applies ``threads`` (0 = as many as this process may use) and ``deterministic``."""
+    count = config.threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(count)
+    if config.deterministic:
+        # cuBLAS asks for this before its first call.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.benchmark = not config.deterministic
+    return count
+
+
+def describe_device(device: torch.device) -> str:
+    """Words for the run's record."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()})"

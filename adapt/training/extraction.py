@@ -1,0 +1,78 @@
+"""Features of all cached crops with the present encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from adapt.data.augmentation import Normalisation
+from adapt.data.cache import CropCache
+from adapt.data.loader import load
+from adapt.training.config import RunConfig
+from adapt.training.device import Precision
+from resight.console import progress
+
+__all__ = ["choose_extractor", "extract", "index_batches"]
+
+
+def index_batches(count: int, size: int) -> Iterator[NDArray[np.int64]]:
+    """Indices 0..count-1 in order, ``size`` at a time."""
+    for start in range(0, count, size):
+        yield np.arange(start, min(start + size, count), dtype=np.int64)
+
+
+@torch.inference_mode()
+def extract(
+    model: nn.Module,
+    cache: CropCache,
+    normalise: Normalisation,
+    *,
+    device: torch.device,
+    batch: int,
+    precision: Precision,
+    channels_last: bool = False,
+    advance: Callable[[int], None] = lambda _count: None,
+) -> NDArray[np.float32]:
+    """Unit features (N, D) float32 of ``model`` in evaluation mode, through torch."""
+    was_training = model.training
+    model.eval()
+    rows: list[NDArray[np.float32]] = []
+    for images, indices in load(cache, index_batches(len(cache), batch), device=device):
+        inputs = normalise(images)
+        with precision.autocast():
+            features = model(inputs if channels_last else inputs.contiguous())
+        rows.append(functional.normalize(features.float(), dim=1).cpu().numpy())
+        advance(len(indices))
+    model.train(was_training)
+    return np.concatenate(rows)
+
+
+def choose_extractor(
+    config: RunConfig,
+    cache: CropCache,
+    normalise: Normalisation,
+    device: torch.device,
+    warn: Callable[[str], None],
+) -> Callable[[nn.Module], NDArray[np.float32]]:
+    """The extraction that ``config.extraction`` asks for; ``auto`` is ONNX Runtime on a CPU."""
+    precision = Precision(config.precision if device.type == "cuda" else "fp32", device)
+
+    def through_torch(model: nn.Module) -> NDArray[np.float32]:
+        with progress("extract features", len(cache)) as bar:
+            return extract(
+                model,
+                cache,
+                normalise,
+                device=device,
+                batch=config.extraction_batch,
+                precision=precision,
+                channels_last=config.channels_last,
+                advance=bar.advance,
+            )
+
+    return through_torch

@@ -1,0 +1,271 @@
+"""One adaptation, from a source of crops to a bundle."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adapt.backbones.build import build_embedder
+from adapt.backbones.embedder import Embedder
+from adapt.data.augmentation import Normalisation
+from adapt.export.bundle import export_bundle
+from adapt.methods.method import Method
+from adapt.methods.registry import create_method
+from adapt.report.plot import draw
+from adapt.report.summary import RunSummary, write_json
+from adapt.training import randomness
+from adapt.training.batch_norm import group_batch_norms, reestimate, ungroup
+from adapt.training.checkpoint import Identity, crop_set_digest, network_digest
+from adapt.training.config import RunConfig
+from adapt.training.crop_set import CropSet, read_crop_set
+from adapt.training.device import select_device, set_threads
+from adapt.training.directory import RunDirectory
+from adapt.training.engine import Engine, Workload
+from adapt.training.extraction import choose_extractor
+from adapt.training.record import run_record
+from adapt.training.schedule import iterations_per_epoch
+from resight.console import note, progress
+
+__all__ = ["RunOutcome", "adapt"]
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What a finished run leaves."""
+
+    directory: RunDirectory
+    model_version: str
+    summary: RunSummary
+
+    def payload(self) -> dict[str, Any]:
+        """The outcome as JSON values."""
+        return {
+            **self.summary.payload(),
+            "output": str(self.directory.path),
+            "bundle": str(self.directory.bundle),
+            "model_version": self.model_version,
+        }
+
+
+def adapt(
+    source: str | Path,
+    output: Path,
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    cache: Path | None = None,
+) -> RunOutcome:
+    """Adapts an encoder to the unlabelled crops of ``source``; the last epoch's is exported.
+
+    Args:
+        source: Folder or manifest of crops; identities in it are never read.
+        output: Folder of the run (``RunDirectory``).
+        resume: Continue from the last whole epoch.
+        cache: Where decoded crops are kept for several runs; by default in ``output``.
+
+    Raises:
+        InvalidArgument: Too few crops, or a setting that cannot work with them.
+        AlreadyExists: ``output`` holds a run.
+        FailedPrecondition: Nothing to contrast, a loss that is not finite, a foreign checkpoint.
+    """
+    directory = RunDirectory(output)
+    with directory.opened(resume=resume):
+        return _Run(config, directory).execute(source, cache or directory.cache, resume=resume)
+
+
+class _Run:
+    def __init__(self, config: RunConfig, directory: RunDirectory) -> None:
+        self._config = config
+        self._directory = directory
+        self._device = select_device(config.device)
+        self._threads = set_threads(config)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        self._summary = RunSummary(config.method, f"{stamp}-{secrets.token_hex(3)}")
+
+    def execute(self, source: str | Path, cache: Path, *, resume: bool) -> RunOutcome:
+        randomness.seed_everything(self._config.seed)
+        with self._timed("read"):
+            crops = read_crop_set(
+                source,
+                self._config,
+                cache=cache,
+                skipped_csv=self._directory.skipped,
+                threads=self._threads,
+            )
+        self._summary.crops = crops.counts()
+        embedder = self._build()
+        method = create_method(self._config, crops.cameras.codes, self._device)
+        work = self._workload(embedder, crops)
+        engine = self._engine(embedder, method, work, crops)
+        if resume:
+            self._resume(engine)
+        self._announce(crops, work, method)
+        facts = self._facts(source, crops, work, embedder)
+        write_json(self._directory.record, run_record(self._config, self._device, **facts))
+        try:
+            if method.learns:
+                engine.run()
+            self._finish_batch_norm(engine.encoder, method, crops, work)
+        finally:
+            self._write_summary()
+        return self._export(engine, crops, embedder)
+
+    def _build(self) -> Embedder:
+        config = self._config
+        embedder = build_embedder(
+            config.backbone,
+            pooling=config.pooling,
+            neck=config.neck,
+            init=config.init,
+            image_size=(config.height, config.width),
+            seed=config.seed,
+        ).to(self._device)
+        if config.channels_last:
+            embedder = embedder.to(memory_format=torch.channels_last)
+        return embedder
+
+    def _workload(self, embedder: Embedder, crops: CropSet) -> Workload:
+        normalise = Normalisation(embedder.mean, embedder.std, device=self._device)
+        return Workload(
+            cache=crops.cache,
+            cameras=crops.cameras.codes if self._config.camera_aware else None,
+            normalise=normalise,
+            extractor=choose_extractor(
+                self._config, crops.cache, normalise, self._device, self._warn
+            ),
+            iterations=iterations_per_epoch(self._config, len(crops.cache)),
+            device=self._device,
+        )
+
+    def _engine(self, embedder: Embedder, method: Method, work: Workload, crops: CropSet) -> Engine:
+        config = self._config
+        identity = Identity(
+            config=config.model_dump(mode="json"),
+            network=network_digest(embedder),
+            crops=crop_set_digest(crops.cache.crops, crops.preprocessing),
+        )
+        group_batch_norms(embedder, config.bn_group)
+        if config.compile:
+            embedder.compile()
+        return Engine(
+            embedder,
+            method,
+            config,
+            work,
+            checkpoint=self._directory.checkpoint,
+            identity=identity,
+            summary=self._summary,
+        )
+
+    def _resume(self, engine: Engine) -> None:
+        if not self._directory.checkpoint.exists():
+            self._warn("--resume found no checkpoint: the run starts from the beginning")
+            return
+        engine.resume()
+        note(f"resuming after epoch {engine.completed} of {self._config.epochs}")
+
+    def _announce(self, crops: CropSet, work: Workload, method: Method) -> None:
+        config = self._config
+        batch, usable = config.p * config.k, len(crops.cache)
+        for message in crops.cameras.notes:
+            self._warn(message)
+        if config.camera_centering and crops.cameras.codes is None:
+            self._warn("camera_centering has no effect without cameras")
+        if not method.learns:
+            return
+        if usable < batch:
+            self._warn(f"{usable} crops are fewer than a batch of {batch}: batches repeat crops")
+        if config.epochs == 0:
+            self._warn("epochs=0: nothing is learnt")
+        if config.preset == "published" and work.iterations * batch > 20 * usable:
+            self._warn(
+                f"an epoch of {work.iterations} x {batch} images passes over the {usable} crops"
+                f" {work.iterations * batch / usable:.0f} times; lower iterations or p and k"
+            )
+
+    def _facts(
+        self, source: str | Path, crops: CropSet, work: Workload, embedder: Embedder
+    ) -> dict[str, Any]:
+        report = embedder.init_report
+        return {
+            "run_id": self._summary.run_id,
+            "crops": {"source": str(source), "cache": crops.cache.key, **crops.counts()},
+            "iterations": work.iterations,
+            "threads": self._threads,
+            "init": asdict(report),
+        }
+
+    def _finish_batch_norm(
+        self, encoder: nn.Module, method: Method, crops: CropSet, work: Workload
+    ) -> None:
+        config = self._config
+        size = config.p * config.k
+        count = config.bn_reestimate
+        if not method.learns and not count:
+            count = -(-len(crops.cache) // size)
+        if not count:
+            return
+        order = np.random.default_rng(config.seed).permutation(len(crops.cache))
+        with self._timed("batch_norm"), progress("batch-norm statistics", count) as bar:
+
+            def images() -> Iterator[Tensor]:
+                for start in range(0, min(count * size, len(order)), size):
+                    pixels = crops.cache.gather(order[start : start + size])
+                    yield work.normalise(torch.from_numpy(pixels).to(self._device)).contiguous()
+                    bar.advance(1)
+
+            used = reestimate(encoder, images())
+        if not used:
+            self._warn(
+                f"{config.backbone} has no batch norm, or too few crops: nothing re-estimated"
+            )
+
+    def _export(self, engine: Engine, crops: CropSet, embedder: Embedder) -> RunOutcome:
+        encoder = engine.encoder
+        ungroup(encoder)
+        if not isinstance(encoder, Embedder):
+            raise TypeError("the encoder is not an Embedder")
+        config = self._config.model_dump(mode="json")
+        config["init"] = Path(config["init"]).name if config["init"] else "embedded"
+        report = embedder.init_report
+        with self._timed("export"):
+            bundle = export_bundle(
+                encoder.to("cpu").eval(),
+                output=self._directory.bundle,
+                preprocessing=crops.preprocessing,
+                method=self._config.method,
+                run_id=self._summary.run_id,
+                config=config,
+                parent_version=report.parent_version,
+                summary_files={
+                    "summary.json": self._directory.summary.read_bytes(),
+                    "summary.png": self._directory.plot.read_bytes(),
+                },
+            )
+        self._summary.complete = True
+        self._write_summary()
+        return RunOutcome(self._directory, bundle.model_version, self._summary)
+
+    def _write_summary(self) -> None:
+        write_json(self._directory.summary, self._summary.payload())
+        self._directory.plot.write_bytes(draw(self._summary))
+
+    def _warn(self, message: str) -> None:
+        if self._summary.warn(message):
+            note(f"warning: {message}")
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._summary.seconds[phase] = time.perf_counter() - start

@@ -1,0 +1,33 @@
+"""Learning rate and number of iterations, as functions of the settings."""
+
+from __future__ import annotations
+
+import math
+
+from adapt.training.config import RunConfig
+
+__all__ = ["iterations_per_epoch", "learning_rate"]
+
+
+def iterations_per_epoch(config: RunConfig, crops: int) -> int:
+    """``iterations`` if set, else ``passes`` over ``crops`` within the configured bounds."""
+    if config.iterations is not None:
+        return config.iterations
+    wanted = math.ceil(config.passes * crops / (config.p * config.k))
+    return max(config.min_iterations, min(wanted, config.max_iterations))
+
+
+def learning_rate(config: RunConfig, step: int, iterations: int) -> float:
+    """Rate of optimiser step ``step`` (from 0) when an epoch has ``iterations``.
+
+    Linear warm-up over the first ``warmup_iterations``, times a staircase by epoch, half a cosine
+    over the whole run, or nothing.
+    """
+    factor = 1.0
+    if config.schedule == "step":
+        factor = config.step_factor ** (step // iterations // config.step_epochs)
+    elif config.schedule == "cosine":
+        factor = 0.5 * (1.0 + math.cos(math.pi * step / max(1, config.epochs * iterations)))
+    if step < config.warmup_iterations:
+        factor *= (step + 1) / config.warmup_iterations
+    return config.lr * factor
