@@ -1,0 +1,1 @@
+"""Pseudo-labels from features: exact neighbours, sparse k-reciprocal Jaccard distance, DBSCAN."""

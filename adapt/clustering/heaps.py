@@ -1,0 +1,123 @@
+"""The best few columns of each row, kept in one binary heap a row while scores stream past.
+
+A heap's root is its worst entry. Entries are ordered by score, and among equal scores the higher
+index is the worse, so that the result does not depend on the order in which blocks arrive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapt.clustering.kernel import kernel
+
+__all__ = ["Heaps", "offer_across", "offer_down"]
+
+_NOBODY = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True)
+class Heaps:
+    """One heap of ``width`` entries a row.
+
+    Attributes:
+        scores: float (N, width); -inf where nothing has been offered yet.
+        indices: int32 (N, width); the largest int32 where nothing has been offered yet.
+        worst: float (N,): a copy of each root's score, contiguous for the scan.
+    """
+
+    scores: NDArray[np.floating]
+    indices: NDArray[np.int32]
+    worst: NDArray[np.floating]
+
+    @classmethod
+    def empty(cls, rows: int, width: int, dtype: type[np.floating]) -> Heaps:
+        """Heaps that nothing has been offered to."""
+        return cls(
+            scores=np.full((rows, width), -np.inf, dtype=dtype),
+            indices=np.full((rows, width), _NOBODY, dtype=np.int32),
+            worst=np.full(rows, -np.inf, dtype=dtype),
+        )
+
+
+@kernel
+def _sift(
+    scores: NDArray[np.floating], indices: NDArray[np.int32], score: float, index: int
+) -> None:
+    """Replace the root by (score, index) and restore the heap order."""
+    width = scores.shape[0]
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= width:
+            break
+        other = child + 1
+        if other < width and (
+            scores[other] < scores[child]
+            or (scores[other] == scores[child] and indices[other] > indices[child])
+        ):
+            child = other
+        if scores[child] > score or (scores[child] == score and indices[child] < index):
+            break
+        scores[at] = scores[child]
+        indices[at] = indices[child]
+        at = child
+    scores[at] = score
+    indices[at] = index
+
+
+@kernel
+def offer_across(
+    block: NDArray[np.floating],
+    row_ids: NDArray[np.int64],
+    first_column: int,
+    start: int,
+    stop: int,
+    scores: NDArray[np.floating],
+    indices: NDArray[np.int32],
+    worst: NDArray[np.floating],
+) -> None:
+    """Offer ``block[r, c]`` to heap ``r`` for rows start..stop; a row's own column is passed over.
+
+    Args:
+        block: (R, C) scores.
+        row_ids: int64 (R,): the column that each row must not meet, itself.
+        first_column: index of the block's first column.
+        start, stop: rows of the block (and heaps) to work on.
+        scores, indices, worst: the heaps of the block's rows.
+    """
+    for r in range(start, stop):
+        limit = worst[r]
+        for c in range(block.shape[1]):
+            score = block[r, c]
+            if score >= limit:
+                column = first_column + c
+                if column != row_ids[r] and (score > limit or column < indices[r, 0]):
+                    _sift(scores[r], indices[r], score, column)
+                    limit = scores[r, 0]
+        worst[r] = limit
+
+
+@kernel
+def offer_down(
+    block: NDArray[np.floating],
+    first_row: int,
+    start: int,
+    stop: int,
+    scores: NDArray[np.floating],
+    indices: NDArray[np.int32],
+    worst: NDArray[np.floating],
+) -> None:
+    """Offer ``block[r, c]`` to heap ``c`` for columns start..stop: the transposed block's scores.
+
+    The block must lie off the diagonal: no row meets itself in it.
+    """
+    for r in range(block.shape[0]):
+        row = first_row + r
+        for c in range(start, stop):
+            score = block[r, c]
+            if score >= worst[c] and (score > worst[c] or row < indices[c, 0]):
+                _sift(scores[c], indices[c], score, row)
+                worst[c] = scores[c, 0]
