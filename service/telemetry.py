@@ -123,7 +123,7 @@ ABANDONED = Counter(
 INGESTED = Counter(
     "resight_ingested",
     "Crops offered for ingest, by what became of them.",
-    ("gallery", "outcome"),
+    ("outcome",),
     registry=REGISTRY,
 )
 GALLERY_VECTORS = Gauge(

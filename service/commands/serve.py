@@ -1,0 +1,92 @@
+"""`resight serve`: gRPC and REST in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer()
+
+# Waiting OpenMP threads would otherwise burn the cores that decoding and RPC need (faiss #2731);
+# read once, when the library is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@app.command()
+def serve(
+    bundle: Annotated[
+        Path | None, typer.Option(help="Encoder bundle: a folder or .tar. [RESIGHT_BUNDLE]")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Catalog and crop images. [RESIGHT_DATA_DIR]")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address of both listeners; 127.0.0.1 unless set.")
+    ] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="0 takes a free one. [RESIGHT_GRPC__PORT]")
+    ] = None,
+    rest_port: Annotated[
+        int | None, typer.Option(help="0 takes a free one. [RESIGHT_REST__PORT]")
+    ] = None,
+    drain_delay: Annotated[
+        float, typer.Option(min=0, help="Seconds to go on serving after health says no.")
+    ] = 0.0,
+    threads: Annotated[
+        int | None, typer.Option(help="Encoder threads; 0: all. [RESIGHT_ENCODER__THREADS]")
+    ] = None,
+) -> None:
+    """Serve gRPC and REST until SIGTERM; prints one line when ready."""
+    from service import log_lines
+    from service.settings import load_settings
+
+    log_lines.install()
+    settings = load_settings(
+        _without_none(
+            {
+                "bundle": bundle,
+                "data_dir": data,
+                "grpc": {"host": host, "port": grpc_port},
+                "rest": {"host": host, "port": rest_port},
+                "encoder": {"threads": threads},
+            }
+        )
+    )
+    raise typer.Exit(_run(settings, drain_delay))
+
+
+def _run(settings: Any, drain_delay: float) -> int:
+    from service.runtime import Runtime
+
+    async def main() -> int:
+        runtime = await Runtime.start(settings, drain_delay=drain_delay)
+        at = runtime.endpoints
+        typer.echo(f"ready grpc={at.grpc} rest={at.rest} model={at.model_version} crops={at.crops}")
+        return await runtime.serve_until_stopped()
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main())
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ModuleNotFoundError:  # not made for every platform; the standard loop serves as well
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def _without_none(tree: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given."""
+    pruned = {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if value is not None
+    }
+    return {key: value for key, value in pruned.items() if value != {}}

@@ -1,0 +1,219 @@
+"""One process: bundle, catalog, gallery, pipeline, both listeners; its start and its end.
+
+Start: take both ports (a taken one is known at once), verify the bundle, warm the encoder up, load
+the gallery from the catalog, then listen, then ready. Nothing is served before everything works.
+
+End, on SIGTERM or SIGINT: health NOT_SERVING and ``/readyz`` 503 first, then (after the delay in
+which load balancers notice) no new calls, those in flight finish within ``drain_seconds``, ingest
+streams are told which items to send again, the catalog commits what it has; exit 0. A second
+signal exits at once. When the encoder dies the same happens without any grace, and exit is 1: a
+process that cannot answer must not look alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Self
+
+from resight.bundle import Bundle, open_bundle
+from resight.crops import ImageLimits
+from resight.errors import InvalidArgument
+from service.application.application import Application
+from service.encoder.cpus import usable_cpus
+from service.encoder.onnx import OnnxEncoder
+from service.loop_lag import watch_loop_lag
+from service.pipeline.batcher import BatchPolicy
+from service.pipeline.device import DeviceFailureError
+from service.pipeline.pipeline import Pipeline, PipelinePolicy
+from service.settings import ServiceSettings
+from service.telemetry import GALLERY_VECTORS, INDEX_LAG, MODEL_INFO, MODEL_LOAD_DURATION, READY
+from service.transport.grpc.server import GrpcServer
+from service.transport.rest.app import create_app
+from service.transport.rest.probes import State
+from service.transport.rest.server import RestServer
+from service.transport.use_cases import UseCases
+
+__all__ = ["Endpoints", "Runtime"]
+
+logger = logging.getLogger(__name__)
+
+EXIT_DRAINED = 0
+EXIT_FAILED = 1
+_PIPELINE_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where the service listens and what it serves."""
+
+    grpc: str
+    rest: str
+    model_version: str
+    crops: int
+
+
+class Runtime:
+    """``await Runtime.start(settings)``, then ``await serve_until_stopped()``."""
+
+    def __init__(self, settings: ServiceSettings, *, drain_delay: float) -> None:
+        self._settings = settings
+        self._drain_delay = drain_delay
+        self._state: State = "starting"
+        self._stop = asyncio.Event()
+        self._draining = asyncio.Event()
+        self._grpc = GrpcServer(
+            max_message_bytes=settings.grpc.max_message_bytes, with_reflection=settings.reflection
+        )
+        self._rest = RestServer()
+        self._pipeline: Pipeline
+        self._pipeline_task: asyncio.Task[None]
+        self._application: Application
+        self._lag_task = asyncio.create_task(watch_loop_lag())
+        self.endpoints: Endpoints
+
+    @classmethod
+    async def start(cls, settings: ServiceSettings, *, drain_delay: float = 0.0) -> Self:
+        """A service that is ready.
+
+        Args:
+            settings: Everything it is told.
+            drain_delay: Seconds to go on serving after health has said NOT_SERVING.
+
+        Raises:
+            ResightError: A setting, the bundle, the catalog or a port cannot be used; the message
+                names it and the fix.
+        """
+        runtime = cls(settings, drain_delay=drain_delay)
+        try:
+            await runtime._start()
+        except BaseException:
+            runtime._lag_task.cancel()
+            await runtime._rest.stop(0)
+            raise
+        return runtime
+
+    async def _start(self) -> None:
+        settings = self._settings
+        grpc_port = self._grpc.bind(settings.grpc.host, settings.grpc.port)
+        rest_port = self._rest.bind(settings.rest.host, settings.rest.port)
+        encoder = await asyncio.to_thread(_load_encoder, settings)
+        self._pipeline = Pipeline(encoder, _policy(settings))
+        begun = perf_counter()
+        await self._pipeline.warm_up()
+        logger.info("encoder %s warm in %.2f s", encoder.model_version, perf_counter() - begun)
+        self._pipeline_task = asyncio.create_task(self._pipeline.run())
+        self._application = await Application.open(settings, embedder=self._pipeline)
+        use_cases = UseCases(
+            cameras=self._application.cameras,
+            crops=self._application.crops,
+            ingest=self._application.ingest,
+            search=self._application.search,
+            embed=self._application.embed,
+        )
+        app = create_app(
+            use_cases,
+            state=lambda: self._state,
+            refresh=self._refresh_gauges,
+            max_image_bytes=settings.limits.max_image_bytes,
+        )
+        await self._grpc.serve(
+            use_cases,
+            draining=self._draining,
+            max_in_flight_per_stream=settings.grpc.max_in_flight_per_stream,
+        )
+        self._rest.serve(app)
+        await self._set_state("ready")
+        self.endpoints = Endpoints(
+            grpc=f"{settings.grpc.host}:{grpc_port}",
+            rest=f"{settings.rest.host}:{rest_port}",
+            model_version=encoder.model_version,
+            crops=self._application.crop_count,
+        )
+
+    async def serve_until_stopped(self) -> int:
+        """Serve until a signal or a fault; returns the exit code."""
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._on_signal, name)
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((stopping, self._pipeline_task), return_when=asyncio.FIRST_COMPLETED)
+        failed = self._pipeline_task.done()
+        if failed:
+            logger.critical(
+                "the encoder is dead; the process ends: %s", _reason(self._pipeline_task)
+            )
+        stopping.cancel()
+        await self._shut_down(grace=0.0 if failed else self._settings.drain_seconds)
+        return EXIT_FAILED if failed else EXIT_DRAINED
+
+    async def _shut_down(self, *, grace: float) -> None:
+        await self._set_state("draining")
+        if grace:
+            await asyncio.sleep(self._drain_delay)
+        self._draining.set()
+        await asyncio.gather(self._grpc.stop(grace), self._rest.stop(grace))
+        self._pipeline.close()
+        await asyncio.wait((self._pipeline_task,))
+        await self._application.close()
+        self._lag_task.cancel()
+        logger.info("stopped")
+
+    def _on_signal(self, name: signal.Signals) -> None:
+        if self._stop.is_set():
+            os._exit(128 + name)
+        logger.info("%s: draining for at most %.0f s", name.name, self._settings.drain_seconds)
+        self._stop.set()
+
+    async def _set_state(self, state: State) -> None:
+        self._state = state
+        READY.set(state == "ready")
+        await self._grpc.health.set(serving=state == "ready")
+
+    def _refresh_gauges(self) -> None:
+        gauges = self._application.gauges()
+        for name, gauge in gauges.items():
+            GALLERY_VECTORS.labels(name, self._pipeline.model_version).set(gauge.vectors)
+        INDEX_LAG.set(max((gauge.index_lag_seconds for gauge in gauges.values()), default=0.0))
+
+
+def _load_encoder(settings: ServiceSettings) -> OnnxEncoder:
+    begun = perf_counter()
+    encoder = OnnxEncoder(_open_bundle(settings), threads=settings.encoder.threads)
+    MODEL_INFO.labels(encoder.model_version, "fp32", encoder.provider).set(1)
+    MODEL_LOAD_DURATION.set(perf_counter() - begun)
+    return encoder
+
+
+def _open_bundle(settings: ServiceSettings) -> Bundle:
+    if settings.bundle is None:
+        raise InvalidArgument(
+            "bundle is not set; name the encoder's folder or .tar with --bundle or "
+            "RESIGHT_BUNDLE (`resight bundle import` makes one)",
+            field="bundle",
+        )
+    return open_bundle(settings.bundle)
+
+
+def _policy(settings: ServiceSettings) -> PipelinePolicy:
+    limits = settings.limits
+    return PipelinePolicy(
+        batch=BatchPolicy(max_batch=settings.batcher.max_batch),
+        decode_threads=settings.encoder.decode_threads or usable_cpus(),
+        max_images=settings.batcher.max_queue,
+        max_bytes=_PIPELINE_BYTES,
+        limits=ImageLimits(
+            max_bytes=limits.max_image_bytes,
+            max_pixels=limits.max_pixels,
+            min_side=limits.min_side,
+        ),
+    )
+
+
+def _reason(task: asyncio.Task[None]) -> str:
+    error = None if task.cancelled() else task.exception()
+    return str(error) if isinstance(error, DeviceFailureError) else repr(error)

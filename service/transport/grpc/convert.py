@@ -1,0 +1,195 @@
+"""Between the messages of resight.v1 and the domain's values."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
+
+from resight.errors import InvalidArgument
+from resight.v1 import search_service_pb2, types_pb2
+from resight.v1.gallery_service_pb2 import IngestCropsRequest, IngestCropsResponse
+from service.application.ingest import IngestItem, IngestResult, Outcome
+from service.domain.crop import Camera, Crop, CropFilter, TimeRange
+from service.domain.query import Match, QueryEmbedding, SearchAnswer, SearchMode, SearchQuery
+
+__all__ = [
+    "camera",
+    "camera_message",
+    "crop_filter",
+    "crop_message",
+    "embedding_message",
+    "ingest_answer",
+    "ingest_item",
+    "instant",
+    "search_query",
+    "search_response",
+    "timestamp",
+]
+
+_MODES = {
+    SearchMode.EXACT_SCAN: search_service_pb2.SEARCH_MODE_EXACT_SCAN,
+    SearchMode.EXACT_GATHER: search_service_pb2.SEARCH_MODE_EXACT_GATHER,
+}
+_OUTCOMES = {
+    Outcome.ACCEPTED: IngestCropsResponse.OUTCOME_ACCEPTED,
+    Outcome.DUPLICATE: IngestCropsResponse.OUTCOME_DUPLICATE,
+    Outcome.REJECTED: IngestCropsResponse.OUTCOME_REJECTED,
+    Outcome.RETRY: IngestCropsResponse.OUTCOME_RETRY,
+}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def timestamp(value: datetime | None) -> Timestamp | None:
+    """A message of an aware datetime; None stays unset."""
+    if value is None:
+        return None
+    elapsed = value - _EPOCH
+    seconds = elapsed.days * 86_400 + elapsed.seconds
+    return Timestamp(seconds=seconds, nanos=elapsed.microseconds * 1000)
+
+
+def instant(message: Timestamp, *, field: str) -> datetime:
+    """The aware UTC datetime of a message, to the microsecond.
+
+    Raises:
+        InvalidArgument: Out of range.
+    """
+    try:
+        if not 0 <= message.nanos < 1_000_000_000:
+            raise OverflowError
+        return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
+    except OverflowError as error:
+        raise InvalidArgument(
+            f"{field} is no valid timestamp; send years 1 to 9999 and nanos 0 to 999999999",
+            field=field,
+        ) from error
+
+
+def camera(message: types_pb2.Camera) -> Camera:
+    """The camera to register, not yet checked."""
+    return Camera(message.camera_id, message.display_name, message.zone)
+
+
+def camera_message(camera: Camera) -> types_pb2.Camera:
+    """A camera as stored."""
+    return types_pb2.Camera(
+        camera_id=camera.camera_id,
+        display_name=camera.display_name,
+        zone=camera.zone,
+        create_time=timestamp(camera.create_time),
+    )
+
+
+def crop_message(crop: Crop) -> types_pb2.Crop:
+    """A crop as stored."""
+    return types_pb2.Crop(
+        crop_id=str(crop.crop_id),
+        camera_id=crop.camera_id,
+        capture_time=timestamp(crop.capture_time),
+        track_id=crop.track_id,
+        zone=crop.zone,
+        attributes=crop.attributes,
+        sha256=crop.sha256,
+        create_time=timestamp(crop.create_time),
+    )
+
+
+def embedding_message(vector: NDArray[np.float32], model_version: str) -> types_pb2.Embedding:
+    """A vector, (D,) float32, and the version that made it."""
+    return types_pb2.Embedding(
+        values=vector.astype("<f4").tobytes(),
+        dimension=len(vector),
+        model_version=model_version,
+    )
+
+
+def crop_filter(message: types_pb2.CropFilter) -> CropFilter:
+    """The filter, not yet checked."""
+    times = message.capture_range
+    return CropFilter(
+        include_camera_ids=tuple(message.include_camera_ids),
+        exclude_camera_ids=tuple(message.exclude_camera_ids),
+        capture_range=TimeRange(
+            start_time=instant(times.start_time, field="filter.capture_range.start_time")
+            if times.HasField("start_time")
+            else None,
+            end_time=instant(times.end_time, field="filter.capture_range.end_time")
+            if times.HasField("end_time")
+            else None,
+        ),
+    )
+
+
+def ingest_item(request: IngestCropsRequest) -> IngestItem:
+    """The crop to store, not yet checked."""
+    crop = request.crop
+    return IngestItem(
+        gallery=request.gallery,
+        camera_id=crop.camera_id,
+        capture_time=instant(crop.capture_time, field="crop.capture_time")
+        if crop.HasField("capture_time")
+        else None,
+        image=request.image,
+        crop_id=crop.crop_id,
+        track_id=crop.track_id,
+        zone=crop.zone,
+        attributes=dict(crop.attributes),
+    )
+
+
+def ingest_answer(sequence: int, result: IngestResult) -> IngestCropsResponse:
+    """What became of an item."""
+    return IngestCropsResponse(
+        sequence=sequence,
+        outcome=_OUTCOMES[result.outcome],
+        crop_id=str(result.crop_id or ""),
+        reason=result.reason,
+        message=result.message,
+    )
+
+
+def search_query(
+    request: search_service_pb2.SearchRequest, *, deadline: float | None
+) -> SearchQuery:
+    """The query; its ``oneof`` may be unset, which the application refuses."""
+    kind = request.WhichOneof("query")
+    return SearchQuery(
+        gallery=request.gallery,
+        image=request.image if kind == "image" else None,
+        crop_id=request.crop_id if kind == "crop_id" else None,
+        embedding=_query_embedding(request.embedding) if kind == "embedding" else None,
+        top_k=request.top_k if request.HasField("top_k") else None,
+        min_score=request.min_score if request.HasField("min_score") else None,
+        filter=crop_filter(request.filter),
+        deadline=deadline,
+    )
+
+
+def search_response(answer: SearchAnswer) -> search_service_pb2.SearchResponse:
+    """The ranked matches."""
+    return search_service_pb2.SearchResponse(
+        matches=[_match(match) for match in answer.matches],
+        model_version=answer.model_version,
+        mode=_MODES[answer.mode],
+        rows_scanned=answer.rows_scanned,
+        rows_total=answer.rows_total,
+    )
+
+
+def _match(match: Match) -> search_service_pb2.Match:
+    return search_service_pb2.Match(crop=crop_message(match.crop), score=match.score)
+
+
+def _query_embedding(message: types_pb2.Embedding) -> QueryEmbedding:
+    if len(message.values) != 4 * message.dimension:
+        raise InvalidArgument(
+            f"embedding.values has {len(message.values)} bytes but embedding.dimension "
+            f"{message.dimension} needs {4 * message.dimension}; send little-endian float32",
+            field="embedding.values",
+        )
+    return QueryEmbedding(
+        values=np.frombuffer(message.values, "<f4"), model_version=message.model_version
+    )

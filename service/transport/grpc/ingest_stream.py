@@ -1,0 +1,137 @@
+"""One bidirectional ingest: many items in flight, each answered once, as it commits.
+
+Flow control: a permit is taken to read an item and given back when its answer has been written,
+so at most ``limit`` items of a stream are in the process, however slowly the client reads; beyond
+that gRPC's own window holds the client back.
+
+Ends: the client half-closes, then the items in flight are answered and the stream ends OK; the
+client leaves, then the items in flight are abandoned (one that is already committing is stored,
+unacknowledged); the service drains, then items in flight are answered as usual, items read from
+then on are answered RETRY, and when nothing is in flight the stream ends UNAVAILABLE: an item
+without an answer was not accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from resight.errors import InvalidArgument, ResightError, Unavailable
+from resight.v1.gallery_service_pb2 import IngestCropsRequest, IngestCropsResponse
+from service.application.ingest import Ingest
+from service.telemetry import INGESTED
+from service.transport.grpc.convert import ingest_answer, ingest_item
+
+__all__ = ["IngestStream"]
+
+
+class IngestStream:
+    """Serves one stream; ``answers`` is called once.
+
+    Args:
+        ingest: The use case; one call an item.
+        requests: What the client sends.
+        limit: Most items in flight.
+        draining: Set when the service begins to stop.
+    """
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        requests: AsyncIterator[IngestCropsRequest],
+        *,
+        limit: int,
+        draining: asyncio.Event,
+    ) -> None:
+        self._ingest = ingest
+        self._requests = requests
+        self._draining = draining
+        self._permits = asyncio.Semaphore(limit)
+        self._answers: asyncio.Queue[IngestCropsResponse | None] = asyncio.Queue()
+        self._in_flight: dict[int, asyncio.Task[None]] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def answers(self) -> AsyncIterator[IngestCropsResponse]:
+        """The answers, in the order the items finish.
+
+        Raises:
+            Unavailable: The service drains; everything in flight has been answered.
+        """
+        reader = asyncio.create_task(self._read())
+        drainer = asyncio.create_task(self._stop_when_drained(reader))
+        try:
+            while (answer := await self._answers.get()) is not None:
+                yield answer
+                self._permits.release()
+            drainer.cancel()
+            if reader.cancelling():
+                raise Unavailable(
+                    "the service is stopping; items without an answer were not accepted, "
+                    "send them again",
+                    reason="DRAINING",
+                )
+            await reader
+        finally:
+            for task in (reader, drainer, *self._in_flight.values()):
+                task.cancel()
+
+    async def _read(self) -> None:
+        try:
+            async for request in self._requests:
+                await self._permits.acquire()
+                self._begin(request)
+            await self._idle.wait()
+        finally:
+            self._answers.put_nowait(None)
+
+    async def _stop_when_drained(self, reader: asyncio.Task[None]) -> None:
+        await self._draining.wait()
+        await self._idle.wait()
+        reader.cancel()
+
+    def _begin(self, request: IngestCropsRequest) -> None:
+        sequence = request.sequence
+        if self._draining.is_set():
+            self._answers.put_nowait(_draining(sequence))
+        elif sequence in self._in_flight:
+            reused = InvalidArgument(
+                f"sequence {sequence} is already in flight on this stream; number items uniquely",
+                field="sequence",
+                reason="SEQUENCE_REUSED",
+            )
+            self._answers.put_nowait(_rejected(sequence, reused))
+        else:
+            self._idle.clear()
+            self._in_flight[sequence] = asyncio.create_task(self._submit(request))
+
+    async def _submit(self, request: IngestCropsRequest) -> None:
+        sequence = request.sequence
+        try:
+            result = await self._ingest.submit(ingest_item(request))
+            INGESTED.labels(result.outcome.value).inc()
+            answer = ingest_answer(sequence, result)
+        except ResightError as error:
+            answer = _rejected(sequence, error)
+        self._answers.put_nowait(answer)
+        del self._in_flight[sequence]
+        if not self._in_flight:
+            self._idle.set()
+
+
+def _rejected(sequence: int, error: ResightError) -> IngestCropsResponse:
+    return IngestCropsResponse(
+        sequence=sequence,
+        outcome=IngestCropsResponse.OUTCOME_REJECTED,
+        reason=error.reason,
+        message=error.message,
+    )
+
+
+def _draining(sequence: int) -> IngestCropsResponse:
+    return IngestCropsResponse(
+        sequence=sequence,
+        outcome=IngestCropsResponse.OUTCOME_RETRY,
+        reason="DRAINING",
+        message="the service is stopping; send the crop again",
+    )

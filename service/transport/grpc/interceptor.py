@@ -1,0 +1,122 @@
+"""Around every call of resight.v1: errors become statuses, and the call is counted and timed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import Any
+from uuid import uuid4
+
+import grpc
+from grpc_status import rpc_status as grpc_details
+
+from resight.errors import ResightError
+from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS
+from service.transport.status import rpc_status, status_of
+
+__all__ = ["CallInterceptor"]
+
+# Their stubs miss `abort_with_status` and that a handler has only one of its behaviours.
+Context = Any
+Handler = Any
+
+_PREFIX = "/resight.v1."
+_LOG = logging.getLogger(__name__)
+_INFLIGHT = INFLIGHT.labels("grpc")
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic
+    """Wraps the handlers of resight.v1 once each; health and reflection pass untouched."""
+
+    def __init__(self) -> None:
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """The wrapped handler of the method called."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None or not method.startswith(_PREFIX):
+                return handler
+            wrapped = self._wrapped[method] = _wrap(handler, method.removeprefix(_PREFIX))
+        return wrapped
+
+
+def _wrap(handler: Handler, method: str) -> Handler:
+    behaviour: Any = handler.unary_unary or handler.stream_stream
+
+    async def unary(request: Any, context: Context) -> Any:
+        async with _call(method, context):
+            return await behaviour(request, context)
+
+    async def stream(requests: Any, context: Context) -> AsyncIterator[Any]:
+        async with _call(method, context):
+            async for response in behaviour(requests, context):
+                yield response
+
+    make: Any = (
+        grpc.unary_unary_rpc_method_handler
+        if handler.unary_unary
+        else grpc.stream_stream_rpc_method_handler
+    )
+    wrapped: Handler = make(
+        unary if handler.unary_unary else stream,
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+    return wrapped
+
+
+@asynccontextmanager
+async def _call(method: str, context: Context) -> AsyncIterator[None]:
+    begun = perf_counter()
+    code = grpc.StatusCode.OK
+    _INFLIGHT.inc()
+    try:
+        yield
+    except ResightError as error:
+        code = status_of(error).grpc
+        await _abort(context, error, method)
+    except (asyncio.CancelledError, GeneratorExit):
+        code = grpc.StatusCode.CANCELLED
+        raise
+    except grpc.aio.AbortError:
+        code = grpc.StatusCode(context.code())
+        raise
+    except Exception as error:
+        code = grpc.StatusCode.INTERNAL
+        await _abort_bug(context, error, method)
+    finally:
+        _INFLIGHT.dec()
+        REQUESTS.labels("grpc", method, code.name).inc()
+        REQUEST_DURATION.labels("grpc", method).observe(perf_counter() - begun)
+
+
+async def _abort(context: Context, error: ResightError, method: str) -> None:
+    if status_of(error).grpc is grpc.StatusCode.INTERNAL:
+        await _abort_bug(context, error, method)
+    await context.abort_with_status(grpc_details.to_status(rpc_status(error)))
+
+
+async def _abort_bug(context: Context, error: Exception, method: str) -> None:
+    """Answer a fault of ours: the caller learns an id, the log what happened."""
+    request_id = uuid4().hex
+    _LOG.error("%s failed, request %s", method, request_id, exc_info=error)
+    shown = error if isinstance(error, ResightError) else _bug(request_id)
+    await context.abort_with_status(
+        grpc_details.to_status(rpc_status(shown, request_id=request_id))
+    )
+
+
+def _bug(request_id: str) -> ResightError:
+    return ResightError(
+        f"the service failed on this request; its log says why under request {request_id}"
+    )

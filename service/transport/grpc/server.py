@@ -1,0 +1,115 @@
+"""The gRPC listener: services, health, reflection, and limits set on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from resight.errors import FailedPrecondition
+from resight.v1 import (
+    embed_service_pb2,
+    embed_service_pb2_grpc,
+    gallery_service_pb2,
+    gallery_service_pb2_grpc,
+    search_service_pb2,
+    search_service_pb2_grpc,
+)
+from service.transport.grpc.embed_servicer import EmbedServicer
+from service.transport.grpc.gallery_servicer import GalleryServicer
+from service.transport.grpc.health import Health
+from service.transport.grpc.interceptor import CallInterceptor
+from service.transport.grpc.search_servicer import SearchServicer
+from service.transport.use_cases import UseCases
+
+__all__ = ["GrpcServer"]
+
+MAX_CONCURRENT_RPCS = 2048
+_KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+)
+_FILES = (embed_service_pb2, gallery_service_pb2, search_service_pb2)
+SERVICES = tuple(
+    service.full_name for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()
+)
+
+
+class GrpcServer:
+    """One listener on the running event loop: ``bind``, then ``serve``, then ``stop``.
+
+    Args:
+        max_message_bytes: Receive and send limit of one message.
+        with_reflection: Whether clients can list the public services.
+    """
+
+    def __init__(self, *, max_message_bytes: int, with_reflection: bool) -> None:
+        self.health = Health(SERVICES)
+        self._with_reflection = with_reflection
+        self._server = grpc.aio.server(
+            interceptors=(CallInterceptor(),),
+            options=(
+                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.max_send_message_length", max_message_bytes),
+                # Two processes on one port would each answer half the calls.
+                ("grpc.so_reuseport", 0),
+                *_KEEPALIVE,
+            ),
+            maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS,
+        )
+
+    def bind(self, host: str, port: int) -> int:
+        """Take the address; returns the port. Calls wait until ``serve``.
+
+        Raises:
+            FailedPrecondition: The address cannot be bound.
+        """
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            return self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise FailedPrecondition(
+                f"grpc.port: cannot listen on {address}; stop what uses it, or choose another "
+                "with --grpc-port (0 takes a free one)",
+                field="grpc.port",
+            ) from error
+
+    async def serve(
+        self, use_cases: UseCases, *, draining: asyncio.Event, max_in_flight_per_stream: int
+    ) -> None:
+        """Answer calls.
+
+        Args:
+            use_cases: What is served.
+            draining: Set when the service begins to stop.
+            max_in_flight_per_stream: Items of one ingest stream worked on at the same time.
+        """
+        gallery = GalleryServicer(
+            use_cases.cameras,
+            use_cases.crops,
+            use_cases.ingest,
+            draining=draining,
+            max_in_flight_per_stream=max_in_flight_per_stream,
+        )
+        server: Any = self._server
+        embed_service_pb2_grpc.add_EmbedServiceServicer_to_server(
+            EmbedServicer(use_cases.embed), server
+        )
+        search_service_pb2_grpc.add_SearchServiceServicer_to_server(
+            SearchServicer(use_cases.search), server
+        )
+        gallery_service_pb2_grpc.add_GalleryServiceServicer_to_server(gallery, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
+        if self._with_reflection:
+            names = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls, give those running ``grace`` seconds, then cancel them."""
+        await self._server.stop(grace)

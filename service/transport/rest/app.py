@@ -1,0 +1,58 @@
+"""The REST application: /v1, the probes, and the middleware around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import FastAPI
+from starlette.formparsers import MultiPartParser
+from starlette.types import ASGIApp
+
+from resight import __version__
+from service.transport.rest import cameras, crops, probes, problems, queries
+from service.transport.rest.body_limit import BodyLimit
+from service.transport.rest.observation import Observation
+from service.transport.rest.probes import State
+from service.transport.use_cases import UseCases
+
+__all__ = ["create_app"]
+
+# Multipart boundaries and the other form fields.
+_FORM_OVERHEAD = 256 * 1024
+
+
+def create_app(
+    use_cases: UseCases,
+    *,
+    state: Callable[[], State],
+    refresh: Callable[[], None],
+    max_image_bytes: int,
+) -> ASGIApp:
+    """The application, middleware included.
+
+    Args:
+        use_cases: What is served.
+        state: Whether the service is ready.
+        refresh: Brings the gauges up to date before they are shown.
+        max_image_bytes: Longest image; a body may be a little longer.
+    """
+    # A larger upload would be spooled to disk, and query images are never written there.
+    MultiPartParser.spool_max_size = max_image_bytes + _FORM_OVERHEAD
+    app = FastAPI(
+        title="resight",
+        version=__version__,
+        summary="Finds the same person across cameras.",
+        openapi_url="/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    problems.install(app)
+    probes.install(app, state=state, refresh=refresh)
+    for router in (
+        cameras.router(use_cases.cameras),
+        crops.router(use_cases.crops, use_cases.ingest),
+        queries.router(use_cases.search, use_cases.embed),
+    ):
+        app.include_router(router, prefix="/v1/galleries/{gallery}", responses=problems.PROBLEMS)
+    problems.document(app)
+    return Observation(BodyLimit(app, max_bytes=max_image_bytes + _FORM_OVERHEAD))

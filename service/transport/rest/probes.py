@@ -1,0 +1,33 @@
+"""Liveness, readiness and metrics; they touch nothing that can be slow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
+
+from service.telemetry import CONTENT_TYPE, exposition
+
+__all__ = ["State", "install"]
+
+State = Literal["starting", "ready", "draining"]
+
+
+def install(app: FastAPI, *, state: Callable[[], State], refresh: Callable[[], None]) -> None:
+    """Add ``/healthz`` (the process answers), ``/readyz`` (it serves) and ``/metrics``."""
+
+    @app.get("/healthz", include_in_schema=False)
+    async def live() -> JSONResponse:
+        return JSONResponse({"status": "alive"})
+
+    @app.get("/readyz", include_in_schema=False)
+    async def ready() -> JSONResponse:
+        now = state()
+        return JSONResponse({"status": now}, status_code=200 if now == "ready" else 503)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        refresh()
+        return Response(exposition(), media_type=CONTENT_TYPE)

@@ -1,0 +1,116 @@
+"""Search and embed over REST."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Header, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.datastructures import FormData
+
+from resight.errors import InvalidArgument
+from service.application.embed import Embed
+from service.application.search import Search
+from service.transport.rest.departure import unless_departed
+from service.transport.rest.schemas import EmbedAnswer, SearchBody, SearchResult
+from service.transport.rest.timeout import TIMEOUT_HEADER, deadline_after
+
+__all__ = ["router"]
+
+_LISTS = ("include_camera_ids", "exclude_camera_ids")
+_TIMES = ("start_time", "end_time")
+_PLAIN = ("top_k", "min_score")
+_FORM: dict[str, Any] = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {
+        "image": {"type": "string", "format": "binary"},
+        "top_k": {"type": "integer"},
+        "min_score": {"type": "number"},
+        "include_camera_ids": {"type": "array", "items": {"type": "string"}},
+        "exclude_camera_ids": {"type": "array", "items": {"type": "string"}},
+        "start_time": {"type": "string", "format": "date-time"},
+        "end_time": {"type": "string", "format": "date-time"},
+    },
+}
+_SEARCH_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": _FORM},
+            "application/json": {"schema": SearchBody.model_json_schema()},
+        },
+    }
+}
+
+Wait = Annotated[float | None, Header(alias=TIMEOUT_HEADER)]
+
+
+def router(search: Search, embed: Embed) -> APIRouter:
+    """The routes below a gallery."""
+    routes = APIRouter(tags=["queries"])
+
+    @routes.post("/search", openapi_extra=_SEARCH_BODY)
+    async def search_crops(gallery: str, request: Request, wait: Wait = None) -> SearchResult:
+        """The best matches of an image (multipart), a stored crop or an embedding (JSON)."""
+        body, image = await _query(request)
+        query = body.to_domain(gallery, image=image, deadline=deadline_after(wait))
+        return SearchResult.of(await unless_departed(request, search.search(query)))
+
+    @routes.post("/embed")
+    async def embed_image(
+        gallery: str,
+        request: Request,
+        image: Annotated[UploadFile, File()],
+        wait: Wait = None,
+    ) -> EmbedAnswer:
+        """The vector of an image; nothing is stored."""
+        data = await image.read()
+        vector, version = await unless_departed(
+            request, embed.embed(gallery, data, deadline=deadline_after(wait))
+        )
+        return EmbedAnswer.of(vector, version)
+
+    return routes
+
+
+async def _query(request: Request) -> tuple[SearchBody, bytes | None]:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        if kind == "application/json":
+            return SearchBody.model_validate_json(await request.body()), None
+        if kind == "multipart/form-data":
+            async with request.form(max_files=1) as form:
+                return _fields(form), await _image(form)
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
+        ) from error
+    raise InvalidArgument(
+        "content-type must be multipart/form-data (with an image) or application/json "
+        "(with crop_id or embedding)",
+        field="content-type",
+    )
+
+
+def _fields(form: FormData) -> SearchBody:
+    unknown = sorted(set(form) - {"image", *_LISTS, *_TIMES, *_PLAIN})
+    if unknown:
+        raise InvalidArgument(
+            f"{unknown[0]} is no field of this form; see /v1/openapi.json", field=unknown[0]
+        )
+    return SearchBody.model_validate(
+        {name: form[name] for name in _PLAIN if name in form}
+        | {
+            "filter": {name: form.getlist(name) for name in _LISTS}
+            | {"capture_range": {name: form[name] for name in _TIMES if name in form}}
+        }
+    )
+
+
+async def _image(form: FormData) -> bytes:
+    image = form.get("image")
+    if image is None or isinstance(image, str):
+        raise InvalidArgument("image is missing; send it as a file part", field="image")
+    return await image.read()

@@ -1,0 +1,220 @@
+"""The JSON of the REST API: resight.v1 with its field names, times in RFC 3339."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from service.domain import crop as domain
+from service.domain.query import QueryEmbedding, SearchAnswer, SearchQuery
+
+__all__ = [
+    "Camera",
+    "CameraPage",
+    "CreateCamera",
+    "Crop",
+    "CropPage",
+    "EmbedAnswer",
+    "Filter",
+    "IngestAnswer",
+    "Match",
+    "SearchBody",
+    "SearchResult",
+    "Stats",
+]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class CreateCamera(_Strict):
+    """The camera to register."""
+
+    camera_id: str
+    display_name: str = ""
+    zone: str = ""
+
+
+class Camera(BaseModel):
+    """A registered camera."""
+
+    camera_id: str
+    display_name: str
+    zone: str
+    create_time: datetime | None
+
+    @classmethod
+    def of(cls, camera: domain.Camera) -> Self:
+        """From the domain's value."""
+        return cls(
+            camera_id=camera.camera_id,
+            display_name=camera.display_name,
+            zone=camera.zone,
+            create_time=camera.create_time,
+        )
+
+
+class CameraPage(BaseModel):
+    """A page of cameras, by id."""
+
+    cameras: list[Camera]
+    next_page_token: str
+
+
+class Crop(BaseModel):
+    """One sighting."""
+
+    crop_id: str
+    camera_id: str
+    capture_time: datetime
+    track_id: str
+    zone: str
+    attributes: dict[str, str]
+    sha256: str = Field(description="Lower-case hex.")
+    create_time: datetime | None
+
+    @classmethod
+    def of(cls, crop: domain.Crop) -> Self:
+        """From the domain's value."""
+        return cls(
+            crop_id=str(crop.crop_id),
+            camera_id=crop.camera_id,
+            capture_time=crop.capture_time,
+            track_id=crop.track_id,
+            zone=crop.zone,
+            attributes=dict(crop.attributes),
+            sha256=crop.sha256.hex(),
+            create_time=crop.create_time,
+        )
+
+
+class CropPage(BaseModel):
+    """A page of crops, by capture time, then id."""
+
+    crops: list[Crop]
+    next_page_token: str
+
+
+class IngestAnswer(BaseModel):
+    """What became of the crop."""
+
+    outcome: str = Field(description="`accepted` or `duplicate`.")
+    crop_id: str
+
+
+class EmbedAnswer(BaseModel):
+    """A vector of unit length and the encoder that made it."""
+
+    values: list[float]
+    dimension: int
+    model_version: str
+
+    @classmethod
+    def of(cls, vector: NDArray[np.float32], model_version: str) -> Self:
+        """From (D,) float32."""
+        return cls(values=vector.tolist(), dimension=len(vector), model_version=model_version)
+
+
+class Range(_Strict):
+    """Half-open: ``start_time <= t < end_time``."""
+
+    start_time: AwareDatetime | None = None
+    end_time: AwareDatetime | None = None
+
+
+class Filter(_Strict):
+    """Which crops may match; conditions are combined with AND."""
+
+    include_camera_ids: list[str] = []
+    exclude_camera_ids: list[str] = []
+    capture_range: Range = Range()
+
+    def to_domain(self) -> domain.CropFilter:
+        """Not yet checked."""
+        return domain.CropFilter(
+            include_camera_ids=tuple(self.include_camera_ids),
+            exclude_camera_ids=tuple(self.exclude_camera_ids),
+            capture_range=domain.TimeRange(
+                self.capture_range.start_time, self.capture_range.end_time
+            ),
+        )
+
+
+class Embedding(_Strict):
+    """A vector made by the gallery's live encoder."""
+
+    values: list[float] = Field(max_length=65_536)
+    model_version: str
+
+
+class SearchBody(_Strict):
+    """A query by stored crop or by embedding."""
+
+    crop_id: str | None = None
+    embedding: Embedding | None = None
+    top_k: int | None = None
+    min_score: float | None = None
+    filter: Filter = Filter()
+
+    def to_domain(
+        self, gallery: str, *, image: bytes | None = None, deadline: float | None = None
+    ) -> SearchQuery:
+        """Not yet checked."""
+        embedding = self.embedding
+        return SearchQuery(
+            gallery=gallery,
+            image=image,
+            crop_id=self.crop_id,
+            embedding=None
+            if embedding is None
+            else QueryEmbedding(values=embedding.values, model_version=embedding.model_version),
+            top_k=self.top_k,
+            min_score=self.min_score,
+            filter=self.filter.to_domain(),
+            deadline=deadline,
+        )
+
+
+class Match(BaseModel):
+    """A crop and its cosine similarity to the query."""
+
+    crop: Crop
+    score: float
+
+
+class SearchResult(BaseModel):
+    """Ranked matches, best first, and how they were found."""
+
+    matches: list[Match]
+    model_version: str
+    mode: str = Field(description="`exact_scan` or `exact_gather`.")
+    rows_scanned: int
+    rows_total: int
+
+    @classmethod
+    def of(cls, answer: SearchAnswer) -> Self:
+        """From the domain's value."""
+        return cls(
+            matches=[Match(crop=Crop.of(m.crop), score=m.score) for m in answer.matches],
+            model_version=answer.model_version,
+            mode=answer.mode.value,
+            rows_scanned=answer.rows_scanned,
+            rows_total=answer.rows_total,
+        )
+
+
+class Stats(BaseModel):
+    """What a gallery holds."""
+
+    crops: int
+    searchable: int
+    cameras: int
+    model_version: str
+    dimension: int
+    oldest_capture_time: datetime | None
+    newest_capture_time: datetime | None

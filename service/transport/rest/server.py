@@ -1,0 +1,82 @@
+"""The REST listener: uvicorn on the running event loop, without its signal handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from resight.errors import FailedPrecondition
+
+__all__ = ["RestServer"]
+
+_BACKLOG = 1024
+_KEEP_ALIVE_SECONDS = 75
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the runtime, which drains both listeners together."""
+        yield
+
+
+class RestServer:
+    """``bind``, then ``serve`` (until stopped), then ``stop``."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    def bind(self, host: str, port: int) -> int:
+        """Take the address; returns the port. Connections wait until ``serve``.
+
+        Raises:
+            FailedPrecondition: The address cannot be bound.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            listener.close()
+            raise FailedPrecondition(
+                f"rest.port: cannot listen on {host}:{port} ({error.strerror}); stop what uses "
+                "it, or choose another with --rest-port (0 takes a free one)",
+                field="rest.port",
+            ) from error
+        self._socket = listener
+        bound: int = listener.getsockname()[1]
+        return bound
+
+    def serve(self, app: ASGIApp) -> asyncio.Task[None]:
+        """Answer requests on a task of its own; it ends when the server stops."""
+        assert self._socket is not None, "bind comes first"  # noqa: S101
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        )
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        return self._serving
+
+    async def stop(self, grace: float) -> None:
+        """Take no new connections, give running requests ``grace`` seconds, then cancel them."""
+        if self._server is not None and self._serving is not None:
+            self._server.config.timeout_graceful_shutdown = max(1, round(grace)) if grace else 0
+            self._server.should_exit = True
+            await asyncio.wait([self._serving])
+        elif self._socket is not None:
+            self._socket.close()
