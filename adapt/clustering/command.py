@@ -1,0 +1,168 @@
+"""``resight adapt cluster``: pseudo-labels for given features, the clustering alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from adapt.clustering.cluster import MAX_NEIGHBOURS, ClusterResult, ClusterSettings, cluster
+from adapt.clustering.reciprocal import Convention
+from resight.console import emit, progress
+from resight.errors import InvalidArgument, NotFound
+
+__all__ = ["register"]
+
+_DEFAULTS = ClusterSettings()
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``cluster`` to the group."""
+    app.command("cluster")(cluster_features)
+
+
+def cluster_features(
+    features: Annotated[Path, typer.Option(help=".npy, float (N, D), one row per crop.")],
+    output: Annotated[Path, typer.Option(help=".npy to write: int32 (N,), outliers -1.")],
+    cameras: Annotated[
+        Path | None,
+        typer.Option(help=".npy (N,) of camera ids: counted in the report, not used to cluster."),
+    ] = None,
+    k1: Annotated[
+        int, typer.Option(min=1, max=MAX_NEIGHBOURS, help="k-reciprocal neighbourhood.")
+    ] = _DEFAULTS.k1,
+    k2: Annotated[int, typer.Option(min=1, help="Neighbours averaged, at most k1.")] = _DEFAULTS.k2,
+    eps: Annotated[float, typer.Option(help="DBSCAN radius, a Jaccard distance.")] = _DEFAULTS.eps,
+    min_samples: Annotated[
+        int, typer.Option(min=1, help="Crops within eps, itself included, that make a core.")
+    ] = _DEFAULTS.min_samples,
+    convention: Annotated[
+        str, typer.Option(help="What k1 counts: released (with the crop itself) or zhong.")
+    ] = _DEFAULTS.convention,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: every core.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Cluster features: exact k-reciprocal Jaccard distance and DBSCAN."""
+    settings = ClusterSettings(
+        k1=k1, k2=k2, eps=eps, min_samples=min_samples, convention=_convention(convention)
+    )
+    rows = _load("features", features)
+    if rows.ndim == 2 and rows.shape[0] == 0:
+        raise InvalidArgument(
+            f"features: {features} has no rows; embed at least one crop", field="features"
+        )
+    seen_by = None if cameras is None else _camera_column(cameras, rows)
+    with progress("neighbours") as bar:
+        result = cluster(
+            rows, settings, threads=threads, progress=lambda _done, _all: bar.advance(),
+            overwrite=True,
+        )  # fmt: skip
+    _save(output, result.labels)
+    payload = _report(result, seen_by) | {"output": str(output)}
+    emit(payload, as_json=as_json, text=_text(payload))
+
+
+def _convention(name: str) -> Convention:
+    if name == "released":
+        return "released"
+    if name == "zhong":
+        return "zhong"
+    raise InvalidArgument(f"convention: is {name!r}; choose released or zhong", field="convention")
+
+
+def _load(field: str, path: Path) -> NDArray[Any]:
+    if not path.is_file():
+        raise NotFound(f"{field}: no file {path}; give a .npy file", field=field)
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InvalidArgument(
+            f"{field}: {path} is not a .npy array of numbers ({error}); write it with numpy.save",
+            field=field,
+        ) from error
+    if not isinstance(loaded, np.ndarray):
+        raise InvalidArgument(
+            f"{field}: {path} is an archive of arrays; write one array with numpy.save",
+            field=field,
+        )
+    return loaded
+
+
+def _camera_column(path: Path, rows: NDArray[Any]) -> NDArray[Any]:
+    cameras = _load("cameras", path)
+    if cameras.shape != rows.shape[:1]:
+        raise InvalidArgument(
+            f"cameras: has shape {cameras.shape}; give one id for each of the {len(rows)} rows of "
+            "features",
+            field="cameras",
+        )
+    return cameras
+
+
+def _save(path: Path, labels: NDArray[np.int32]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:  # numpy.save would append .npy to another name
+            np.save(file, labels)
+    except OSError as error:
+        raise InvalidArgument(
+            f"output: {path} cannot be written ({error.strerror}); choose another place",
+            field="output",
+        ) from error
+
+
+def _report(result: ClusterResult, cameras: NDArray[Any] | None) -> dict[str, Any]:
+    report: dict[str, Any] = {
+        "rows": int(result.labels.size),
+        "clusters": result.clusters,
+        "outliers": result.outliers,
+        "largest_cluster": result.largest,
+        "k1": result.settings.k1,
+        "k2": result.settings.k2,
+        "eps": result.settings.eps,
+        "min_samples": result.settings.min_samples,
+        "convention": result.settings.convention,
+        "seconds": {name: round(value, 4) for name, value in result.seconds.items()},
+        "notes": list(result.notes),
+    }
+    if cameras is not None:
+        report["cameras"] = _camera_report(result.labels, cameras)
+        report["notes"].append("cameras are counted here and have no part in the clustering")
+    return report
+
+
+def _camera_report(labels: NDArray[np.int32], cameras: NDArray[Any]) -> dict[str, Any]:
+    names, codes = np.unique(cameras, return_inverse=True)
+    clustered = labels >= 0
+    pairs = np.unique(np.stack([labels[clustered], codes[clustered]]), axis=1)
+    cameras_of_cluster = np.bincount(pairs[0], minlength=int(labels.max(initial=-1)) + 1)
+    return {
+        "per_camera": {
+            str(name): {
+                "rows": int(np.count_nonzero(codes == code)),
+                "outliers": int(np.count_nonzero((codes == code) & ~clustered)),
+                "clusters": int(np.count_nonzero(pairs[1] == code)),
+            }
+            for code, name in enumerate(names)
+        },
+        "clusters_of_one_camera": int(np.count_nonzero(cameras_of_cluster == 1)),
+    }
+
+
+def _text(report: dict[str, Any]) -> str:
+    lines = [
+        f"{report['rows']} rows: {report['clusters']} clusters (largest "
+        f"{report['largest_cluster']}), {report['outliers']} outliers, "
+        f"{report['seconds']['total']:.2f} s -> {report['output']}"
+    ]
+    if "cameras" in report:
+        for name, row in report["cameras"]["per_camera"].items():
+            lines.append(
+                f"camera {name}: {row['rows']} rows in {row['clusters']} clusters, "
+                f"{row['outliers']} outliers"
+            )
+        lines.append(f"clusters of one camera: {report['cameras']['clusters_of_one_camera']}")
+    return "\n".join(lines + [f"note: {note}" for note in report["notes"]])
