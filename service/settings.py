@@ -107,7 +107,7 @@ class SearchSettings(_Section):
     """Gallery search; 0 threads means as many as the process may use."""
 
     threads: int = Field(default=1, ge=0)
-    gather_rows: int = Field(default=2048, ge=0)
+    gather_rows: int = Field(default=1024, ge=0)
 
 
 class CatalogSettings(_Section):
@@ -161,8 +161,8 @@ class ServiceSettings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments before environment before ``_FILE`` twins; no dotenv, no secrets folder."""
         return init_settings, env_settings, _FileTwinSource(settings_cls)
@@ -216,7 +216,11 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> ServiceSettings
 class _FileTwinSource(PydanticBaseSettingsSource):
     """Values read from the files that ``RESIGHT_<KEY>_FILE`` names."""
 
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+    def get_field_value(
+        self,
+        field: Any,  # noqa: ARG002
+        field_name: str,
+    ) -> tuple[Any, str, bool]:
         """Unused: the whole tree is read at once by ``__call__``."""
         return None, field_name, False
 

@@ -52,11 +52,11 @@ class Uuid16(TypeDecorator[UUID]):
     impl = LargeBinary(16)
     cache_ok = True
 
-    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> bytes | None:
+    def process_bind_param(self, value: UUID | None, _dialect: Dialect) -> bytes | None:
         """To bytes."""
         return None if value is None else value.bytes
 
-    def process_result_value(self, value: Any | None, dialect: Dialect) -> UUID | None:
+    def process_result_value(self, value: Any | None, _dialect: Dialect) -> UUID | None:
         """From bytes."""
         return None if value is None else UUID(bytes=bytes(value))
 
@@ -67,11 +67,11 @@ class Micros(TypeDecorator[datetime]):
     impl = BigInteger
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> int | None:
         """To microseconds."""
         return None if value is None else to_micros(value)
 
-    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: int | None, _dialect: Dialect) -> datetime | None:
         """From microseconds."""
         return None if value is None else from_micros(value)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -62,6 +63,19 @@ class Catalog:
             max_pending=max_pending,
         )
 
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A reading connection on this thread; it sees one state of the catalog throughout.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        try:
+            with self._read_engine.connect() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise unavailable(error) from error
+
     def read_now(
         self, read: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
@@ -70,11 +84,8 @@ class Catalog:
         Raises:
             Unavailable: the database does not answer.
         """
-        try:
-            with self._read_engine.connect() as connection:
-                return read(connection, *args, **kwargs)
-        except SQLAlchemyError as error:
-            raise unavailable(error) from error
+        with self.connect() as connection:
+            return read(connection, *args, **kwargs)
 
     async def read(
         self, read: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

@@ -141,7 +141,7 @@ class CatalogWriter:
         """Commit the group; if that fails, one by one, so that one request fails alone."""
         try:
             results = self._commit(group)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             if len(group) > 1:
                 for request in group:
                     self._settle([request])
@@ -210,7 +210,7 @@ def _leading_inserts(group: Sequence[_Change[Any] | _Insert]) -> list[_Insert]:
 
 
 def _guarded(told: Callable[[Any], None], value: Any) -> None:
-    """The commit stands whatever a listener does; a listener that fails must not undo the answer."""
+    """The commit stands, whatever a listener does with it."""
     try:
         told(value)
     except Exception:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy.sql.dml import ReturningInsert
 
 from resight.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 from service.catalog.models import (
@@ -71,9 +73,12 @@ def ensure_gallery(
                 field="gallery",
                 reason="TOO_MANY_GALLERIES",
             )
-        found = connection.execute(
-            insert(galleries).values(name=name, position=0, create_time=now)
-        ).inserted_primary_key[0]
+        found = _insert_row(
+            connection,
+            insert(galleries)
+            .values(name=name, position=0, create_time=now)
+            .returning(galleries.c.gallery_row),
+        )
     model_row = _ensure_model(connection, found, name, model_version, dimension, now)
     return GalleryRecord(found, name, model_row, model_version, dimension)
 
@@ -109,16 +114,18 @@ def _ensure_model(
             update(models).where(models.c.model_row == same.model_row).values(state=LIVE)
         )
         return int(same.model_row)
-    created = connection.execute(
-        insert(models).values(
+    return _insert_row(
+        connection,
+        insert(models)
+        .values(
             gallery_row=gallery_row,
             version=version,
             dimension=dimension,
             state=LIVE,
             create_time=now,
         )
+        .returning(models.c.model_row),
     )
-    return int(created.inserted_primary_key[0])
 
 
 def _has_vectors(connection: Connection, model_row: int) -> bool:
@@ -160,15 +167,18 @@ def create_camera(
             field="camera.camera_id",
             reason="TOO_MANY_CAMERAS",
         )
-    camera_row = connection.execute(
-        insert(cameras).values(
+    camera_row = _insert_row(
+        connection,
+        insert(cameras)
+        .values(
             gallery_row=gallery_row,
             camera_id=camera.camera_id,
             display_name=camera.display_name,
             zone=camera.zone,
             create_time=now,
         )
-    ).inserted_primary_key[0]
+        .returning(cameras.c.camera_row),
+    )
     connection.execute(
         insert(changes).values(
             gallery_row=gallery_row,
@@ -178,9 +188,7 @@ def create_camera(
             create_time=now,
         )
     )
-    return CameraRecord(
-        camera_row, Camera(camera.camera_id, camera.display_name, camera.zone, now)
-    )
+    return CameraRecord(camera_row, Camera(camera.camera_id, camera.display_name, camera.zone, now))
 
 
 def insert_crops(
@@ -334,6 +342,10 @@ def delete_crop(
 def forget_blob_removals(connection: Connection, keys: Iterable[str]) -> None:
     """Note that these images are gone from the blob store."""
     connection.execute(delete(blob_removals).where(blob_removals.c.blob_key.in_(list(keys))))
+
+
+def _insert_row(connection: Connection, statement: ReturningInsert[Any]) -> int:
+    return int(connection.execute(statement).scalar_one())
 
 
 def _log_crops(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
@@ -55,7 +55,7 @@ class SearchQuery:
     embedding: QueryEmbedding | None = None
     top_k: int | None = None
     min_score: float | None = None
-    filter: CropFilter = CropFilter()
+    filter: CropFilter = field(default_factory=CropFilter)
     deadline: float | None = None
 
 

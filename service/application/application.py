@@ -1,0 +1,198 @@
+"""The application: every use case over one catalog, one blob store and one encoder."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Self
+
+import faiss
+
+from service.application.blob_sweep import (
+    BlobsInFlight,
+    SweepReport,
+    remove_deleted_images,
+    sweep,
+)
+from service.application.cameras import Cameras
+from service.application.crops import Crops
+from service.application.data_directory import DataDirectory
+from service.application.embed import Embed
+from service.application.galleries import Galleries, GalleryGauges
+from service.application.ingest import Ingest
+from service.application.search import Search
+from service.blobs import open_blob_store
+from service.catalog import reads, writes
+from service.catalog.store import Catalog
+from service.clock import SystemClock
+from service.domain.names import DEFAULT_GALLERY
+from service.domain.ports import BlobStore, Clock, Embedder
+from service.settings import ServiceSettings
+
+__all__ = ["Application"]
+
+logger = logging.getLogger(__name__)
+
+
+class Application:
+    """Opened once at start (``await Application.open(...)``), closed once at the end."""
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        *,
+        directory: DataDirectory,
+        catalog: Catalog,
+        galleries: Galleries,
+        blobs: BlobStore,
+        embedder: Embedder,
+        clock: Clock,
+    ) -> None:
+        limits = settings.limits
+        threads = settings.search.threads or len(os.sched_getaffinity(0))
+        self._directory = directory
+        self._catalog = catalog
+        self._galleries = galleries
+        self._blobs = blobs
+        self._in_flight = BlobsInFlight()
+        self._blob_threads = ThreadPoolExecutor(settings.blobs.threads, thread_name_prefix="blob")
+        # faiss keeps its thread count by calling thread: one caller, its own threads.
+        self._search_threads = ThreadPoolExecutor(
+            1, "search", initializer=faiss.omp_set_num_threads, initargs=(threads,)
+        )
+        self.sweep_report: SweepReport | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self.cameras = Cameras(
+            catalog=catalog, galleries=galleries, embedder=embedder, clock=clock, limits=limits
+        )
+        self.crops = Crops(
+            catalog=catalog,
+            galleries=galleries,
+            blobs=blobs,
+            blob_threads=self._blob_threads,
+            clock=clock,
+            limits=limits,
+        )
+        self.ingest = Ingest(
+            catalog=catalog,
+            galleries=galleries,
+            blobs=blobs,
+            blob_threads=self._blob_threads,
+            in_flight=self._in_flight,
+            embedder=embedder,
+            clock=clock,
+            limits=limits,
+        )
+        self.embed = Embed(galleries=galleries, embedder=embedder, limits=limits)
+        self.search = Search(
+            catalog=catalog,
+            galleries=galleries,
+            embed=self.embed,
+            search_threads=self._search_threads,
+            limits=limits,
+        )
+
+    @classmethod
+    async def open(
+        cls, settings: ServiceSettings, *, embedder: Embedder, clock: Clock | None = None
+    ) -> Self:
+        """Open catalog and blob store, load every index, then sweep images in the background.
+
+        Raises:
+            FailedPrecondition: the data directory is in use, the schema does not fit, or the
+                catalog holds vectors of another model.
+            InvalidArgument, Unavailable: catalog or blob store cannot be used.
+        """
+        application = await asyncio.to_thread(cls._open, settings, embedder, clock or SystemClock())
+        application._sweeping = asyncio.create_task(application._sweep())
+        return application
+
+    @property
+    def crop_count(self) -> int:
+        """Vectors that a search can return, over all galleries."""
+        return sum(gauges.vectors for gauges in self._galleries.gauges().values())
+
+    @property
+    def pending_writes(self) -> int:
+        """Writes waiting for the catalog."""
+        return self._catalog.writer.pending
+
+    def gauges(self) -> dict[str, GalleryGauges]:
+        """What the metrics show, by gallery."""
+        return self._galleries.gauges()
+
+    async def close(self) -> None:
+        """Commit what was submitted, then close everything."""
+        if self._sweeping is not None:
+            await asyncio.wait([self._sweeping])
+        await asyncio.to_thread(self._close)
+
+    @classmethod
+    def _open(cls, settings: ServiceSettings, embedder: Embedder, clock: Clock) -> Self:
+        directory = DataDirectory(settings.data_dir)
+        galleries = Galleries(gather_rows=settings.search.gather_rows)
+        try:
+            catalog = Catalog(
+                settings.resolved_database_url(),
+                clock=clock,
+                inserted=galleries.inserted,
+                read_threads=settings.catalog.read_threads,
+                max_group=settings.catalog.max_group,
+                max_pending=settings.catalog.max_pending_writes,
+                auto_upgrade=settings.catalog.auto_upgrade,
+            )
+        except BaseException:
+            directory.close()
+            raise
+        try:
+            blobs = open_blob_store(settings.resolved_blob_url())
+            _adopt_model(catalog, settings, embedder, clock)
+            galleries.load(catalog)
+            remove_deleted_images(catalog, blobs)
+            return cls(
+                settings,
+                directory=directory,
+                catalog=catalog,
+                galleries=galleries,
+                blobs=blobs,
+                embedder=embedder,
+                clock=clock,
+            )
+        except BaseException:
+            catalog.close()
+            directory.close()
+            raise
+
+    async def _sweep(self) -> None:
+        try:
+            self.sweep_report = await asyncio.to_thread(
+                sweep, self._catalog, self._blobs, self._in_flight
+            )
+        except Exception:
+            logger.exception("the blob store could not be swept; it is tried at the next start")
+
+    def _close(self) -> None:
+        self._search_threads.shutdown()
+        self._blob_threads.shutdown()
+        self._catalog.close()
+        self._directory.close()
+
+
+def _adopt_model(
+    catalog: Catalog, settings: ServiceSettings, embedder: Embedder, clock: Clock
+) -> None:
+    """Make the encoder's model the live one everywhere, and see that ``default`` exists."""
+    names = {record.name for record in catalog.read_now(reads.all_galleries)}
+    for name in sorted(names | {DEFAULT_GALLERY}):
+        ensure = partial(
+            writes.ensure_gallery,
+            name=name,
+            model_version=embedder.model_version,
+            dimension=embedder.dimension,
+            now=clock.now(),
+            max_galleries=settings.limits.max_galleries,
+        )
+        catalog.writer.change(ensure).result()

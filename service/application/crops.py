@@ -1,0 +1,222 @@
+"""Stored crops: read, listed, deleted, counted."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from resight.errors import NotFound, ResightError, Unavailable
+from service.application.galleries import Galleries, Gallery
+from service.catalog import reads, writes
+from service.catalog.records import CropRecord
+from service.catalog.store import Catalog
+from service.domain import names
+from service.domain import page as pages
+from service.domain.crop import Crop, CropFilter
+from service.domain.identifier import image_key
+from service.domain.instant import from_micros, to_micros
+from service.domain.page import Page
+from service.domain.ports import BlobStore, Clock
+from service.settings import LimitSettings
+from service.telemetry import stage
+
+__all__ = ["Crops", "GalleryStats", "StoredCrop"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCrop:
+    """A crop and, when it was asked for, its encoded image."""
+
+    crop: Crop
+    image: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryStats:
+    """What a gallery holds."""
+
+    crops: int
+    searchable: int
+    cameras: int
+    model_version: str
+    dimension: int
+    oldest_capture_time: datetime | None
+    newest_capture_time: datetime | None
+
+
+class Crops:
+    """Reads, lists, deletes and counts the crops of a gallery."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        galleries: Galleries,
+        blobs: BlobStore,
+        blob_threads: Executor,
+        clock: Clock,
+        limits: LimitSettings,
+    ) -> None:
+        self._catalog = catalog
+        self._galleries = galleries
+        self._blobs = blobs
+        self._blob_threads = blob_threads
+        self._clock = clock
+        self._limits = limits
+
+    async def get(self, gallery: str, crop_id: str, include_image: bool = False) -> StoredCrop:
+        """One crop.
+
+        Raises:
+            InvalidArgument, NotFound: bad or unknown id.
+            ResightError: its image is lost or damaged (reason ``IMAGE_DAMAGED``).
+        """
+        live = self._galleries.get(gallery)
+        wanted = names.crop_id(crop_id)
+        record = await self._record(live, wanted)
+        if not include_image:
+            return StoredCrop(record.crop, None)
+        key = image_key(live.name, record.blob_id)
+        loop = asyncio.get_running_loop()
+        try:
+            image = await loop.run_in_executor(self._blob_threads, self._read_image, key)
+        except KeyError:
+            # Deleted in the meantime, or lost: the catalog knows.
+            await self._record(live, wanted)
+            raise _damaged(wanted, "is missing from the blob store") from None
+        if hashlib.sha256(image).digest() != record.crop.sha256:
+            raise _damaged(wanted, "does not have the digest it was stored with")
+        return StoredCrop(record.crop, image)
+
+    async def list(
+        self,
+        gallery: str,
+        filter: CropFilter | None = None,  # noqa: A002
+        page_size: int = 0,
+        page_token: str = "",
+    ) -> Page[Crop]:
+        """Crops by capture time, then id.
+
+        Raises:
+            InvalidArgument, NotFound: bad filter or page, unknown gallery or camera.
+        """
+        live = self._galleries.get(gallery)
+        size = pages.page_size(page_size, limit=self._limits.max_page_size)
+        chosen = (filter or CropFilter()).checked(max_cameras=self._limits.max_filter_cameras)
+        rows = {
+            side: [
+                live.camera(name, field=f"filter.{side}_camera_ids").camera_row
+                for name in camera_ids
+            ]
+            for side, camera_ids in (
+                ("include", chosen.include_camera_ids),
+                ("exclude", chosen.exclude_camera_ids),
+            )
+        }
+        listing = f"crops/{live.name}/{chosen!r}"
+        position = pages.decode_token(page_token, listing=listing)
+        found = await self._catalog.read(
+            reads.list_crops,
+            live.record.gallery_row,
+            include_cameras=rows["include"] or None,
+            exclude_cameras=rows["exclude"],
+            start=chosen.capture_range.start_time,
+            end=chosen.capture_range.end_time,
+            after=(from_micros(int(position[0])), UUID(hex=str(position[1]))) if position else None,
+            limit=size + 1,
+        )
+        token = ""
+        if len(found) > size:
+            last = found[size - 1]
+            token = pages.encode_token(
+                [to_micros(last.capture_time), last.crop_id.hex], listing=listing
+            )
+        return Page(found[:size], token)
+
+    async def delete(self, gallery: str, crop_id: str) -> None:
+        """Delete a crop: catalog row and vector in one transaction, then index, then image.
+
+        From the commit on the crop is in no answer. The image's key is committed with it, so that
+        an image which outlives a crash is removed at the next start.
+
+        Raises:
+            InvalidArgument, NotFound: bad or unknown id.
+            Unavailable: the crop is gone but its image could not be removed yet.
+        """
+        live = self._galleries.get(gallery)
+        wanted = names.crop_id(crop_id)
+
+        def apply(connection: Connection) -> str:
+            return writes.delete_crop(
+                connection,
+                live.record.gallery_row,
+                wanted,
+                gallery=live.name,
+                now=self._clock.now(),
+            )
+
+        def committed(_: str) -> None:
+            live.apply(lambda: live.index.remove([wanted]))
+
+        key = await self._catalog.change(apply, committed=committed)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._blob_threads, self._blobs.delete, key)
+        except OSError as error:
+            logger.exception("the image of deleted crop %s could not be removed", wanted)
+            raise Unavailable(
+                f"crop {wanted} is deleted, but its image could not be removed from the blob "
+                "store yet; it is tried again at the next start",
+                field="blob_url",
+                reason="IMAGE_REMOVAL_PENDING",
+            ) from error
+        await self._catalog.change(lambda found: writes.forget_blob_removals(found, [key]))
+
+    async def stats(self, gallery: str) -> GalleryStats:
+        """What the gallery holds.
+
+        Raises:
+            InvalidArgument, NotFound: bad or unknown gallery.
+        """
+        live = self._galleries.get(gallery)
+        counts = await self._catalog.read(reads.counts, live.record.gallery_row)
+        return GalleryStats(
+            crops=counts.crops,
+            searchable=len(live.index),
+            cameras=len(live.cameras),
+            model_version=live.record.model_version,
+            dimension=live.record.dimension,
+            oldest_capture_time=counts.oldest_capture_time,
+            newest_capture_time=counts.newest_capture_time,
+        )
+
+    async def _record(self, live: Gallery, crop_id: UUID) -> CropRecord:
+        record = await self._catalog.read(reads.crop, live.record.gallery_row, crop_id)
+        if record is None:
+            raise NotFound(
+                f"crop {crop_id} is not in gallery {live.name!r}",
+                field="crop_id",
+                reason="CROP_NOT_FOUND",
+            )
+        return record
+
+    def _read_image(self, key: str) -> bytes:
+        with stage("blob"):
+            return self._blobs.get(key)
+
+
+def _damaged(crop_id: UUID, what: str) -> ResightError:
+    return ResightError(
+        f"the image of crop {crop_id} {what}; restore it from a backup, or delete the crop",
+        field="crop_id",
+        reason="IMAGE_DAMAGED",
+    )

@@ -1,0 +1,46 @@
+"""Embed: an image turned into a vector, nothing stored."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resight.errors import ImageTooLarge, InvalidArgument
+from service.application.galleries import Galleries
+from service.domain.ports import Embedder, Priority
+from service.settings import LimitSettings
+
+__all__ = ["Embed"]
+
+
+class Embed:
+    """Embeds images with a gallery's live encoder."""
+
+    def __init__(self, *, galleries: Galleries, embedder: Embedder, limits: LimitSettings) -> None:
+        self._galleries = galleries
+        self._embedder = embedder
+        self._limits = limits
+
+    async def embed(
+        self, gallery: str, image: bytes, *, deadline: float | None = None
+    ) -> tuple[NDArray[np.float32], str]:
+        """The unit vector (dimension,) of an encoded image and the version of its encoder.
+
+        Raises:
+            NotFound: no such gallery.
+            UndecodableImage, ImageTooLarge, InvalidArgument: bad image.
+            ResourceExhausted, DeadlineExceeded, Unavailable: not now.
+        """
+        live = self._galleries.get(gallery)
+        if not image:
+            raise InvalidArgument("image is empty; send the encoded image", field="image")
+        if len(image) > self._limits.max_image_bytes:
+            raise ImageTooLarge(
+                f"image has {len(image)} bytes; send at most {self._limits.max_image_bytes} "
+                "(limits.max_image_bytes)",
+                field="image",
+            )
+        vector = await self._embedder.embed_image(
+            image, priority=Priority.INTERACTIVE, deadline=deadline
+        )
+        return vector, live.record.model_version

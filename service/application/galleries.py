@@ -1,0 +1,236 @@
+"""The galleries this process serves: their cameras and indexes, kept in step with the catalog."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+import numpy as np
+
+from resight.errors import NotFound
+from service.catalog import reads
+from service.catalog.records import CameraRecord, CropInsert, GalleryRecord
+from service.catalog.store import Catalog
+from service.domain import names
+from service.domain.crop import Camera, CropFilter
+from service.domain.instant import to_micros
+from service.domain.ports import IndexRows, RowFilter
+from service.gallery.flat import FlatIndex
+
+__all__ = ["Galleries", "Gallery", "GalleryGauges", "LiveCamera"]
+
+logger = logging.getLogger(__name__)
+
+LOAD_BLOCK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCamera:
+    """A camera, its key in the catalog and its code in the index."""
+
+    camera_row: int
+    code: int
+    camera: Camera
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryGauges:
+    """What the metrics show of one gallery."""
+
+    vectors: int
+    tombstones: int
+    index_bytes: int
+    index_lag_seconds: float
+
+
+class Gallery:
+    """One gallery: its record, its cameras and its index.
+
+    The index is only changed by the catalog's writer thread, in the order of the log.
+    """
+
+    def __init__(
+        self, record: GalleryRecord, cameras: Iterable[CameraRecord], *, gather_rows: int
+    ) -> None:
+        self.record = record
+        self.index = FlatIndex(record.dimension, gather_rows=gather_rows)
+        self._cameras: Mapping[str, LiveCamera] = {}
+        self._codes: dict[int, int] = {}
+        self._waiting: deque[tuple[float, Callable[[], object]]] = deque()
+        for camera in cameras:
+            self.add_camera(camera)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.record.name
+
+    @property
+    def cameras(self) -> Mapping[str, LiveCamera]:
+        """Its cameras by id; replaced, never changed."""
+        return self._cameras
+
+    def add_camera(self, record: CameraRecord) -> None:
+        """Make a stored camera known."""
+        if record.camera_row not in self._codes:
+            code = len(self._codes)
+            self._codes[record.camera_row] = code
+            live = LiveCamera(record.camera_row, code, record.camera)
+            self._cameras = {**self._cameras, record.camera.camera_id: live}
+
+    def camera(self, camera_id: str, *, field: str) -> LiveCamera:
+        """A camera of this gallery.
+
+        Raises:
+            NotFound: it was never registered.
+        """
+        live = self._cameras.get(camera_id)
+        if live is None:
+            raise NotFound(
+                f"{field}: camera {camera_id!r} is not registered in gallery {self.name!r}; "
+                "register it with CreateCamera (`resight cameras add`)",
+                field=field,
+                reason="CAMERA_NOT_REGISTERED",
+            )
+        return live
+
+    def row_filter(self, chosen: CropFilter, *, exclude_ids: Iterable[UUID] = ()) -> RowFilter:
+        """The filter in terms of the index.
+
+        Raises:
+            NotFound: it names a camera that was never registered.
+        """
+        include = [
+            self.camera(name, field="filter.include_camera_ids").code
+            for name in chosen.include_camera_ids
+        ]
+        exclude = [
+            self.camera(name, field="filter.exclude_camera_ids").code
+            for name in chosen.exclude_camera_ids
+        ]
+        return RowFilter(
+            include_cameras=frozenset(include) if include else None,
+            exclude_cameras=frozenset(exclude),
+            start=_micros(chosen.capture_range.start_time),
+            end=_micros(chosen.capture_range.end_time),
+            exclude_ids=frozenset(exclude_ids),
+        )
+
+    def load(self, catalog: Catalog) -> None:
+        """Fill the empty index from the catalog, block by block."""
+        self.index.reserve(catalog.read_now(reads.count_vectors, self.record))
+        with catalog.connect() as connection:
+            for block in reads.vector_blocks(connection, self.record, block=LOAD_BLOCK):
+                codes = [self._codes[row] for row in block.camera_rows.tolist()]
+                cameras = np.array(codes, dtype=np.int32)
+                self.index.add(IndexRows(block.ids, cameras, block.times, block.vectors))
+
+    def apply(self, change: Callable[[], object]) -> None:
+        """Change the index, after every change before; called by the writer's thread alone.
+
+        A change that fails stays first in line and is tried again with the next one; until then
+        the lag grows.
+        """
+        self._waiting.append((time.monotonic(), change))
+        while self._waiting:
+            self._waiting[0][1]()
+            self._waiting.popleft()
+
+    def add_rows(self, inserts: Sequence[CropInsert]) -> None:
+        """Make committed crops searchable."""
+        halves = np.frombuffer(b"".join(item.crop.crop_id.bytes for item in inserts), dtype=">u8")
+        self.index.add(
+            IndexRows(
+                ids=halves.reshape(-1, 2).astype(np.uint64),
+                cameras=np.array([self._codes[item.camera_row] for item in inserts], np.int32),
+                times=np.array([to_micros(item.crop.capture_time) for item in inserts], np.int64),
+                vectors=np.stack([item.vector for item in inserts]).astype(np.float32, copy=False),
+            )
+        )
+
+    def gauges(self) -> GalleryGauges:
+        """What the metrics show."""
+        try:
+            lag = time.monotonic() - self._waiting[0][0]
+        except IndexError:
+            lag = 0.0
+        return GalleryGauges(len(self.index), self.index.tombstones, self.index.nbytes, lag)
+
+
+class Galleries:
+    """Every gallery of the catalog, by name."""
+
+    def __init__(self, *, gather_rows: int) -> None:
+        self._gather_rows = gather_rows
+        self._by_name: dict[str, Gallery] = {}
+        self._by_row: dict[int, Gallery] = {}
+
+    def get(self, name: str) -> Gallery:
+        """A gallery by its name as a caller wrote it; empty means ``default``.
+
+        Raises:
+            InvalidArgument: not a name.
+            NotFound: no such gallery.
+        """
+        checked = names.gallery_name(name)
+        gallery = self._by_name.get(checked)
+        if gallery is None:
+            raise NotFound(
+                f"gallery {checked!r} does not exist; it comes into being with its first camera",
+                field="gallery",
+                reason="GALLERY_NOT_FOUND",
+            )
+        return gallery
+
+    def all(self) -> list[Gallery]:
+        """Every gallery, by name."""
+        return [gallery for _, gallery in sorted(self._by_name.copy().items())]
+
+    def open(self, record: GalleryRecord, cameras: Iterable[CameraRecord] = ()) -> Gallery:
+        """Make a stored gallery known; the one known already, if it is."""
+        known = self._by_name.get(record.name)
+        if known is not None:
+            return known
+        gallery = Gallery(record, cameras, gather_rows=self._gather_rows)
+        self._by_row[record.gallery_row] = gallery
+        self._by_name[record.name] = gallery
+        return gallery
+
+    def load(self, catalog: Catalog) -> None:
+        """Open every gallery of the catalog and fill its index."""
+        for record in catalog.read_now(reads.all_galleries):
+            cameras = catalog.read_now(reads.all_cameras, record.gallery_row)
+            gallery = self.open(record, cameras)
+            began = time.perf_counter()
+            gallery.load(catalog)
+            logger.info(
+                "gallery %s: %d vectors of model %s loaded in %.2f s",
+                gallery.name,
+                len(gallery.index),
+                record.model_version,
+                time.perf_counter() - began,
+            )
+
+    def inserted(self, batch: Sequence[CropInsert]) -> None:
+        """The catalog has committed these crops; called by its writer thread."""
+        in_galleries = itertools.groupby(
+            sorted(batch, key=lambda item: item.gallery_row), key=lambda item: item.gallery_row
+        )
+        for gallery_row, items in in_galleries:
+            gallery = self._by_row[gallery_row]
+            gallery.apply(partial(gallery.add_rows, list(items)))
+
+    def gauges(self) -> dict[str, GalleryGauges]:
+        """What the metrics show, by gallery."""
+        return {gallery.name: gallery.gauges() for gallery in self.all()}
+
+
+def _micros(value: datetime | None) -> int | None:
+    return None if value is None else to_micros(value)

@@ -1,0 +1,226 @@
+"""Ingest: one crop checked, embedded, stored, searchable, and only then acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import Enum
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resight.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    ImageTooLarge,
+    InvalidArgument,
+    ResightError,
+    ResourceExhausted,
+    Unavailable,
+)
+from service.application.blob_sweep import BlobsInFlight
+from service.application.galleries import Galleries, Gallery, LiveCamera
+from service.catalog import reads
+from service.catalog.records import CropInsert, InsertOutcome, InsertStatus
+from service.catalog.store import Catalog
+from service.domain import names
+from service.domain.crop import Crop, new_crop
+from service.domain.identifier import image_key, uuid7
+from service.domain.instant import CaptureTimeRule
+from service.domain.ports import BlobStore, Clock, Embedder, Priority
+from service.settings import LimitSettings
+from service.telemetry import stage
+
+__all__ = ["Ingest", "IngestItem", "IngestResult", "Outcome"]
+
+logger = logging.getLogger(__name__)
+
+
+class Outcome(Enum):
+    """How an item was answered."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    REJECTED = "rejected"
+    RETRY = "retry"
+
+
+@dataclass(frozen=True, slots=True)
+class IngestItem:
+    """One crop as a caller sent it; nothing is checked yet. An empty ``crop_id`` asks for one."""
+
+    gallery: str
+    camera_id: str
+    capture_time: datetime | None
+    image: bytes
+    crop_id: str = ""
+    track_id: str = ""
+    zone: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """What became of an item; ``reason`` and ``message`` are empty when it was accepted."""
+
+    outcome: Outcome
+    crop_id: UUID | None = None
+    reason: str = ""
+    message: str = ""
+
+
+class Ingest:
+    """Stores crops. Many may be submitted at once; those that wait together share a commit."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        galleries: Galleries,
+        blobs: BlobStore,
+        blob_threads: Executor,
+        in_flight: BlobsInFlight,
+        embedder: Embedder,
+        clock: Clock,
+        limits: LimitSettings,
+    ) -> None:
+        self._catalog = catalog
+        self._galleries = galleries
+        self._blobs = blobs
+        self._blob_threads = blob_threads
+        self._in_flight = in_flight
+        self._embedder = embedder
+        self._clock = clock
+        self._limits = limits
+        self._rule = CaptureTimeRule(
+            limits.earliest_capture_time, timedelta(seconds=limits.max_clock_ahead_seconds)
+        )
+
+    async def submit(self, item: IngestItem) -> IngestResult:
+        """Store one crop; never raises but on cancellation.
+
+        ACCEPTED means: the image, the catalog row and the vector survive a crash, and a search
+        begun from now on can find the crop.
+        """
+        try:
+            return await self._store(item)
+        except (ResourceExhausted, Unavailable, DeadlineExceeded) as error:
+            return IngestResult(Outcome.RETRY, reason=error.reason, message=error.message)
+        except ResightError as error:
+            return IngestResult(Outcome.REJECTED, reason=error.reason, message=error.message)
+        except OSError as error:
+            logger.exception("an image could not be written to the blob store")
+            message = f"the blob store cannot be written ({error}); send it again later"
+            return IngestResult(Outcome.RETRY, reason="BLOBS_UNAVAILABLE", message=message)
+        except Exception:
+            logger.exception("a crop could not be ingested")
+            message = "the service failed on this crop; its log says why"
+            return IngestResult(Outcome.REJECTED, reason="INTERNAL", message=message)
+
+    async def _store(self, item: IngestItem) -> IngestResult:
+        gallery = self._galleries.get(item.gallery)
+        crop = self._checked(item)
+        camera = gallery.camera(crop.camera_id, field="crop.camera_id")
+        existing = await self._catalog.read(
+            reads.duplicate,
+            gallery.record.gallery_row,
+            camera.camera_row,
+            crop.capture_time,
+            crop.track_id,
+            crop.sha256,
+        )
+        if existing is not None:
+            return _duplicate(existing)
+        vector = await self._embedder.embed_image(
+            item.image, priority=Priority.BULK, deadline=item.deadline
+        )
+        blob_id = uuid7(self._clock.now())
+        with self._in_flight.holding(blob_id):
+            await self._write_image(image_key(gallery.name, blob_id), item.image)
+            outcome = await self._catalog.insert(_insert(gallery, camera, crop, blob_id, vector))
+            if outcome.status is not InsertStatus.INSERTED:
+                await self._discard_image(image_key(gallery.name, blob_id))
+        return _result(outcome)
+
+    def _checked(self, item: IngestItem) -> Crop:
+        if not item.image:
+            raise InvalidArgument("image is empty; send the encoded crop", field="image")
+        if len(item.image) > self._limits.max_image_bytes:
+            raise ImageTooLarge(
+                f"image has {len(item.image)} bytes; send at most {self._limits.max_image_bytes} "
+                "(limits.max_image_bytes)",
+                field="image",
+            )
+        now = self._clock.now()
+        return new_crop(
+            names.crop_id(item.crop_id, field="crop.crop_id") if item.crop_id else uuid7(now),
+            camera_id=item.camera_id,
+            capture_time=item.capture_time,
+            image=item.image,
+            track_id=item.track_id,
+            zone=item.zone,
+            attributes=item.attributes,
+            rule=self._rule,
+            now=now,
+        )
+
+    async def _write_image(self, key: str, image: bytes) -> None:
+        def timed() -> None:
+            with stage("blob"):
+                self._blobs.put(key, image)
+
+        await asyncio.get_running_loop().run_in_executor(self._blob_threads, timed)
+
+    async def _discard_image(self, key: str) -> None:
+        """Remove the image of a crop that was not stored; the next start's sweep would, too."""
+        try:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._blob_threads, self._blobs.delete, key)
+        except OSError:
+            logger.warning("image %s belongs to no crop and could not be removed yet", key)
+
+
+def _insert(
+    gallery: Gallery,
+    camera: LiveCamera,
+    crop: Crop,
+    blob_id: UUID,
+    vector: NDArray[np.float32],
+) -> CropInsert:
+    return CropInsert(
+        gallery_row=gallery.record.gallery_row,
+        camera_row=camera.camera_row,
+        model_row=gallery.record.model_row,
+        crop=replace(crop, zone=crop.zone or camera.camera.zone),
+        blob_id=blob_id,
+        vector=vector,
+    )
+
+
+def _result(outcome: InsertOutcome) -> IngestResult:
+    if outcome.status is InsertStatus.INSERTED:
+        return IngestResult(Outcome.ACCEPTED, outcome.crop_id)
+    if outcome.status is InsertStatus.DUPLICATE:
+        return _duplicate(outcome.crop_id)
+    error = AlreadyExists(
+        f"crop.crop_id {outcome.crop_id} is the id of a different crop; send another id, or none "
+        "to be given one",
+        field="crop.crop_id",
+        reason="ID_CONFLICT",
+    )
+    return IngestResult(Outcome.REJECTED, reason=error.reason, message=error.message)
+
+
+def _duplicate(crop_id: UUID) -> IngestResult:
+    return IngestResult(
+        Outcome.DUPLICATE,
+        crop_id,
+        reason="DUPLICATE",
+        message="a crop with this camera, time, track and image is already stored",
+    )

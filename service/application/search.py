@@ -1,0 +1,133 @@
+"""Search: a query turned into a vector, compared, and answered with crops."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import Executor
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resight.errors import DeadlineExceeded, InvalidArgument, NotFound
+from service.application.embed import Embed
+from service.application.galleries import Galleries, Gallery
+from service.catalog import reads
+from service.catalog.store import Catalog
+from service.domain import names
+from service.domain import query as queries
+from service.domain.ports import IndexHits, RowFilter
+from service.domain.query import Match, SearchAnswer, SearchQuery
+from service.settings import LimitSettings
+from service.telemetry import stage
+
+__all__ = ["Search"]
+
+
+class Search:
+    """Ranks the crops of a gallery by similarity to a query."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        galleries: Galleries,
+        embed: Embed,
+        search_threads: Executor,
+        limits: LimitSettings,
+    ) -> None:
+        self._catalog = catalog
+        self._galleries = galleries
+        self._embed = embed
+        self._search_threads = search_threads
+        self._limits = limits
+
+    async def search(self, query: SearchQuery) -> SearchAnswer:
+        """The best matches, best first, ties by crop id.
+
+        Everything that can be refused without the encoder is refused before it is asked.
+
+        Raises:
+            InvalidArgument: not exactly one query, or a bad value.
+            NotFound: unknown gallery, crop or camera.
+            FailedPrecondition: an embedding of another model.
+            ResourceExhausted, DeadlineExceeded, Unavailable: not now.
+        """
+        gallery = self._galleries.get(query.gallery)
+        _refuse_other_than_one(query)
+        top_k = queries.top_k(query.top_k, limit=self._limits.max_top_k)
+        min_score = queries.min_score(query.min_score)
+        chosen = query.filter.checked(max_cameras=self._limits.max_filter_cameras)
+        own = None if query.crop_id is None else names.crop_id(query.crop_id)
+        row_filter = gallery.row_filter(chosen, exclude_ids=() if own is None else (own,))
+        vector = await self._vector(gallery, query, own)
+        if query.deadline is not None and time.monotonic() >= query.deadline:
+            raise DeadlineExceeded("the deadline passed before the search began; allow more time")
+        hits = await asyncio.get_running_loop().run_in_executor(
+            self._search_threads, _timed_search, gallery, vector, top_k, row_filter, min_score
+        )
+        return await self._answer(gallery, hits)
+
+    async def _vector(
+        self, gallery: Gallery, query: SearchQuery, crop_id: UUID | None
+    ) -> NDArray[np.float32]:
+        if query.image is not None:
+            vector, _ = await self._embed.embed(gallery.name, query.image, deadline=query.deadline)
+            return vector
+        if query.embedding is not None:
+            return queries.unit_vector(
+                query.embedding,
+                dimension=gallery.record.dimension,
+                model_version=gallery.record.model_version,
+            )
+        assert crop_id is not None  # noqa: S101
+        stored = await self._catalog.read(reads.vector, gallery.record, crop_id)
+        if stored is None:
+            raise NotFound(
+                f"crop {crop_id} is not in gallery {gallery.name!r}",
+                field="crop_id",
+                reason="CROP_NOT_FOUND",
+            )
+        return stored
+
+    async def _answer(self, gallery: Gallery, hits: IndexHits) -> SearchAnswer:
+        crops = (
+            await self._catalog.read(reads.crops_by_id, gallery.record.gallery_row, hits.ids)
+            if hits.ids
+            else {}
+        )
+        # A crop deleted since the search is in the hits but no longer in the catalog.
+        matches = tuple(
+            Match(crops[crop_id], float(score))
+            for crop_id, score in zip(hits.ids, hits.scores, strict=True)
+            if crop_id in crops
+        )
+        return SearchAnswer(
+            matches=matches,
+            model_version=gallery.record.model_version,
+            mode=hits.mode,
+            rows_scanned=hits.rows_scanned,
+            rows_total=hits.rows_total,
+        )
+
+
+def _timed_search(
+    gallery: Gallery,
+    vector: NDArray[np.float32],
+    top_k: int,
+    row_filter: RowFilter,
+    min_score: float | None,
+) -> IndexHits:
+    with stage("search"):
+        return gallery.index.search(vector, top_k, row_filter, min_score)
+
+
+def _refuse_other_than_one(query: SearchQuery) -> None:
+    given = [name for name in ("image", "crop_id", "embedding") if getattr(query, name) is not None]
+    if len(given) != 1:
+        found = " and ".join(given) if given else "none"
+        raise InvalidArgument(
+            f"query: send exactly one of image, crop_id and embedding (found {found})",
+            field="query",
+        )

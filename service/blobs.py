@@ -1,0 +1,165 @@
+"""Blob stores: crop images in a folder, or anywhere fsspec reaches."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+
+from resight.errors import FailedPrecondition, InvalidArgument
+from service.domain.ports import BlobStore
+
+__all__ = ["FolderBlobStore", "RemoteBlobStore", "open_blob_store"]
+
+_TEMPORARY = ".writing"
+
+
+class FolderBlobStore:
+    """Images as files of a folder, readable by this user only.
+
+    A file is written and flushed under a temporary name, then renamed, then the folder that
+    names it is flushed: it is there whole and for good, or not at all.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._temporary = root / _TEMPORARY
+        try:
+            self._temporary.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for left_behind in self._temporary.iterdir():
+                left_behind.unlink()
+        except OSError as error:
+            raise FailedPrecondition(
+                f"blob_url: the folder {root} cannot be written ({error}); give this user the "
+                "right to, or choose another folder",
+                field="blob_url",
+            ) from error
+
+    def put(self, key: str, data: bytes) -> None:
+        """Store the bytes whole; durable when this returns."""
+        target = self._path(key)
+        temporary = self._temporary / secrets.token_hex(16)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            self._rename(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def get(self, key: str) -> bytes:
+        """The bytes; raises KeyError when there are none."""
+        try:
+            return self._path(key).read_bytes()
+        except FileNotFoundError as error:
+            raise KeyError(key) from error
+
+    def delete(self, key: str) -> None:
+        """Remove the bytes, durably."""
+        path = self._path(key)
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return
+        _flush_folder(path.parent)
+
+    def keys(self) -> Iterator[str]:
+        """Every stored key."""
+        for folder, subfolders, files in os.walk(self._root):
+            if Path(folder) == self._root:
+                subfolders.remove(_TEMPORARY)
+            relative = Path(folder).relative_to(self._root)
+            for name in files:
+                yield (relative / name).as_posix()
+
+    def _rename(self, temporary: Path, target: Path) -> None:
+        try:
+            temporary.rename(target)
+        except FileNotFoundError:
+            self._make_folder(target.parent)
+            temporary.rename(target)
+        _flush_folder(target.parent)
+
+    def _make_folder(self, folder: Path) -> None:
+        if not folder.is_dir():
+            self._make_folder(folder.parent)
+            folder.mkdir(exist_ok=True, mode=0o700)
+            _flush_folder(folder.parent)
+
+    def _path(self, key: str) -> Path:
+        parts = key.split("/")
+        if any(part in ("", ".", "..", _TEMPORARY) for part in parts):
+            raise InvalidArgument(f"{key!r} is not a key of the blob store", field="key")
+        return self._root.joinpath(*parts)
+
+
+class RemoteBlobStore:
+    """Images as objects of an fsspec file system whose single writes are atomic, such as S3."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._files, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise InvalidArgument(
+                f"blob_url {url!r} cannot be used ({error}); check its scheme and install the "
+                "fsspec package of that store",
+                field="blob_url",
+            ) from error
+        self._root = str(root).rstrip("/")
+
+    def put(self, key: str, data: bytes) -> None:
+        """Store the bytes whole."""
+        self._files.pipe_file(self._path(key), data)
+
+    def get(self, key: str) -> bytes:
+        """The bytes; raises KeyError when there are none."""
+        try:
+            data: Any = self._files.cat_file(self._path(key))
+        except FileNotFoundError as error:
+            raise KeyError(key) from error
+        return bytes(data)
+
+    def delete(self, key: str) -> None:
+        """Remove the bytes."""
+        try:
+            self._files.rm_file(self._path(key))
+        except FileNotFoundError:
+            return
+
+    def keys(self) -> Iterator[str]:
+        """Every stored key."""
+        prefix = f"{self._root}/"
+        for path in self._files.find(self._root):
+            yield str(path).removeprefix(prefix)
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+
+def open_blob_store(url: str) -> BlobStore:
+    """The store behind a URL: ``file://`` or a bare path is a folder, the rest goes to fsspec.
+
+    Raises:
+        InvalidArgument: the scheme is unknown or its package is missing.
+        FailedPrecondition: the folder cannot be written.
+    """
+    parts = urlsplit(url)
+    if parts.scheme in ("", "file"):
+        return FolderBlobStore(Path(unquote(parts.path)).absolute())
+    return RemoteBlobStore(url)
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

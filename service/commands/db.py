@@ -1,0 +1,48 @@
+"""`resight db`: the catalog's schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from resight.console import emit
+from service.application.data_directory import DataDirectory
+from service.catalog import schema
+from service.catalog.engine import open_engine
+from service.settings import load_settings
+
+__all__ = ["app"]
+
+app = typer.Typer(help="The catalog's schema.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """The catalog's schema."""
+
+
+@app.command()
+def upgrade(
+    data: Annotated[
+        Path | None, typer.Option(help="Data directory of the service (RESIGHT_DATA_DIR).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Bring the catalog to the schema of this version; the service must not be running."""
+    overrides: dict[str, Any] = {} if data is None else {"data_dir": data}
+    settings = load_settings(overrides)
+    directory = DataDirectory(settings.data_dir)
+    engine = open_engine(settings.resolved_database_url(), pool_size=1, writer=True)
+    try:
+        before, after = schema.upgrade(engine)
+    finally:
+        engine.dispose()
+        directory.close()
+    text = f"catalog schema: {before or 'none'} -> {after}"
+    emit(
+        {"from": before, "to": after, "upgraded": before != after},
+        as_json=as_json,
+        text=text if before != after else f"catalog schema: {after}, nothing to do",
+    )

@@ -1,0 +1,1 @@
+"""The gallery index: vectors in memory, filtered and compared exactly."""
