@@ -27,7 +27,7 @@ def open_session(model: bytes) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = _processors()
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class but this
@@ -35,6 +35,13 @@ def open_session(model: bytes) -> Any:
             f"encoder: ONNX Runtime {onnxruntime.__version__} cannot load the graph: {error}",
             field="encoder",
         ) from error
+
+
+def _processors() -> int:
+    # ONNX Runtime counts the host's processors, not those this process may use.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class GraphSession:

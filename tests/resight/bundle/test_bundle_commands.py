@@ -1,0 +1,148 @@
+"""``resight bundle`` as a person or a script runs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resight.bundle import Bundle, open_bundle
+from resight.cli import main
+
+IMPORT = [
+    "--height",
+    "16",
+    "--width",
+    "8",
+    "--mean",
+    "0.485,0.456,0.406",
+    "--std",
+    "0.229 0.224 0.225",
+]
+
+
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def resight(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ended]:
+    """Runs the real command line in this process."""
+
+    def call(*arguments: str | Path, **environment: str) -> Ended:
+        monkeypatch.setenv("COLUMNS", "200")
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["resight", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        written = capsys.readouterr()
+        return Ended(int(stop.value.code or 0), written.out, written.err)
+
+    return call
+
+
+@pytest.fixture
+def model(linear: Callable[..., Any], tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(linear().model)
+    return path
+
+
+def test_import_inspect_and_verify_agree(
+    resight: Callable[..., Ended], model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "b"
+    done = resight("bundle", "import", model, *IMPORT, "--output", output, "--json")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert made["model_version"] == open_bundle(output).model_version
+    assert [entry["batch_size"] for entry in made["parity"]] == [1, 2, 7]
+    assert all(entry["min_cosine"] > 0.9999 for entry in made["parity"])
+    seen = json.loads(resight("bundle", "inspect", output, "--json").stdout)
+    assert seen["model_version"] == made["model_version"]
+    assert seen["manifest"]["provenance"]["config"]["std"] == [0.229, 0.224, 0.225]
+    verified = json.loads(resight("bundle", "verify", output, "--json").stdout)
+    assert verified["verified"] is True
+    assert verified["golden_min_cosine"] > 0.9999
+    assert made["model_version"] in resight("bundle", "inspect", output).stdout
+
+
+def test_options_have_environment_twins(
+    resight: Callable[..., Ended], model: Path, tmp_path: Path
+) -> None:
+    done = resight(
+        "bundle", "import", model, "--width", "8", "--json",
+        RESIGHT_BUNDLE_IMPORT_HEIGHT="16",
+        RESIGHT_BUNDLE_IMPORT_WIDTH="9",
+        RESIGHT_BUNDLE_IMPORT_MEAN="127",
+        RESIGHT_BUNDLE_IMPORT_STD="128",
+        RESIGHT_BUNDLE_IMPORT_SCALE="1",
+        RESIGHT_BUNDLE_IMPORT_OUTPUT=str(tmp_path / "b"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    config = open_bundle(tmp_path / "b").manifest.provenance.config
+    assert (config["scale"], list(config["mean"]), config["width"]) == (1, [127] * 3, 8)
+
+
+def test_verify_names_the_damaged_file(
+    resight: Callable[..., Ended], write: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    path = write(tmp_path / "b").encoder_path
+    damaged = bytearray(path.read_bytes())
+    damaged[100] ^= 1
+    path.write_bytes(damaged)
+    for command in ("verify", "inspect"):
+        done = resight("bundle", command, tmp_path / "b", "--json")
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert done.stderr.startswith("error: bundle file encoder.onnx")
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "message"),
+    [
+        (["--mean", "red"], 2, "not one or three numbers"),
+        (["--mean", "1,2"], 2, "not one or three numbers"),
+        (["--scale", "1/0"], 2, "not one number"),
+        (["--height", "17"], 1, "differ at H"),
+        (["--height", "0"], 2, "height"),
+        (["--layout", "CHW"], 2, "NCHW"),
+        (["--output-name", "absent"], 1, "among the outputs"),
+    ],
+)
+def test_wrong_options_are_told_apart_from_failures(
+    resight: Callable[..., Ended],
+    model: Path,
+    tmp_path: Path,
+    changes: list[str],
+    code: int,
+    message: str,
+) -> None:
+    done = resight("bundle", "import", model, *IMPORT, "--output", tmp_path / "b", *changes)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert not (tmp_path / "b").exists()
+
+
+def test_overwriting_is_asked_for(
+    resight: Callable[..., Ended], model: Path, tmp_path: Path
+) -> None:
+    arguments = ["bundle", "import", model, *IMPORT, "--output", tmp_path / "b"]
+    assert resight(*arguments).returncode == 0
+    again = resight(*arguments)
+    assert (again.returncode, "exists" in again.stderr) == (1, True)
+    assert resight(*arguments, "--overwrite").returncode == 0
