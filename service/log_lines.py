@@ -32,5 +32,5 @@ def install(level: int = logging.INFO) -> None:
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # Each says on every start and stop what our own lines say already.
-    for noisy in ("alembic", "uvicorn"):
+    for noisy in ("alembic", "faiss", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -10,6 +10,7 @@ from resight.v1 import search_service_pb2, search_service_pb2_grpc
 from service.application.search import Search
 from service.transport.grpc.convert import search_query, search_response
 from service.transport.grpc.deadline import deadline_of
+from service.transport.search_metrics import counted
 
 __all__ = ["SearchServicer"]
 
@@ -27,4 +28,4 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
     ) -> search_service_pb2.SearchResponse:
         """The best matches of one query."""
         query = search_query(request, deadline=deadline_of(context))
-        return search_response(await self._search.search(query))
+        return search_response(counted(await self._search.search(query)))

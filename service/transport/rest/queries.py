@@ -15,6 +15,7 @@ from service.application.search import Search
 from service.transport.rest.departure import unless_departed
 from service.transport.rest.schemas import EmbedAnswer, SearchBody, SearchResult
 from service.transport.rest.timeout import TIMEOUT_HEADER, deadline_after
+from service.transport.search_metrics import counted
 
 __all__ = ["router"]
 
@@ -56,7 +57,7 @@ def router(search: Search, embed: Embed) -> APIRouter:
         """The best matches of an image (multipart), a stored crop or an embedding (JSON)."""
         body, image = await _query(request)
         query = body.to_domain(gallery, image=image, deadline=deadline_after(wait))
-        return SearchResult.of(await unless_departed(request, search.search(query)))
+        return SearchResult.of(counted(await unless_departed(request, search.search(query))))
 
     @routes.post("/embed")
     async def embed_image(

@@ -1,0 +1,67 @@
+"""``resight cameras``: register and list the cameras of a running service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from resight.client.connection import DEFAULT_TARGET, connect
+from resight.client.options import AsJson, Gallery, Target
+from resight.console import emit
+from resight.v1.gallery_service_pb2 import CreateCameraRequest, ListCamerasRequest
+from resight.v1.gallery_service_pb2_grpc import GalleryServiceStub
+from resight.v1.types_pb2 import Camera
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Register and list cameras.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(
+    target: Target = DEFAULT_TARGET, gallery: Gallery = "default", as_json: AsJson = False
+) -> None:
+    """Print every camera of a gallery, by id."""
+    with connect(target) as connection:
+        cameras = [_shown(camera) for camera in _all(connection.gallery, gallery)]
+    lines = [f"{c['camera_id']:<20} {c['zone']:<20} {c['display_name']}".rstrip() for c in cameras]
+    emit({"cameras": cameras}, as_json=as_json, text="\n".join(lines) or "no cameras")
+
+
+@app.command()
+def add(
+    camera_id: Annotated[str, typer.Argument(help="1 to 64 of [A-Za-z0-9._-].")],
+    name: Annotated[str, typer.Option(help="What people call it.")] = "",
+    zone: Annotated[str, typer.Option(help="The zone it looks at.")] = "",
+    target: Target = DEFAULT_TARGET,
+    gallery: Gallery = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Register a camera; the same definition again changes nothing."""
+    camera = Camera(camera_id=camera_id, display_name=name, zone=zone)
+    with connect(target) as connection:
+        stored = connection.gallery.CreateCamera(
+            CreateCameraRequest(gallery=gallery, camera=camera)
+        ).camera
+    emit(_shown(stored), as_json=as_json, text=f"camera {stored.camera_id} is registered")
+
+
+def _all(stub: GalleryServiceStub, gallery: str) -> Iterator[Camera]:
+    token = ""
+    while True:
+        page = stub.ListCameras(ListCamerasRequest(gallery=gallery, page_token=token))
+        yield from page.cameras
+        token = page.next_page_token
+        if not token:
+            return
+
+
+def _shown(camera: Camera) -> dict[str, Any]:
+    return {
+        "camera_id": camera.camera_id,
+        "display_name": camera.display_name,
+        "zone": camera.zone,
+        "create_time": camera.create_time.ToJsonString(),
+    }

@@ -1,0 +1,61 @@
+"""One channel to a service and the stubs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import grpc
+
+from resight.client.faults import translated
+from resight.errors import Unavailable
+from resight.v1.embed_service_pb2_grpc import EmbedServiceStub
+from resight.v1.gallery_service_pb2_grpc import GalleryServiceStub
+from resight.v1.search_service_pb2_grpc import SearchServiceStub
+
+__all__ = ["DEFAULT_TARGET", "Connection", "connect"]
+
+DEFAULT_TARGET = "127.0.0.1:7443"
+MAX_MESSAGE_BYTES = 24 * 1024 * 1024
+_CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The stubs of ``resight.v1`` on one channel."""
+
+    channel: grpc.Channel
+    embed: EmbedServiceStub
+    gallery: GalleryServiceStub
+    search: SearchServiceStub
+
+
+@contextmanager
+def connect(target: str = DEFAULT_TARGET) -> Iterator[Connection]:
+    """Connects to ``host:port``, closes at the end, and raises the error tree for gRPC's errors.
+
+    Raises:
+        Unavailable: Nothing answers there.
+        ResightError: What a call inside was refused with.
+    """
+    options = (
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    )
+    with grpc.insecure_channel(target, options=options) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_CONNECT_SECONDS)
+        except grpc.FutureTimeoutError as error:
+            raise Unavailable(
+                f"no service answers at {target}; start one with `resight serve` or name another "
+                "with --target",
+                field="target",
+            ) from error
+        with translated():
+            yield Connection(
+                channel,
+                EmbedServiceStub(channel),
+                GalleryServiceStub(channel),
+                SearchServiceStub(channel),
+            )
