@@ -20,6 +20,8 @@ from resight.errors import InvalidArgument
 
 __all__ = ["app"]
 
+_MAX_CARD_BYTES = 1024 * 1024
+
 app = typer.Typer(help="Import, inspect and verify encoders.", no_args_is_help=True)
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder or .tar.")]
@@ -69,6 +71,9 @@ def import_(
         str | None, typer.Option(help="The embedding, if the graph has several outputs.")
     ] = None,
     name: Annotated[str, typer.Option(help="Title of the model card.")] = "imported encoder",
+    model_card: Annotated[
+        Path | None, typer.Option(help="Your own model card, instead of one that knows nothing.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a bundle at --output.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -83,15 +88,20 @@ def import_(
         channel_order=channel_order.value,
         output_name=output_name,
     )
+    card = None
+    if model_card is not None:
+        card = _read("model_card", model_card, _MAX_CARD_BYTES).decode("utf-8", "replace")
     bundle = import_encoder(
-        _read_model(model),
+        _read("model", model, MAX_ENCODER_BYTES),
         contract,
         output=output,
         preprocessing=Preprocessing(height, width, resize_filter.value),
         name=name,
+        model_card=card,
         overwrite=overwrite,
     )
-    note(f"read the model card and complete it: {output}, model_card.md")
+    if card is None:
+        note("the model card says that data and metrics are unknown; give yours with --model-card")
     emit(
         _describe(bundle, output), as_json=as_json, text=f"wrote {output}\n{_text(bundle, output)}"
     )
@@ -124,11 +134,11 @@ def verify(bundle: BundlePath, as_json: AsJson = False) -> None:
     )
 
 
-def _read_model(path: Path) -> bytes:
+def _read(field: str, path: Path, limit: int) -> bytes:
     if not path.is_file():
-        raise InvalidArgument(f"model: no file at {path}; name an .onnx file", field="model")
-    if path.stat().st_size > MAX_ENCODER_BYTES:
-        raise InvalidArgument(f"model: longer than {MAX_ENCODER_BYTES} bytes", field="model")
+        raise InvalidArgument(f"{field}: no file at {path}; name one", field=field)
+    if path.stat().st_size > limit:
+        raise InvalidArgument(f"{field}: {path} is longer than {limit} bytes", field=field)
     return path.read_bytes()
 
 

@@ -47,9 +47,19 @@ def import_encoder(
     output: Path,
     preprocessing: Preprocessing,
     name: str = "imported encoder",
+    model_card: str | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Wraps an encoder, compares it with the original at batch 1, 2 and 7, and writes a bundle.
+
+    Args:
+        model: The ONNX file's bytes.
+        contract: What the encoder expects.
+        output: Folder to make, or a ``.tar``.
+        preprocessing: Input size and the resize filter the encoder was trained with.
+        name: Title of the card that is written when none is given.
+        model_card: Markdown of the encoder's own card.
+        overwrite: Whether a bundle already at ``output`` may be replaced.
 
     Raises:
         InvalidArgument: The graph cannot be wrapped, or the wrapped graph answers differently.
@@ -71,7 +81,7 @@ def import_encoder(
         encoder=encoder,
         preprocessing=preprocessing,
         provenance=provenance,
-        model_card=render_model_card(card),
+        model_card=render_model_card(card) if model_card is None else model_card,
         parity=parity,
         overwrite=overwrite,
     )

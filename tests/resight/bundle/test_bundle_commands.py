@@ -146,3 +146,19 @@ def test_overwriting_is_asked_for(
     again = resight(*arguments)
     assert (again.returncode, "exists" in again.stderr) == (1, True)
     assert resight(*arguments, "--overwrite").returncode == 0
+
+
+def test_an_own_model_card_is_kept_and_the_blank_one_is_announced(
+    resight: Callable[..., Ended], model: Path, tmp_path: Path
+) -> None:
+    card = tmp_path / "card.md"
+    card.write_text("# Ours\nBänke\n", encoding="utf-8")
+    arguments = ["bundle", "import", model, *IMPORT, "--output"]
+    done = resight(*arguments, tmp_path / "a", "--model-card", card)
+    assert "--model-card" not in done.stderr
+    assert open_bundle(tmp_path / "a").file("model_card.md").read_text("utf-8") == card.read_text(
+        "utf-8"
+    )
+    assert "--model-card" in resight(*arguments, tmp_path / "b").stderr
+    done = resight(*arguments, tmp_path / "c", "--model-card", tmp_path / "absent.md")
+    assert (done.returncode, "model_card: no file" in done.stderr) == (1, True)
