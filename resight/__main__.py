@@ -1,0 +1,5 @@
+"""``python -m resight``: the command line without its script."""
+
+from resight.cli import main
+
+main()
