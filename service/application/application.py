@@ -24,6 +24,7 @@ from service.application.embed import Embed
 from service.application.galleries import Galleries, GalleryGauges
 from service.application.ingest import Ingest
 from service.application.search import Search
+from service.application.unbroken import Unbroken
 from service.blobs import open_blob_store
 from service.catalog import reads, writes
 from service.catalog.store import Catalog
@@ -58,6 +59,7 @@ class Application:
         self._galleries = galleries
         self._blobs = blobs
         self._in_flight = BlobsInFlight()
+        self._unbroken = Unbroken()
         self._blob_threads = ThreadPoolExecutor(settings.blobs.threads, thread_name_prefix="blob")
         # faiss keeps its thread count by calling thread: one caller, its own threads.
         self._search_threads = ThreadPoolExecutor(
@@ -73,6 +75,7 @@ class Application:
             galleries=galleries,
             blobs=blobs,
             blob_threads=self._blob_threads,
+            unbroken=self._unbroken,
             clock=clock,
             limits=limits,
         )
@@ -82,6 +85,7 @@ class Application:
             blobs=blobs,
             blob_threads=self._blob_threads,
             in_flight=self._in_flight,
+            unbroken=self._unbroken,
             embedder=embedder,
             clock=clock,
             limits=limits,
@@ -126,6 +130,7 @@ class Application:
 
     async def close(self) -> None:
         """Commit what was submitted, then close everything."""
+        await self._unbroken.drain()
         if self._sweeping is not None:
             await asyncio.wait([self._sweeping])
         await asyncio.to_thread(self._close)

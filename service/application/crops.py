@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from resight.errors import NotFound, ResightError, Unavailable
 from service.application.galleries import Galleries, Gallery
+from service.application.unbroken import Unbroken
 from service.catalog import reads, writes
 from service.catalog.records import CropRecord
 from service.catalog.store import Catalog
@@ -63,9 +64,11 @@ class Crops:
         galleries: Galleries,
         blobs: BlobStore,
         blob_threads: Executor,
+        unbroken: Unbroken,
         clock: Clock,
         limits: LimitSettings,
     ) -> None:
+        self._unbroken = unbroken
         self._catalog = catalog
         self._galleries = galleries
         self._blobs = blobs
@@ -153,8 +156,9 @@ class Crops:
             Unavailable: the crop is gone but its image could not be removed yet.
         """
         live = self._galleries.get(gallery)
-        wanted = names.crop_id(crop_id)
+        await self._unbroken.run(self._delete(live, names.crop_id(crop_id)))
 
+    async def _delete(self, live: Gallery, wanted: UUID) -> None:
         def apply(connection: Connection) -> str:
             return writes.delete_crop(
                 connection,

@@ -25,6 +25,7 @@ from resight.errors import (
 )
 from service.application.blob_sweep import BlobsInFlight
 from service.application.galleries import Galleries, Gallery, LiveCamera
+from service.application.unbroken import Unbroken
 from service.catalog import reads
 from service.catalog.records import CropInsert, InsertOutcome, InsertStatus
 from service.catalog.store import Catalog
@@ -39,6 +40,9 @@ from service.telemetry import stage
 __all__ = ["Ingest", "IngestItem", "IngestResult", "Outcome"]
 
 logger = logging.getLogger(__name__)
+
+
+NORM_SLACK = 1e-3
 
 
 class Outcome(Enum):
@@ -86,10 +90,12 @@ class Ingest:
         blobs: BlobStore,
         blob_threads: Executor,
         in_flight: BlobsInFlight,
+        unbroken: Unbroken,
         embedder: Embedder,
         clock: Clock,
         limits: LimitSettings,
     ) -> None:
+        self._unbroken = unbroken
         self._catalog = catalog
         self._galleries = galleries
         self._blobs = blobs
@@ -140,13 +146,20 @@ class Ingest:
         vector = await self._embedder.embed_image(
             item.image, priority=Priority.BULK, deadline=item.deadline
         )
+        _refuse_broken_vector(vector, gallery.record.dimension)
         blob_id = uuid7(self._clock.now())
-        with self._in_flight.holding(blob_id):
-            await self._write_image(image_key(gallery.name, blob_id), item.image)
-            outcome = await self._catalog.insert(_insert(gallery, camera, crop, blob_id, vector))
+        insert = _insert(gallery, camera, crop, blob_id, vector)
+        key = image_key(gallery.name, blob_id)
+        return _result(await self._unbroken.run(self._commit(insert, key, item.image)))
+
+    async def _commit(self, insert: CropInsert, key: str, image: bytes) -> InsertOutcome:
+        """Image first, catalog second: a crash between the two leaves an image, never a crop."""
+        with self._in_flight.holding(insert.blob_id):
+            await self._write_image(key, image)
+            outcome = await self._catalog.insert(insert)
             if outcome.status is not InsertStatus.INSERTED:
-                await self._discard_image(image_key(gallery.name, blob_id))
-        return _result(outcome)
+                await self._discard_image(key)
+        return outcome
 
     def _checked(self, item: IngestItem) -> Crop:
         if not item.image:
@@ -184,6 +197,18 @@ class Ingest:
             await loop.run_in_executor(self._blob_threads, self._blobs.delete, key)
         except OSError:
             logger.warning("image %s belongs to no crop and could not be removed yet", key)
+
+
+def _refuse_broken_vector(vector: NDArray[np.float32], dimension: int) -> None:
+    """One vector of NaN in the index would spoil every ranking, so the encoder is not believed."""
+    if vector.shape != (dimension,) or not abs(float(np.linalg.norm(vector)) - 1.0) < NORM_SLACK:
+        raise ResightError(
+            f"the encoder gave a vector of shape {vector.shape} and norm "
+            f"{float(np.linalg.norm(vector))} where ({dimension},) and 1 were due; verify the "
+            "bundle (`resight bundle verify`)",
+            field="bundle",
+            reason="ENCODER_BROKEN",
+        )
 
 
 def _insert(

@@ -134,6 +134,8 @@ class CatalogWriter:
                 except queue.Empty:
                     break
             stopping = request is None
+            # From here on a request cannot be cancelled: its commit may already be on its way.
+            group = [request for request in group if request.future.set_running_or_notify_cancel()]
             if group:
                 self._settle(group)
 

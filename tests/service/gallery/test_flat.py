@@ -152,7 +152,7 @@ TestIndexMachine = IndexMachine.TestCase
 def test_near_ties_beyond_float32_are_ranked_as_defined(
     gather_rows: int, top_k: int, seed: int
 ) -> None:
-    """Thousands of rows whose float32 scores cannot tell them apart, in the embedder's dimension."""
+    """Hundreds of rows whose float32 scores cannot tell them apart."""
     rng = np.random.default_rng(seed)
     base = unit(rng.standard_normal(512))
     vectors = unit(base + 1e-5 * rng.standard_normal((600, 512)))

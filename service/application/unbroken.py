@@ -1,0 +1,39 @@
+"""Work that is finished once it has begun, even when its caller leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+__all__ = ["Unbroken"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Unbroken:
+    """Runs coroutines that a cancelled caller must not cut in the middle."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await the work; cancelling the awaiting caller leaves the work running."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    async def drain(self) -> None:
+        """Wait for everything that was begun."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A caller that is still there gets the error, too.
+            logger.debug("unbroken work failed: %s", error)

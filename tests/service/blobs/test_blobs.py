@@ -1,0 +1,87 @@
+"""Blob stores: a folder and an fsspec file system behave the same."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from resight.errors import FailedPrecondition, InvalidArgument
+from service.blobs import FolderBlobStore, RemoteBlobStore, open_blob_store
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request, tmp_path: Path):
+    url = f"file://{tmp_path}/with space" if request.param == "folder" else "memory://bucket/x"
+    return open_blob_store(url.replace(" ", "%20"))
+
+
+def test_a_blob_is_kept_replaced_and_removed(store) -> None:
+    with pytest.raises(KeyError):
+        store.get("g/ab/1")
+    store.put("g/ab/1", b"one")
+    store.put("g/cd/2", b"")
+    store.put("g/ab/1", b"uno")
+    assert store.get("g/ab/1") == b"uno"
+    assert store.get("g/cd/2") == b""
+    assert sorted(store.keys()) == ["g/ab/1", "g/cd/2"]
+    store.delete("g/ab/1")
+    store.delete("g/ab/1")
+    assert list(store.keys()) == ["g/cd/2"]
+    store.delete("g/cd/2")
+
+
+def test_kinds() -> None:
+    assert isinstance(open_blob_store("memory://bucket"), RemoteBlobStore)
+    with pytest.raises(InvalidArgument, match="blob_url"):
+        open_blob_store("nonsense://bucket")
+
+
+def test_files_are_private_and_never_half_written(tmp_path: Path, monkeypatch) -> None:
+    store = FolderBlobStore(tmp_path / "blobs")
+    store.put("g/ab/1", b"one")
+    path = tmp_path / "blobs/g/ab/1"
+    assert path.stat().st_mode & 0o077 == 0
+    assert (tmp_path / "blobs/g").stat().st_mode & 0o077 == 0
+
+    def fails(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="No space"):
+        store.put("g/ab/1", b"two")
+    assert path.read_bytes() == b"one"
+    assert list((tmp_path / "blobs/.writing").iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["", "../x", "/etc/passwd", "a//b", "a/./b", ".writing/x"])
+def test_keys_stay_inside_the_folder(tmp_path: Path, key: str) -> None:
+    with pytest.raises(InvalidArgument, match="key"):
+        FolderBlobStore(tmp_path).put(key, b"x")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FailedPrecondition, match="blob_url"):
+        FolderBlobStore(tmp_path / "file" / "blobs")
+
+
+def test_many_threads_make_the_same_folder(tmp_path: Path) -> None:
+    store = FolderBlobStore(tmp_path)
+    errors: list[BaseException] = []
+
+    def write(number: int) -> None:
+        try:
+            store.put(f"g/{number % 3}/{number}", b"%d" % number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(list(store.keys())) == 30

@@ -1,0 +1,101 @@
+"""Schema versions: made, compared, upgraded, refused."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from resight.errors import FailedPrecondition, InvalidArgument, Unavailable
+from service.catalog import schema
+from service.catalog.engine import open_engine
+from service.catalog.models import metadata
+
+
+@pytest.fixture
+def engine(tmp_path: Path):
+    opened = open_engine(f"sqlite:///{tmp_path}/catalog.sqlite", pool_size=1, writer=True)
+    yield opened
+    opened.dispose()
+
+
+def test_migrations_make_what_the_models_say(engine) -> None:
+    assert schema.upgrade(engine) == (None, schema.head_revision())
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    assert schema.upgrade(engine) == (schema.head_revision(), schema.head_revision())
+
+
+def test_an_empty_sqlite_file_is_upgraded_unless_told_otherwise(engine) -> None:
+    with pytest.raises(FailedPrecondition, match="resight db upgrade"):
+        schema.prepare(engine, auto_upgrade=False)
+    assert schema.current_revision(engine) is None
+    schema.prepare(engine, auto_upgrade=True)
+    assert schema.current_revision(engine) == schema.head_revision()
+
+
+def test_a_newer_schema_is_refused_and_untouched(engine, tmp_path: Path) -> None:
+    schema.upgrade(engine)
+    with sqlite3.connect(tmp_path / "catalog.sqlite") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    for attempt in (
+        lambda: schema.prepare(engine, auto_upgrade=True),
+        lambda: schema.upgrade(engine),
+    ):
+        with pytest.raises(FailedPrecondition, match=r"9999.*newer"):
+            attempt()
+    assert schema.current_revision(engine) == "9999"
+
+
+def test_acknowledged_means_flushed(engine) -> None:
+    with engine.connect() as connection:
+        for pragma, value in (("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1)):
+            assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() == value
+
+
+def test_a_file_that_is_no_database_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "catalog.sqlite").write_bytes(b"this is not a database at all" * 100)
+    engine = open_engine(f"sqlite:///{tmp_path}/catalog.sqlite", pool_size=1, writer=True)
+    with pytest.raises(Unavailable, match="not a database"):
+        schema.prepare(engine, auto_upgrade=True)
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://u:secret@h/d", "nonsense secret", "postgresql+nope://secret"]
+)
+def test_a_bad_url_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(InvalidArgument, match="database_url") as refused:
+        open_engine(url, pool_size=1, writer=False)
+    assert "secret" not in str(refused.value)
+
+
+def test_the_command_upgrades_and_says_so(tmp_path: Path) -> None:
+    def run() -> dict[str, object]:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from resight.cli import main; main()",
+                "db",
+                "upgrade",
+                "--data",
+                str(tmp_path),
+                "--json",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(done.stdout)
+
+    head = schema.head_revision()
+    assert run() == {"from": None, "to": head, "upgraded": True}
+    assert run() == {"from": head, "to": head, "upgraded": False}

@@ -1,0 +1,90 @@
+"""Settings: where values come from, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from resight.errors import InvalidArgument
+from service.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("RESIGHT_"):
+            monkeypatch.delenv(name)
+
+
+def test_arguments_win_over_the_environment_key_by_key(monkeypatch) -> None:
+    monkeypatch.setenv("RESIGHT_GRPC__PORT", "1234")
+    monkeypatch.setenv("RESIGHT_REST__PORT", "0")
+    settings = load_settings({"grpc": {"host": "::1"}, "rest": {"port": 99}})
+    assert (settings.grpc.host, settings.grpc.port, settings.rest.port) == ("::1", 1234, 99)
+
+
+def test_everything_lies_under_the_data_directory(tmp_path: Path) -> None:
+    settings = load_settings({"data_dir": tmp_path})
+    assert settings.resolved_database_url() == f"sqlite:///{tmp_path}/catalog.sqlite"
+    assert settings.resolved_blob_url() == f"file://{tmp_path}/blobs"
+
+
+def test_secrets_come_from_files_and_are_not_shown(monkeypatch, tmp_path: Path) -> None:
+    secret = tmp_path / "url"
+    secret.write_text("postgresql://user:hunter2@db/resight\n")
+    monkeypatch.setenv("RESIGHT_DATABASE_URL_FILE", str(secret))
+    settings = load_settings()
+    assert settings.resolved_database_url() == "postgresql://user:hunter2@db/resight"
+    assert "hunter2" not in repr(settings) + str(settings.model_dump())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("RESIGHT_GRPC__PRT", "1", "grpc knows host"),
+        ("RESIGHT_GRCP__PORT", "1", "RESIGHT_GRPC__"),
+        ("RESIGHT_GRPC__PORT", "65536", "grpc.port"),
+        ("RESIGHT_LIMITS__MAX_TOP_K", "ten", r"limits.max_top_k \(RESIGHT_LIMITS__MAX_TOP_K\)"),
+        ("RESIGHT_LIMITS__EARLIEST_CAPTURE_TIME", "1990-01-01T00:00:00", "UTC offset"),
+        ("RESIGHT_GRPC__PORT_FILE", "/nowhere/at/all", "cannot read"),
+        ("RESIGHT_DRAIN_SECONDS", "nan", "drain_seconds"),
+    ],
+)
+def test_a_wrong_name_or_value_is_named(monkeypatch, name, value, message) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidArgument, match=message):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["RESIGHT_SERVE_GRPC_PORT", "RESIGHT_SHARED", "RESIGHT_ADAPT__X"])
+def test_names_of_others_are_left_alone(monkeypatch, name) -> None:
+    monkeypatch.setenv(name, "1")
+    load_settings()
+
+
+@pytest.mark.parametrize("overrides", [{"colour": 1}, {"grpc": {"colour": 1}}])
+def test_unknown_arguments_are_refused(overrides) -> None:
+    with pytest.raises(InvalidArgument, match="colour"):
+        load_settings(overrides)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", ""])  # noqa: S104
+@pytest.mark.parametrize("section", ["grpc", "rest"])
+def test_only_loopback_unless_allowed(host, section) -> None:
+    with pytest.raises(InvalidArgument, match="allow_insecure_network"):
+        load_settings({section: {"host": host}})
+    allowed = load_settings({section: {"host": host}, "allow_insecure_network": True})
+    assert getattr(allowed, section).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_needs_no_permission(host) -> None:
+    assert load_settings({"grpc": {"host": host}}).grpc.host == host
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().data_dir = Path("/")  # type: ignore[misc]
