@@ -1,0 +1,175 @@
+"""Real `resight serve` processes with a small real encoder, and crops to send them."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from resight.bundle import write_bundle
+from resight.crops import Preprocessing
+from resight.v1 import bundle_pb2
+
+RESIGHT = Path(sys.executable).with_name("resight")
+HEIGHT, WIDTH = 64, 32
+
+
+@dataclass
+class ServiceProcess:
+    """A running service."""
+
+    process: subprocess.Popen[str]
+    grpc: str
+    rest: str
+    model: str
+    crops: int
+    log: Path
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(30)
+
+
+Serve = Callable[..., ServiceProcess]
+
+
+def tiny_encoder(height: int = HEIGHT, width: int = WIDTH) -> bytes:
+    """Means of 8x8 pixel blocks, centred, of unit length; a crop with a white top row fails it.
+
+    Embeddings (B, 3 * (height // 8) * (width // 8)). The minimum of the top row indexes a table of
+    255 rows, so 255 is out of its bounds and ONNX Runtime fails the whole batch.
+    """
+    features = 3 * (height // 8) * (width // 8)
+    constants = {
+        "scale": np.array(1 / 255, np.float32),
+        "half": np.array(0.5, np.float32),
+        "epsilon": np.array([1e-12], np.float32),
+        "table": np.zeros((255, features), np.float32),
+        "first": np.array([0]),
+        "second": np.array([1]),
+        "row": np.array([1]),
+        "pixels": np.array([1, 2, 3]),
+        "features": np.array([1]),
+    }
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Slice", ["float", "first", "second", "row"], ["top"]),
+        helper.make_node("ReduceMin", ["top", "pixels"], ["lowest"], keepdims=0),
+        helper.make_node("Cast", ["lowest"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "index"], ["nothing"]),
+        helper.make_node("Mul", ["float", "scale"], ["scaled"]),
+        helper.make_node("Sub", ["scaled", "half"], ["centred"]),
+        helper.make_node("Transpose", ["centred"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["planes"], ["means"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("Flatten", ["means"], ["flat"]),
+        helper.make_node("Add", ["flat", "nothing"], ["sum"]),
+        helper.make_node("ReduceL2", ["sum", "features"], ["norm"], keepdims=1),
+        helper.make_node("Max", ["norm", "epsilon"], ["divisor"]),
+        helper.make_node("Div", ["sum", "divisor"], ["embeddings"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["b", height, width, 3])],
+        [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["b", features])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+def jpeg(seed: int, *, height: int = 128, width: int = 64) -> bytes:
+    """A blocky image of its own, as JPEG."""
+    blocks = np.random.default_rng(seed).integers(0, 230, (8, 4, 3), np.uint8)
+    image = Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST)
+    return encoded(image, "JPEG")
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def make_jpeg() -> Callable[..., bytes]:
+    return jpeg
+
+
+@pytest.fixture(scope="session")
+def white_png() -> bytes:
+    """The image on which the tiny encoder fails."""
+    return encoded(Image.new("RGB", (64, 128), (255, 255, 255)), "PNG")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("bundle") / "tiny"
+    write_bundle(
+        output,
+        encoder=tiny_encoder(),
+        preprocessing=Preprocessing(HEIGHT, WIDTH, "bilinear"),
+        provenance=bundle_pb2.Provenance(method="import"),
+        model_card="# Tiny\n",
+    )
+    return output
+
+
+@contextmanager
+def serving(
+    bundle: Path, data: Path, *options: str, **environment: str
+) -> Iterator[ServiceProcess]:
+    data.mkdir(parents=True, exist_ok=True)
+    log = data / "service.log"
+    command = [
+        str(RESIGHT), "serve", "--bundle", str(bundle), "--data", str(data),
+        "--grpc-port", "0", "--rest-port", "0", *options,
+    ]  # fmt: skip
+    with log.open("a") as stderr:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env=os.environ | environment,
+        )
+    try:
+        line = process.stdout.readline() if process.stdout else ""
+        assert line.startswith("ready "), f"not ready: {line!r} {log.read_text()}"
+        told = dict(part.split("=", 1) for part in line.split()[1:])
+        yield ServiceProcess(
+            process, told["grpc"], told["rest"], told["model"], int(told["crops"]), log
+        )
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def start_service(tiny_bundle: Path) -> Callable[..., object]:
+    """``with start_service(data, *options, **environment) as service``."""
+    return lambda data, *options, **environment: serving(tiny_bundle, data, *options, **environment)
+
+
+@pytest.fixture(scope="session")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path
+) -> Iterator[ServiceProcess]:
+    """One service for all tests that use galleries of their own."""
+    with serving(tiny_bundle, tmp_path_factory.mktemp("service")) as process:
+        yield process
+        assert process.process.poll() is None, "a test killed the shared service"
