@@ -1,0 +1,1 @@
+"""How every published figure was made: ``python -m bench NAME``."""
