@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,7 +21,8 @@ from adapt.backbones.lite0 import (
 from adapt.backbones.recognise import recognise
 from adapt.backbones.timm_backbone import TimmBackbone
 from adapt.backbones.warm_start import WARM_START_FILE, is_warm_start, load_warm_start
-from resight.errors import InvalidArgument
+from resight.bundle.reader import open_bundle
+from resight.errors import InvalidArgument, NotFound
 
 __all__ = ["initialise", "read_state_dict"]
 
@@ -36,6 +38,7 @@ def initialise(embedder: Embedder, init: str | Path | None) -> InitReport:
     Raises:
         InvalidArgument: Not a source of weights, not readable, or weights of another network; the
             message lists the first differences and the backbone that would fit.
+        BundleCorrupt: A bundle whose files do not match its digests.
     """
     if init is None or init == "embedded":
         return _load_embedded(embedder)
@@ -49,8 +52,8 @@ def initialise(embedder: Embedder, init: str | Path | None) -> InitReport:
             )
         return InitReport(kind="timm", source=embedder.name)
     path = Path(init)
-    if path.is_dir():
-        path = path / WARM_START_FILE
+    if path.is_dir() or path.suffix == ".tar":
+        return _load_bundle(embedder, path)
     _check_file(path)
     if is_warm_start(path):
         return load_warm_start(embedder, path, sha256=_sha256(path))
@@ -94,6 +97,20 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise InvalidArgument(f"{path} is not a safetensors file: {error}", field="init") from error
+
+
+def _load_bundle(embedder: Embedder, path: Path) -> InitReport:
+    bundle = open_bundle(path, golden=False)
+    try:
+        weights = bundle.file(WARM_START_FILE)
+    except NotFound as error:
+        raise InvalidArgument(
+            f"{path} holds no {WARM_START_FILE}: an imported encoder cannot be trained on; start "
+            "from a bundle that `resight adapt run` wrote",
+            field="init",
+        ) from error
+    report = load_warm_start(embedder, weights, sha256=_sha256(weights))
+    return replace(report, source=str(path), parent_version=bundle.model_version)
 
 
 def _load_embedded(embedder: Embedder) -> InitReport:
@@ -173,7 +190,7 @@ def _check_file(path: Path) -> None:
     if not path.is_file():
         raise InvalidArgument(
             f"{path} is no file: init is embedded, random, timm, a .pth, .pt or .safetensors "
-            f"file, or a bundle directory with {WARM_START_FILE}",
+            "file, or a bundle",
             field="init",
         )
     if path.stat().st_size > MAX_WEIGHTS_BYTES:

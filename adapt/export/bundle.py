@@ -1,0 +1,135 @@
+"""A trained embedder as a bundle: encoder, warm-start weights, model card, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format, struct_pb2
+
+from adapt.backbones.embedder import Embedder, InitReport
+from adapt.backbones.warm_start import WARM_START_FILE, save_warm_start
+from adapt.export.graph import EncoderGraph
+from adapt.export.onnx_export import export_embedder
+from resight.bundle.bundle import Bundle
+from resight.bundle.model_card import ModelCard, render_model_card
+from resight.bundle.writer import write_bundle
+from resight.crops.preprocessing import Preprocessing
+from resight.errors import InvalidArgument
+from resight.v1 import bundle_pb2
+
+__all__ = ["export_bundle"]
+
+
+def export_bundle(
+    embedder: Embedder,
+    *,
+    output: Path,
+    preprocessing: Preprocessing,
+    method: str,
+    run_id: str,
+    config: Mapping[str, Any],
+    parent_version: str = "",
+    summary_files: Mapping[str, bytes] | None = None,
+    data: str = "",
+    overwrite: bool = False,
+    graph: EncoderGraph | None = None,
+) -> Bundle:
+    """Write the bundle of an embedder.
+
+    Args:
+        embedder: On any device, left as it is.
+        output: Directory or ``.tar`` to write.
+        preprocessing: Input size and resize filter that it was trained with.
+        method: Name of the method that trained it.
+        run_id: Of the run that made it.
+        config: Resolved configuration of that run; values that JSON knows.
+        parent_version: Model version it started from; empty for outside weights.
+        summary_files: Further files by their path in the bundle.
+        data: One paragraph for the model card: what it was trained on.
+        overwrite: Whether a bundle already there may be replaced.
+        graph: The same network's trace at that size, to save tracing it again.
+
+    Returns:
+        The bundle, its digests verified.
+
+    Raises:
+        InvalidArgument: ``config`` is not JSON, a file name is taken, or the network cannot be
+            exported.
+        FailedPrecondition: The exported encoder differs from the network.
+        AlreadyExists: There is something at ``output``.
+    """
+    extra = dict(summary_files or {})
+    if WARM_START_FILE in extra:
+        raise InvalidArgument(
+            f"{WARM_START_FILE} is the name of the weights: name that file otherwise",
+            field="summary_files",
+        )
+    provenance = bundle_pb2.Provenance(
+        method=method,
+        parent_version=parent_version,
+        run_id=run_id,
+        config=_struct(config),
+    )
+    exported = export_embedder(embedder, preprocessing, graph=graph)
+    extra[WARM_START_FILE] = save_warm_start(embedder)
+    return write_bundle(
+        output,
+        encoder=exported.encoder,
+        preprocessing=preprocessing,
+        provenance=provenance,
+        parity=exported.parity,
+        extra_files=extra,
+        model_card=_card(embedder, preprocessing, method, run_id, parent_version, data),
+        overwrite=overwrite,
+    )
+
+
+def _struct(config: Mapping[str, Any]) -> struct_pb2.Struct:
+    try:
+        return json_format.ParseDict(dict(config), struct_pb2.Struct())
+    except (json_format.ParseError, TypeError, ValueError) as error:
+        raise InvalidArgument(
+            f"config is not JSON ({error}): give strings, finite numbers, booleans, lists and "
+            "mappings",
+            field="config",
+        ) from error
+
+
+def _card(
+    embedder: Embedder,
+    preprocessing: Preprocessing,
+    method: str,
+    run_id: str,
+    parent_version: str,
+    data: str,
+) -> str:
+    described = [
+        f"- Method: {method}, without identity labels; run {run_id}",
+        f"- Network: {embedder.name}, {embedder.pooling_name} pooling, neck {embedder.neck_name}, "
+        f"{embedder.dim}-d",
+        f"- Started from: {_origin(embedder.init_report, parent_version)}",
+        f"- Resize filter: {preprocessing.resize_filter}",
+        f"- Trainable again from `{WARM_START_FILE}`",
+    ]
+    card = ModelCard(
+        name=f"{embedder.name}, {method}",
+        height=preprocessing.height,
+        width=preprocessing.width,
+        method="\n".join(described),
+        **({"data": data} if data else {}),
+    )
+    return render_model_card(card)
+
+
+def _origin(report: InitReport, parent_version: str) -> str:
+    # The file's name and digest, not its folder: where it lay is nobody's business.
+    source = {
+        "embedded": f"ImageNet weights of {report.source}",
+        "random": "random weights",
+        "timm": f"timm's weights of {report.source.removeprefix('timm:')}",
+        "state-dict": Path(report.source).name,
+        "bundle": f"the weights of model {parent_version or report.parent_version}",
+    }[report.kind]
+    return f"{source} (SHA-256 {report.sha256})" if report.sha256 else source
