@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from adapt.clustering import command as cluster_command
-from adapt.evaluation import command as evaluate_command
+from adapt.clustering.command import register as register_cluster
+from adapt.evaluation.command import register as register_evaluate
 from adapt.training.resolve import resolve
 from adapt.training.run import RunOutcome, adapt
 from resight.console import emit, note
@@ -16,8 +16,8 @@ from resight.console import emit, note
 __all__ = ["app"]
 
 app = typer.Typer(help="Learn from unlabelled crops; evaluate; cluster.", no_args_is_help=True)
-cluster_command.register(app)
-evaluate_command.register(app)
+register_cluster(app)
+register_evaluate(app)
 
 
 @app.command()

@@ -44,6 +44,7 @@ from adapt.training.device import Precision, describe_device, select_device, set
 from adapt.training.engine import Engine, Workload
 from adapt.training.randomness import epoch_generator, seed_everything
 from adapt.training.resolve import resolve
+from adapt.training.run import adapt
 
 CLASSES, EACH = 64, 16
 
@@ -151,8 +152,6 @@ def compare(config: RunConfig, rounds: int, each: int) -> dict[str, Any]:
 
 def epoch_shares(crops: Path, config: RunConfig) -> dict[str, Any]:
     """One epoch of a real run: seconds and shares of its phases."""
-    from adapt.training.run import adapt
-
     single = config.model_copy(update={"epochs": 1, "warmup_iterations": 0})
     with tempfile.TemporaryDirectory() as name:
         outcome = adapt(crops, Path(name) / "run", single)

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from adapt.backbones.embedder import Embedder
 from adapt.data.augmentation import Normalisation
 from adapt.data.cache import CropCache
 from adapt.data.loader import load
+from adapt.export.fast_features import OrtExtractor
 from adapt.training.config import RunConfig
 from adapt.training.device import Precision
 from resight.console import progress
@@ -53,17 +55,40 @@ def extract(
 
 
 def choose_extractor(
+    embedder: Embedder,
     config: RunConfig,
     cache: CropCache,
     normalise: Normalisation,
     device: torch.device,
-    warn: Callable[[str], None],
 ) -> Callable[[nn.Module], NDArray[np.float32]]:
-    """The extraction that ``config.extraction`` asks for; ``auto`` is ONNX Runtime on a CPU."""
-    precision = Precision(config.precision if device.type == "cuda" else "fp32", device)
+    """The extraction that ``config.extraction`` asks for; ``auto`` is ONNX Runtime on a CPU.
 
-    def through_torch(model: nn.Module) -> NDArray[np.float32]:
+    Args:
+        embedder: The network before training, to trace; a network that cannot be exported is so
+            found out before the training and not after.
+
+    Raises:
+        InvalidArgument: ONNX extraction, and the network cannot be exported.
+    """
+    precision = Precision(config.precision if device.type == "cuda" else "fp32", device)
+    through_onnx = config.extraction == "onnx" or (
+        config.extraction == "auto" and device.type == "cpu"
+    )
+    session: OrtExtractor | None = None
+    if through_onnx:
+        session = OrtExtractor(
+            embedder,
+            config.height,
+            config.width,
+            config.threads or torch.get_num_threads(),
+            batch=config.extraction_batch,
+        )
+
+    def run(model: nn.Module) -> NDArray[np.float32]:
         with progress("extract features", len(cache)) as bar:
+            if session is not None and isinstance(model, Embedder):
+                session.refresh(model)
+                return _extract_onnx(session, cache, config.extraction_batch, bar.advance)
             return extract(
                 model,
                 cache,
@@ -75,4 +100,14 @@ def choose_extractor(
                 advance=bar.advance,
             )
 
-    return through_torch
+    return run
+
+
+def _extract_onnx(
+    session: OrtExtractor, cache: CropCache, batch: int, advance: Callable[[int], None]
+) -> NDArray[np.float32]:
+    rows = []
+    for indices in index_batches(len(cache), batch):
+        rows.append(session.extract(cache.gather(indices)))
+        advance(len(indices))
+    return np.concatenate(rows)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adapt.backbones.build import build_embedder
@@ -30,7 +31,7 @@ from adapt.training.config import RunConfig
 from adapt.training.crop_set import CropSet, read_crop_set
 from adapt.training.device import select_device, set_threads
 from adapt.training.directory import RunDirectory
-from adapt.training.engine import Engine, Workload
+from adapt.training.engine import Engine, Extractor, Workload
 from adapt.training.extraction import choose_extractor
 from adapt.training.record import run_record
 from adapt.training.schedule import iterations_per_epoch
@@ -105,7 +106,7 @@ class _Run:
         self._summary.crops = crops.counts()
         embedder = self._build()
         method = create_method(self._config, crops.cameras.codes, self._device)
-        work = self._workload(embedder, crops)
+        work = self._workload(embedder, method, crops)
         engine = self._engine(embedder, method, work, crops)
         if resume:
             self._resume(engine)
@@ -134,15 +135,18 @@ class _Run:
             embedder = embedder.to(memory_format=torch.channels_last)
         return embedder
 
-    def _workload(self, embedder: Embedder, crops: CropSet) -> Workload:
+    def _workload(self, embedder: Embedder, method: Method, crops: CropSet) -> Workload:
         normalise = Normalisation(embedder.mean, embedder.std, device=self._device)
+        extractor: Extractor = _no_extractor
+        if method.learns:
+            extractor = choose_extractor(
+                embedder, self._config, crops.cache, normalise, self._device
+            )
         return Workload(
             cache=crops.cache,
             cameras=crops.cameras.codes if self._config.camera_aware else None,
             normalise=normalise,
-            extractor=choose_extractor(
-                self._config, crops.cache, normalise, self._device, self._warn
-            ),
+            extractor=extractor,
             iterations=iterations_per_epoch(self._config, len(crops.cache)),
             device=self._device,
         )
@@ -269,3 +273,7 @@ class _Run:
         start = time.perf_counter()
         yield
         self._summary.seconds[phase] = time.perf_counter() - start
+
+
+def _no_extractor(model: nn.Module) -> NDArray[np.float32]:
+    raise ValueError(f"features of {type(model).__name__} are not wanted by this method")
