@@ -7,21 +7,26 @@ loader workers and its work-queue layer aborts on concurrent callers; plain thre
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 
 __all__ = ["kernel", "reducing_kernel"]
 
+_PROBE = 1 << 16
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def kernel(function: Function) -> Function:
-    """Compile ``function`` (nopython, GIL released, machine code cached where a cache is writable).
+    """Compile ``function`` (nopython, GIL released), and keep the machine code where possible.
 
-    numba refuses to decorate when neither the source folder, ``NUMBA_CACHE_DIR`` nor the user's
-    cache folder can be written; the kernel is then compiled anew in every process.
+    The cache lies beside the source, in ``NUMBA_CACHE_DIR`` or in the user's cache folder. Where
+    none of them can be written, the kernel is compiled anew in every process.
     """
     return _compile(function, fastmath=False)
 
@@ -34,6 +39,21 @@ def reducing_kernel(function: Function) -> Function:
 def _compile(function: Function, *, fastmath: bool | set[str]) -> Function:
     try:
         compiled = numba.njit(cache=True, nogil=True, fastmath=fastmath)(function)
+        kept = _writable(compiled.stats.cache_path)
     except RuntimeError:  # "cannot cache function: no locator available"
+        kept = False
+    if not kept:
         compiled = numba.njit(nogil=True, fastmath=fastmath)(function)
     return cast("Function", compiled)
+
+
+@cache
+def _writable(folder: str) -> bool:
+    """Whether files can be written; numba itself fails at the first call where they cannot."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_PROBE))
+    except OSError:
+        return False
+    return True
