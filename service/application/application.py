@@ -124,6 +124,11 @@ class Application:
         """Writes waiting for the catalog."""
         return self._catalog.writer.pending
 
+    @property
+    def commits(self) -> int:
+        """Transactions the catalog has committed."""
+        return self._catalog.writer.commits
+
     def gauges(self) -> dict[str, GalleryGauges]:
         """What the metrics show, by gallery."""
         return self._galleries.gauges()

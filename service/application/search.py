@@ -17,10 +17,9 @@ from service.catalog import reads
 from service.catalog.store import Catalog
 from service.domain import names
 from service.domain import query as queries
-from service.domain.ports import IndexHits, RowFilter
+from service.domain.ports import IndexHits
 from service.domain.query import Match, SearchAnswer, SearchQuery
 from service.settings import LimitSettings
-from service.telemetry import stage
 
 __all__ = ["Search"]
 
@@ -55,7 +54,8 @@ class Search:
             ResourceExhausted, DeadlineExceeded, Unavailable: not now.
         """
         gallery = self._galleries.get(query.gallery)
-        _refuse_other_than_one(query)
+        if len(_given(query)) != 1:
+            raise _other_than_one(query)
         top_k = queries.top_k(query.top_k, limit=self._limits.max_top_k)
         min_score = queries.min_score(query.min_score)
         chosen = query.filter.checked(max_cameras=self._limits.max_filter_cameras)
@@ -65,7 +65,7 @@ class Search:
         if query.deadline is not None and time.monotonic() >= query.deadline:
             raise DeadlineExceeded("the deadline passed before the search began; allow more time")
         hits = await asyncio.get_running_loop().run_in_executor(
-            self._search_threads, _timed_search, gallery, vector, top_k, row_filter, min_score
+            self._search_threads, gallery.index.search, vector, top_k, row_filter, min_score
         )
         return await self._answer(gallery, hits)
 
@@ -75,21 +75,22 @@ class Search:
         if query.image is not None:
             vector, _ = await self._embed.embed(gallery.name, query.image, deadline=query.deadline)
             return vector
+        if crop_id is not None:
+            stored = await self._catalog.read(reads.vector, gallery.record, crop_id)
+            if stored is None:
+                raise NotFound(
+                    f"crop {crop_id} is not in gallery {gallery.name!r}",
+                    field="crop_id",
+                    reason="CROP_NOT_FOUND",
+                )
+            return stored
         if query.embedding is not None:
             return queries.unit_vector(
                 query.embedding,
                 dimension=gallery.record.dimension,
                 model_version=gallery.record.model_version,
             )
-        assert crop_id is not None  # noqa: S101
-        stored = await self._catalog.read(reads.vector, gallery.record, crop_id)
-        if stored is None:
-            raise NotFound(
-                f"crop {crop_id} is not in gallery {gallery.name!r}",
-                field="crop_id",
-                reason="CROP_NOT_FOUND",
-            )
-        return stored
+        raise _other_than_one(query)
 
     async def _answer(self, gallery: Gallery, hits: IndexHits) -> SearchAnswer:
         crops = (
@@ -112,22 +113,12 @@ class Search:
         )
 
 
-def _timed_search(
-    gallery: Gallery,
-    vector: NDArray[np.float32],
-    top_k: int,
-    row_filter: RowFilter,
-    min_score: float | None,
-) -> IndexHits:
-    with stage("search"):
-        return gallery.index.search(vector, top_k, row_filter, min_score)
+def _given(query: SearchQuery) -> list[str]:
+    return [name for name in ("image", "crop_id", "embedding") if getattr(query, name) is not None]
 
 
-def _refuse_other_than_one(query: SearchQuery) -> None:
-    given = [name for name in ("image", "crop_id", "embedding") if getattr(query, name) is not None]
-    if len(given) != 1:
-        found = " and ".join(given) if given else "none"
-        raise InvalidArgument(
-            f"query: send exactly one of image, crop_id and embedding (found {found})",
-            field="query",
-        )
+def _other_than_one(query: SearchQuery) -> InvalidArgument:
+    found = " and ".join(_given(query)) or "none"
+    return InvalidArgument(
+        f"query: send exactly one of image, crop_id and embedding (found {found})", field="query"
+    )

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from service.domain.ports import IndexHits, IndexRows, RowFilter
 from service.gallery.columns import Columns, Snapshot, id_halves
 from service.gallery.planner import Plan, plan
+from service.telemetry import stage
 
 __all__ = ["FlatIndex"]
 
@@ -97,14 +98,27 @@ class FlatIndex:
             raise ValueError(f"query has shape {vector.shape}, the index ({self._dimension},)")
         query = np.ascontiguousarray(vector, dtype=np.float32)
         snapshot = self._columns.snapshot
-        chosen = plan(snapshot, row_filter, gather_rows=self._gather_rows)
-        wanted = min(top_k + len(row_filter.exclude_ids), chosen.count)
+        with stage("filter"):
+            chosen = plan(snapshot, row_filter, gather_rows=self._gather_rows)
+        with stage("search"):
+            return self._compare(snapshot, chosen, query, top_k, row_filter.exclude_ids, min_score)
+
+    def _compare(
+        self,
+        snapshot: Snapshot,
+        chosen: Plan,
+        query: NDArray[np.float32],
+        top_k: int,
+        exclude_ids: frozenset[UUID],
+        min_score: float | None,
+    ) -> IndexHits:
+        wanted = min(top_k + len(exclude_ids), chosen.count)
         rows = np.empty(0, np.int64)
         if wanted:
             rows = self._candidates(snapshot, chosen, query, wanted)
         scores = _scores(snapshot.vectors, rows, query)
         kept = np.ones(len(rows), dtype=bool)
-        for high, low in id_halves(list(row_filter.exclude_ids)).tolist():
+        for high, low in id_halves(list(exclude_ids)).tolist():
             kept &= (snapshot.ids[rows, 1] != low) | (snapshot.ids[rows, 0] != high)
         if min_score is not None:
             kept &= scores >= np.float32(min_score)

@@ -65,6 +65,25 @@ def test_one_process_a_data_directory(opened, run) -> None:
     run(work())
 
 
+def test_an_index_that_failed_once_catches_up(opened, run, at, monkeypatch) -> None:
+    async def work() -> None:
+        async with opened() as application:
+            index = application._galleries.get("").index
+            with monkeypatch.context() as patch:
+                patch.setattr(index, "add", lambda _: 1 / 0)
+                late = await application.ingest.submit(IngestItem("", "c1", at(0), b"late"))
+                assert late.outcome.name == "ACCEPTED", "it is durable all the same"
+                assert application.gauges()["default"].index_lag_seconds > 0
+                stats = await application.crops.stats("")
+                assert (stats.crops, stats.searchable) == (1, 0)
+            await application.ingest.submit(IngestItem("", "c1", at(1), b"next"))
+            assert application.gauges()["default"].index_lag_seconds == 0
+            answer = await application.search.search(SearchQuery(image=b"late"))
+            assert answer.matches[0].crop.crop_id == late.crop_id
+
+    run(work())
+
+
 def test_images_of_no_crop_are_swept(opened, run, at, tmp_path) -> None:
     async def work() -> None:
         async with opened() as application:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
 
 from resight.errors import FailedPrecondition, InvalidArgument, Unavailable
 from service.catalog import schema
@@ -30,6 +32,14 @@ def test_migrations_make_what_the_models_say(engine) -> None:
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     assert schema.upgrade(engine) == (schema.head_revision(), schema.head_revision())
+
+
+@pytest.mark.parametrize("table", metadata.sorted_tables, ids=str)
+def test_the_tables_can_be_made_in_postgresql(table) -> None:
+    made = str(CreateTable(table).compile(dialect=postgresql.dialect()))
+    assert "BIGSERIAL" in made or table.name in ("embeddings", "changes", "blob_removals")
+    names = [constraint.name for constraint in table.constraints] + [i.name for i in table.indexes]
+    assert all(len(name) <= 63 for name in names), "PostgreSQL would cut the name"
 
 
 def test_an_empty_sqlite_file_is_upgraded_unless_told_otherwise(engine) -> None:
