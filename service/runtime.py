@@ -32,6 +32,7 @@ from service.pipeline.device import DeviceFailureError
 from service.pipeline.pipeline import Pipeline, PipelinePolicy
 from service.settings import ServiceSettings
 from service.telemetry import GALLERY_VECTORS, INDEX_LAG, MODEL_INFO, MODEL_LOAD_DURATION, READY
+from service.transport.address import joined
 from service.transport.grpc.server import GrpcServer
 from service.transport.rest.app import create_app
 from service.transport.rest.probes import State
@@ -127,19 +128,19 @@ class Runtime:
             max_in_flight_per_stream=settings.grpc.max_in_flight_per_stream,
         )
         self._rest.serve(app)
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._on_signal, name)
         await self._set_state("ready")
         self.endpoints = Endpoints(
-            grpc=f"{settings.grpc.host}:{grpc_port}",
-            rest=f"{settings.rest.host}:{rest_port}",
+            grpc=joined(settings.grpc.host, grpc_port),
+            rest=joined(settings.rest.host, rest_port),
             model_version=encoder.model_version,
             crops=self._application.crop_count,
         )
 
     async def serve_until_stopped(self) -> int:
         """Serve until a signal or a fault; returns the exit code."""
-        loop = asyncio.get_running_loop()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, self._on_signal, name)
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait((stopping, self._pipeline_task), return_when=asyncio.FIRST_COMPLETED)
         failed = self._pipeline_task.done()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
+from resight.errors import Unavailable
 from service.domain.ports import Priority
 from service.pipeline.device import ImageArray
 from service.pipeline.weighted_queue import WeightedQueue
@@ -50,6 +51,7 @@ class DecodePool:
         self._executor = executor
         self._threads = threads
         self._free = threads
+        self._closed = False
         self._seconds = 0.0
         self._queue: WeightedQueue[Priority, _Job] = WeightedQueue(
             {Priority.INTERACTIVE: interactive_weight, Priority.BULK: 1}
@@ -57,10 +59,19 @@ class DecodePool:
 
     def submit(self, data: bytes, *, priority: Priority) -> asyncio.Future[ImageArray]:
         """Queue an encoded image; the reply is the prepared one or what ``prepare`` raised."""
+        if self._closed:
+            raise _stopped()
         reply: asyncio.Future[ImageArray] = asyncio.get_running_loop().create_future()
         self._queue.push(priority, _Job(data, reply))
         self._start()
         return reply
+
+    def close(self) -> None:
+        """Take no more images; those that wait are answered `Unavailable`."""
+        self._closed = True
+        for job in self._queue.drain():
+            if not job.reply.done():
+                job.reply.set_exception(_stopped())
 
     def expected_seconds(self, images: int) -> float:
         """Predicted time for so many images, from a moving average."""
@@ -85,7 +96,8 @@ class DecodePool:
     def _settle(self, job: _Job, done: asyncio.Future[tuple[ImageArray, float]]) -> None:
         self._free += 1
         if done.cancelled():
-            job.reply.cancel()
+            if not job.reply.done():
+                job.reply.set_exception(_stopped())
         elif (error := done.exception()) is not None:
             if not job.reply.done():
                 job.reply.set_exception(error)
@@ -96,3 +108,7 @@ class DecodePool:
             if not job.reply.done():
                 job.reply.set_result(image)
         self._start()
+
+
+def _stopped() -> Unavailable:
+    return Unavailable("the service is stopping; send the request again", reason="STOPPING")

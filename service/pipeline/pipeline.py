@@ -125,6 +125,8 @@ class Pipeline:
         try:
             await self._batcher.run()
         finally:
+            self._admission.close()
+            self._decode_pool.close()
             self._device.shutdown(wait=False, cancel_futures=True)
             self._decoders.shutdown(wait=False, cancel_futures=True)
 

@@ -18,6 +18,7 @@ from resight.v1 import (
     search_service_pb2,
     search_service_pb2_grpc,
 )
+from service.transport.address import bound_socket, joined
 from service.transport.grpc.embed_servicer import EmbedServicer
 from service.transport.grpc.gallery_servicer import GalleryServicer
 from service.transport.grpc.health import Health
@@ -69,13 +70,14 @@ class GrpcServer:
         Raises:
             FailedPrecondition: The address cannot be bound.
         """
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        # gRPC would write its own lines about a taken port to stderr, so it is tried here first.
+        bound_socket(host, port, listener="grpc").close()
         try:
-            return self._server.add_insecure_port(address)
+            return self._server.add_insecure_port(joined(host, port))
         except RuntimeError as error:
             raise FailedPrecondition(
-                f"grpc.port: cannot listen on {address}; stop what uses it, or choose another "
-                "with --grpc-port (0 takes a free one)",
+                f"grpc.port: cannot listen on {joined(host, port)}; choose another with "
+                "--grpc-port (0 takes a free one)",
                 field="grpc.port",
             ) from error
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from resight.errors import FailedPrecondition
+from service.transport.address import bound_socket
 
 __all__ = ["RestServer"]
 
@@ -39,20 +39,8 @@ class RestServer:
         Raises:
             FailedPrecondition: The address cannot be bound.
         """
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            listener.close()
-            raise FailedPrecondition(
-                f"rest.port: cannot listen on {host}:{port} ({error.strerror}); stop what uses "
-                "it, or choose another with --rest-port (0 takes a free one)",
-                field="rest.port",
-            ) from error
-        self._socket = listener
-        bound: int = listener.getsockname()[1]
+        self._socket = bound_socket(host, port, listener="rest")
+        bound: int = self._socket.getsockname()[1]
         return bound
 
     def serve(self, app: ASGIApp) -> asyncio.Task[None]:

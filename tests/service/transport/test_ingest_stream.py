@@ -1,0 +1,172 @@
+"""Flow control and endings of one ingest stream, with the use case stepped by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from resight.errors import Unavailable
+from resight.v1.gallery_service_pb2 import IngestCropsRequest, IngestCropsResponse
+from service.application.ingest import IngestResult, Outcome
+from service.transport.grpc.ingest_stream import IngestStream
+
+
+class SteppedIngest:
+    """Keeps submitted items until released."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Any, asyncio.Future[IngestResult]]] = []
+        self.most = 0
+
+    async def submit(self, item: Any) -> IngestResult:
+        future: asyncio.Future[IngestResult] = asyncio.get_running_loop().create_future()
+        self.waiting.append((item, future))
+        self.most = max(self.most, sum(not f.done() for _, f in self.waiting))
+        return await future
+
+    def release(self, position: int = 0) -> None:
+        _, future = self.waiting.pop(position)
+        future.set_result(IngestResult(Outcome.ACCEPTED, UUID(int=1)))
+
+
+async def requests(count: int, *, forever: bool = False) -> AsyncIterator[IngestCropsRequest]:
+    for sequence in range(count):
+        yield IngestCropsRequest(sequence=sequence)
+    if forever:
+        await asyncio.Event().wait()
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_at_most_limit_items_are_in_flight_and_each_is_answered_once() -> None:
+    async def scenario() -> None:
+        ingest = SteppedIngest()
+        stream = IngestStream(ingest, requests(50), limit=8, draining=asyncio.Event())
+        seen: list[int] = []
+
+        async def read() -> None:
+            async for answer in stream.answers():
+                assert answer.outcome == IngestCropsResponse.OUTCOME_ACCEPTED
+                seen.append(answer.sequence)
+
+        reader = asyncio.create_task(read())
+        while not reader.done():
+            await settle()
+            if ingest.waiting:
+                ingest.release(len(ingest.waiting) - 1)
+        await reader
+        assert sorted(seen) == list(range(50))
+        assert seen != sorted(seen)  # answered as they finish, not as they came
+        assert ingest.most == 8
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_reads_nothing_holds_back_its_own_stream() -> None:
+    async def scenario() -> None:
+        ingest = SteppedIngest()
+        stream = IngestStream(ingest, requests(50), limit=4, draining=asyncio.Event())
+        answers = stream.answers()
+        first = asyncio.create_task(anext(answers))
+        submitted = 0
+        for _ in range(30):
+            await settle()
+            submitted += len(ingest.waiting)
+            while ingest.waiting:
+                ingest.release()
+        await first
+        assert submitted == 4
+        await answers.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_draining_answers_what_is_in_flight_then_ends_unavailable() -> None:
+    async def scenario() -> None:
+        ingest, draining = SteppedIngest(), asyncio.Event()
+        stream = IngestStream(ingest, requests(3, forever=True), limit=8, draining=draining)
+        seen: list[int] = []
+
+        async def read() -> None:
+            async for answer in stream.answers():
+                assert answer.outcome == IngestCropsResponse.OUTCOME_ACCEPTED
+                seen.append(answer.sequence)
+
+        reader = asyncio.create_task(read())
+        await settle()
+        draining.set()
+        await settle()
+        assert not reader.done()
+        while ingest.waiting:
+            ingest.release()
+        with pytest.raises(Unavailable):
+            await reader
+        assert sorted(seen) == [0, 1, 2]
+
+    asyncio.run(scenario())
+
+
+def test_items_read_while_draining_are_to_be_sent_again() -> None:
+    async def scenario() -> None:
+        ingest, draining = SteppedIngest(), asyncio.Event()
+        gate = asyncio.Event()
+
+        async def late() -> AsyncIterator[IngestCropsRequest]:
+            yield IngestCropsRequest(sequence=1)
+            await gate.wait()
+            yield IngestCropsRequest(sequence=2)
+
+        answers = IngestStream(ingest, late(), limit=8, draining=draining).answers()
+        first = asyncio.create_task(anext(answers))
+        await settle()
+        draining.set()
+        gate.set()
+        answer = await first
+        assert (answer.sequence, answer.reason) == (2, "DRAINING")
+        assert answer.outcome == IngestCropsResponse.OUTCOME_RETRY
+        ingest.release()
+        assert (await anext(answers)).sequence == 1
+        await answers.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_sequence_in_flight_twice_is_rejected() -> None:
+    async def scenario() -> None:
+        ingest = SteppedIngest()
+
+        async def twice() -> AsyncIterator[IngestCropsRequest]:
+            yield IngestCropsRequest(sequence=7)
+            yield IngestCropsRequest(sequence=7)
+
+        answers = IngestStream(ingest, twice(), limit=8, draining=asyncio.Event()).answers()
+        assert (await anext(answers)).reason == "SEQUENCE_REUSED"
+        ingest.release()
+        assert (await anext(answers)).outcome == IngestCropsResponse.OUTCOME_ACCEPTED
+        with pytest.raises(StopAsyncIteration):
+            await anext(answers)
+
+    asyncio.run(scenario())
+
+
+def test_leaving_cancels_what_is_in_flight() -> None:
+    async def scenario() -> None:
+        ingest = SteppedIngest()
+        stream = IngestStream(ingest, requests(3), limit=8, draining=asyncio.Event())
+        answers = stream.answers()
+        first = asyncio.create_task(anext(answers))
+        await settle()
+        ingest.release()
+        await first
+        await answers.aclose()
+        await settle()
+        assert all(future.cancelled() for _, future in ingest.waiting)
+
+    asyncio.run(scenario())
