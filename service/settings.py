@@ -104,7 +104,9 @@ class EncoderSettings(_Section):
 
 
 class SearchSettings(_Section):
-    """Gallery search; 0 threads means as many as the process may use."""
+    """Gallery search. One thread, because faiss shares a single query badly among several; 0 means
+    as many as the process may use.
+    """
 
     threads: int = Field(default=1, ge=0)
     gather_rows: int = Field(default=1024, ge=0)
