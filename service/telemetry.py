@@ -19,6 +19,7 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 
@@ -52,6 +53,9 @@ __all__ = [
 Stage = Literal["decode", "queue", "embed", "filter", "search", "db", "blob"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# A second series for every counter, which nothing of ours reads.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
