@@ -39,7 +39,8 @@ def serve(
         float, typer.Option(min=0, help="Seconds to go on serving after health says no.")
     ] = 0.0,
     threads: Annotated[
-        int | None, typer.Option(help="Encoder threads; 0: all. [RESIGHT_ENCODER__THREADS]")
+        int | None,
+        typer.Option(help="Of the encoder; 0: all CPUs but one. [RESIGHT_ENCODER__THREADS]"),
     ] = None,
 ) -> None:
     """Serve gRPC and REST until SIGTERM; prints one line when ready."""

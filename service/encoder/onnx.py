@@ -30,7 +30,8 @@ class OnnxEncoder:
 
     Args:
         bundle: A verified bundle.
-        threads: Threads of one call; 0: as many as this process may use.
+        threads: Threads of one call; 0: all CPUs this process may use but one, which decoding,
+            RPC and search need while a batch runs.
         providers: Execution providers in order of preference; every one must be got.
         spin: Whether waiting threads burn their core. It pays only on cores of one's own.
 
@@ -51,7 +52,7 @@ class OnnxEncoder:
         self.preprocessing: Preprocessing = bundle.preprocessing
         self._session = onnxruntime.InferenceSession(
             str(bundle.encoder_path),
-            _options(threads or usable_cpus(), spin=spin),
+            _options(threads or max(1, usable_cpus() - 1), spin=spin),
             providers=list(providers),
         )
         self.provider: str = _checked(providers, self._session.get_providers())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -69,8 +70,9 @@ class GalleryServicer(gallery_service_pb2_grpc.GalleryServiceServicer):
         stream = IngestStream(
             self._ingest, request_iterator, limit=self._limit, draining=self._draining
         )
-        async for answer in stream.answers():
-            yield answer
+        async with aclosing(stream.answers()) as answers:
+            async for answer in answers:
+                yield answer
 
     async def GetCrop(  # noqa: N802
         self, request: messages.GetCropRequest, _context: Context

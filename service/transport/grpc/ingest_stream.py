@@ -14,7 +14,7 @@ without an answer was not accepted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from resight.errors import InvalidArgument, ResightError, Unavailable
 from resight.v1.gallery_service_pb2 import IngestCropsRequest, IngestCropsResponse
@@ -52,7 +52,7 @@ class IngestStream:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def answers(self) -> AsyncIterator[IngestCropsResponse]:
+    async def answers(self) -> AsyncGenerator[IngestCropsResponse, None]:
         """The answers, in the order the items finish.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from time import perf_counter
 from typing import Any
 from uuid import uuid4
@@ -58,8 +58,8 @@ def _wrap(handler: Handler, method: str) -> Handler:
             return await behaviour(request, context)
 
     async def stream(requests: Any, context: Context) -> AsyncIterator[Any]:
-        async with _call(method, context):
-            async for response in behaviour(requests, context):
+        async with _call(method, context), aclosing(behaviour(requests, context)) as responses:
+            async for response in responses:
                 yield response
 
     make: Any = (
