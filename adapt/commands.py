@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from adapt.clustering.command import register as register_cluster
 from adapt.evaluation.command import register as register_evaluate
-from adapt.training.resolve import resolve
-from adapt.training.run import RunOutcome, adapt
 from resight.console import emit, note
+
+if TYPE_CHECKING:
+    from adapt.training.run import RunOutcome
 
 __all__ = ["app"]
 
@@ -59,6 +60,10 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Adapt an encoder to unlabelled crops and write it as a bundle."""
+    # Here, because torch takes seconds to import and the sister commands do without it.
+    from adapt.training.resolve import resolve
+    from adapt.training.run import adapt
+
     options = {
         "method": method, "init": init, "preset": preset, "backbone": backbone, "height": height,
         "width": width, "epochs": epochs, "iterations": iterations, "p": p, "k": k, "seed": seed,
