@@ -42,7 +42,8 @@ class InitReport:
     """Where an embedder's weights came from.
 
     Attributes:
-        kind: ``embedded``, ``random``, ``timm``, ``state-dict`` or ``bundle``.
+        kind: ``embedded``, ``random``, ``timm``, ``state-dict``, ``warm-start`` (the file of a
+            bundle, without the bundle) or ``bundle``.
         source: File, package or model name.
         sha256: Of the file read, lower-case hex; empty when none was read.
         loaded: Number of tensors taken.
@@ -50,7 +51,7 @@ class InitReport:
         parent_version: Model version of the bundle, when it came from one.
     """
 
-    kind: Literal["embedded", "random", "timm", "state-dict", "bundle"]
+    kind: Literal["embedded", "random", "timm", "state-dict", "warm-start", "bundle"]
     source: str
     sha256: str = ""
     loaded: int = 0

@@ -110,7 +110,7 @@ def _load_bundle(embedder: Embedder, path: Path) -> InitReport:
             field="init",
         ) from error
     report = load_warm_start(embedder, weights, sha256=_sha256(weights))
-    return replace(report, source=str(path), parent_version=bundle.model_version)
+    return replace(report, kind="bundle", source=str(path), parent_version=bundle.model_version)
 
 
 def _load_embedded(embedder: Embedder) -> InitReport:

@@ -66,7 +66,7 @@ def load_warm_start(embedder: Embedder, path: Path, *, sha256: str) -> InitRepor
             f"{path} does not fit the network its own metadata names: {error}", field="init"
         ) from error
     embedder.mean, embedder.std = tuple(described["mean"]), tuple(described["std"])
-    return InitReport(kind="bundle", source=str(path), sha256=sha256, loaded=len(state))
+    return InitReport(kind="warm-start", source=str(path), sha256=sha256, loaded=len(state))
 
 
 def _description(embedder: Embedder) -> str:

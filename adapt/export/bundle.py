@@ -45,7 +45,8 @@ def export_bundle(
         method: Name of the method that trained it.
         run_id: Of the run that made it.
         config: Resolved configuration of that run; values that JSON knows.
-        parent_version: Model version it started from; empty for outside weights.
+        parent_version: Model version it started from; if empty, that of the bundle which the
+            embedder was built from, if it was.
         summary_files: Further files by their path in the bundle.
         data: One paragraph for the model card: what it was trained on.
         overwrite: Whether a bundle already there may be replaced.
@@ -66,6 +67,7 @@ def export_bundle(
             f"{WARM_START_FILE} is the name of the weights: name that file otherwise",
             field="summary_files",
         )
+    parent_version = parent_version or embedder.init_report.parent_version
     provenance = bundle_pb2.Provenance(
         method=method,
         parent_version=parent_version,
@@ -118,7 +120,7 @@ def _card(
         height=preprocessing.height,
         width=preprocessing.width,
         method="\n".join(described),
-        **({"data": data} if data else {}),
+        data=data or "Unlabelled crops; whoever ran this did not describe them.",
     )
     return render_model_card(card)
 
@@ -130,6 +132,7 @@ def _origin(report: InitReport, parent_version: str) -> str:
         "random": "random weights",
         "timm": f"timm's weights of {report.source.removeprefix('timm:')}",
         "state-dict": Path(report.source).name,
-        "bundle": f"the weights of model {parent_version or report.parent_version}",
+        "warm-start": Path(report.source).name,
+        "bundle": f"the weights of model {parent_version}",
     }[report.kind]
     return f"{source} (SHA-256 {report.sha256})" if report.sha256 else source

@@ -24,13 +24,21 @@ class OrtExtractor:
         width: Input width in pixels.
         threads: Threads of one run.
         batch: Crops a run; larger inputs are cut.
+        graph: The same network's trace at that size, to save tracing it again.
 
     Raises:
         InvalidArgument: The network cannot be exported.
     """
 
     def __init__(
-        self, embedder: Embedder, height: int, width: int, threads: int, *, batch: int = 64
+        self,
+        embedder: Embedder,
+        height: int,
+        width: int,
+        threads: int,
+        *,
+        batch: int = 64,
+        graph: EncoderGraph | None = None,
     ) -> None:
         if threads < 1 or batch < 1:
             raise InvalidArgument(
@@ -39,8 +47,13 @@ class OrtExtractor:
         self._shape = (height, width, 3)
         self._threads = threads
         self._batch = batch
-        self._graph = EncoderGraph(embedder, height=height, width=width)
+        self._graph = graph or EncoderGraph(embedder, height=height, width=width)
         self.refresh(embedder)
+
+    @property
+    def graph(self) -> EncoderGraph:
+        """The trace, for the export at the end of the run."""
+        return self._graph
 
     def refresh(self, embedder: Embedder) -> None:
         """Take over the weights as they are now.

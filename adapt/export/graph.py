@@ -13,6 +13,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
 import onnxscript.optimizer
@@ -124,11 +125,16 @@ def _trace(embedder: Embedder, height: int, width: int) -> onnx.ModelProto:
 def _strip(model: onnx.ModelProto) -> None:
     """Remove what the exporter notes about our source files: it changes from machine to machine."""
     graph = model.graph
-    for part in (model, graph):
-        del part.metadata_props[:]
-        part.doc_string = ""
     del graph.value_info[:]
-    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+    parts: tuple[Any, ...] = (
+        model,
+        graph,
+        *graph.node,
+        *graph.initializer,
+        *graph.input,
+        *graph.output,
+    )
+    for part in parts:
         del part.metadata_props[:]
         part.doc_string = ""
 
