@@ -7,7 +7,9 @@ faiss search of the same gallery, one after the other, in one process that has e
 sizes and thread counts are tried and the fastest counts. Beside it stands the same loop run in as
 many threads as there are cores, an upper bound for anything that does this work. The service is a
 real `resight serve` process; its client is another process on the same cores, whose CPU is
-reported apart. All take turns, so that a busy machine is busy for each of them.
+reported apart. All take turns, so that a busy machine is busy for each of them; even so the kernel
+gives more of a busy machine to a process with more threads, so CPU time per search stands beside
+every rate, and `cpu_ratio` (bare over service and client together) is what contention cannot bend.
 """
 
 from __future__ import annotations
@@ -78,15 +80,22 @@ def _rounds(
     cores = len(os.sched_getaffinity(0))
     parallel = [BareLoop(bundle, rows, 1, 1) for _ in range(cores)]
     results: dict[str, list[float]] = {"bare": [], "parallel": [], "service": []}
-    clients, servers = [], []
+    clients, servers, bare_cpu = [], [], []
     for _ in range(arguments.rounds):
+        before = _own_cpu()
         results["bare"].append(loops[best].rate(images, arguments.seconds))
+        bare_cpu.append((_own_cpu() - before) / (results["bare"][-1] * arguments.seconds))
         results["parallel"].append(_together(parallel, images, arguments.seconds))
         before = _cpu_seconds(pid)
         answer = _drive(target, arguments)
         servers.append((_cpu_seconds(pid) - before) / answer["searches"])
         clients.append(answer["cpu_seconds"] / answer["searches"])
         results["service"].append(answer["rate"])
+    cpu = {
+        "bare": statistics.median(bare_cpu),
+        "service": statistics.median(servers),
+        "client": statistics.median(clients),
+    }
     rate = {name: statistics.median(values) for name, values in results.items()}
     return {
         "cores": cores,
@@ -95,10 +104,10 @@ def _rounds(
         "bare_threads_and_batch": best,
         "searches_per_second": {name: round(value, 1) for name, value in rate.items()},
         "rounds": {name: [round(v, 1) for v in values] for name, values in results.items()},
-        "service_cpu_ms_per_search": round(1000 * statistics.median(servers), 2),
-        "client_cpu_ms_per_search": round(1000 * statistics.median(clients), 2),
+        "cpu_ms_per_search": {name: round(1000 * value, 2) for name, value in cpu.items()},
         "p50_ms": answer["p50_ms"],
         "p99_ms": answer["p99_ms"],
+        "cpu_ratio": round(cpu["bare"] / (cpu["service"] + cpu["client"]), 3),
         "ratio_to_bare": round(rate["service"] / rate["bare"], 3),
         "ratio_to_parallel": round(rate["service"] / rate["parallel"], 3),
     }
