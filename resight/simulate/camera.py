@@ -80,7 +80,7 @@ def _camera(seed: int, number: int, spread: float) -> Camera:
     rng = stream(seed, Purpose.CAMERA, number)
     azimuth, elevation = rng.uniform(-np.pi, np.pi), rng.uniform(0.4, 1.2)
     # Warm to cold is the axis along which lamps and daylight differ most; tint is the smaller one.
-    warmth, tint = rng.normal(0.0, 0.15 * spread), rng.normal(0.0, 0.05 * spread)
+    warmth, tint = rng.normal(0.0, 0.11 * spread), rng.normal(0.0, 0.04 * spread)
     return Camera(
         index=number,
         name=f"c{number}",
@@ -88,26 +88,26 @@ def _camera(seed: int, number: int, spread: float) -> Camera:
         scene=SCENE_KINDS[int(rng.integers(len(SCENE_KINDS)))],
         position=(float(rng.uniform(0, 300)), float(rng.uniform(0, 200))),
         heading=float(rng.uniform(-np.pi, np.pi)),
-        tilt=float(rng.uniform(0.03, 0.55)),
-        distance=float(rng.uniform(4.5, 12.0)),
+        tilt=float(rng.uniform(0.03, 0.4)),
+        distance=float(rng.uniform(5.0, 12.0)),
         light=(
             float(np.cos(elevation) * np.sin(azimuth)),
             float(np.cos(elevation) * np.cos(azimuth)),
             float(np.sin(elevation)),
         ),
-        ambient=float(rng.uniform(0.4, 0.75)),
-        height=int(rng.choice((80, 96, 112, 128, 144, 168))),
+        ambient=float(rng.uniform(0.5, 0.8)),
+        height=int(rng.choice((96, 112, 128, 144, 160))),
         gains=(float(np.exp(warmth)), float(np.exp(tint)), float(np.exp(-warmth))),
-        mixing=float(np.clip(rng.normal(0.85, 0.2 * spread), 0.35, 1.2)),
-        exposure=float(np.exp(rng.normal(0.0, 0.22 * spread))),
-        gamma=float(np.exp(rng.normal(0.0, 0.2 * spread))),
-        contrast=float(np.clip(rng.normal(0.95, 0.15 * spread), 0.6, 1.3)),
-        haze=float(max(0.0, rng.normal(4.0, 10.0 * spread))),
-        blur=float(rng.uniform(0.2, 0.4 + 0.8 * spread)),
-        noise=float(rng.uniform(1.0, 2.0 + 7.0 * spread)),
-        quality=int(rng.integers(48, 92)),
-        sloppiness=float(rng.uniform(0.015, 0.05)),
-        clutter=float(rng.uniform(0.05, 0.28)),
+        mixing=float(np.clip(rng.normal(0.92, 0.14 * spread), 0.45, 1.2)),
+        exposure=float(np.exp(rng.normal(0.0, 0.16 * spread))),
+        gamma=float(np.exp(rng.normal(0.0, 0.15 * spread))),
+        contrast=float(np.clip(rng.normal(0.97, 0.1 * spread), 0.65, 1.25)),
+        haze=float(max(0.0, rng.normal(2.0, 6.0 * spread))),
+        blur=float(rng.uniform(0.2, 0.3 + 0.6 * spread)),
+        noise=float(rng.uniform(1.0, 1.5 + 4.0 * spread)),
+        quality=int(rng.integers(60, 93)),
+        sloppiness=float(rng.uniform(0.01, 0.035)),
+        clutter=float(rng.uniform(0.03, 0.16)),
     )
 
 

@@ -67,10 +67,10 @@ def encounter(seed: int, visit: int, camera: Camera, bystanders: int) -> Encount
         growth=float(rng.normal(0.0, 0.012)),
         place=(float(rng.random()), float(rng.uniform(0.2, 0.95))),
         drift=float(rng.normal(0.0, 0.02)),
-        companion=int(rng.integers(bystanders)) if rng.random() < 0.13 else -1,
+        companion=int(rng.integers(bystanders)) if rng.random() < 0.08 else -1,
         beside=float(rng.choice((-1, 1)) * rng.uniform(0.35, 0.7)),
         obstacle=obstacle,
         obstacle_at=float(rng.choice((-1, 1)) * rng.uniform(0.1, 0.36)),
         passer_by=int(rng.integers(bystanders)),
-        brightness=float(np.exp(rng.normal(0.0, 0.14))),
+        brightness=float(np.exp(rng.normal(0.0, 0.1))),
     )

@@ -134,7 +134,7 @@ def _frame(
     slack = camera.sloppiness
     fill = 0.93 * float(np.exp(rng.normal(0.0, 1.2 * slack)))
     lift = rng.normal(0.0, slack)
-    if rng.random() < 0.06:
+    if rng.random() < 0.04:
         # A truncated box: the detector lost the legs.
         fill *= float(rng.uniform(1.2, 1.5))
         lift = (fill - 0.93) / 2

@@ -17,15 +17,15 @@ _FLOORS: dict[str, Rgb] = {
     "street": (112, 112, 114),
     "wall": (150, 146, 138),
     "tiles": (188, 182, 170),
-    "grass": (104, 132, 70),
+    "grass": (112, 128, 92),
     "plaza": (170, 164, 154),
     "corridor": (148, 152, 156),
 }
 _WALLS: dict[str, Rgb] = {
     "street": (140, 134, 126),
-    "wall": (146, 96, 78),
+    "wall": (142, 112, 100),
     "tiles": (206, 204, 196),
-    "grass": (70, 98, 58),
+    "grass": (88, 104, 78),
     "plaza": (178, 186, 194),
     "corridor": (198, 194, 180),
 }
@@ -67,11 +67,11 @@ def scene(seed: int, camera: int, kind: str, unit: int) -> Scene:
     _clutter(draw, rng, width, horizon, unit)
     image = image.filter(ImageFilter.GaussianBlur(unit / 100))
     picture = np.asarray(image, dtype=np.float32)
-    coarse = rng.normal(0.0, 9.0, size=(height // 8 + 1, width // 8 + 1)).astype(np.float32)
+    coarse = rng.normal(0.0, 6.0, size=(height // 8 + 1, width // 8 + 1)).astype(np.float32)
     patches = np.asarray(
         Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32
     )
-    grain = rng.normal(0.0, 7.0 if kind == "grass" else 3.0, size=(height, width))
+    grain = rng.normal(0.0, 5.0 if kind == "grass" else 2.5, size=(height, width))
     return Scene(picture + (patches + grain.astype(np.float32))[..., None], unit)
 
 
@@ -93,7 +93,7 @@ def _wall(
         for _ in range(120):
             across, down = rng.uniform(0, width), rng.uniform(0, horizon)
             size = unit * rng.uniform(0.05, 0.25)
-            ink = _whole(vary(rng, (66, 96, 52), 14))
+            ink = _whole(vary(rng, (84, 100, 74), 10))
             box = (across - size, down - size, across + size, down + size)
             draw.ellipse(box, fill=ink)
     else:
@@ -137,7 +137,7 @@ def _clutter(
     for _ in range(int(rng.integers(5, 12))):
         x, foot = rng.uniform(0, width), horizon + unit * rng.uniform(-0.1, 0.9)
         wide, tall = unit * rng.uniform(0.04, 0.5), unit * rng.uniform(0.15, 0.8)
-        ink = _whole(vary(rng, pick(rng, BAGS if rng.random() < 0.5 else TOPS), 12))
+        ink = _muted(vary(rng, pick(rng, BAGS if rng.random() < 0.5 else TOPS), 12))
         shape = rng.random()
         if shape < 0.35:
             draw.rectangle((x, foot - tall, x + wide, foot), fill=ink, outline=(40, 40, 40))
@@ -149,6 +149,11 @@ def _clutter(
             draw.rounded_rectangle(
                 (x, foot - unit * 0.35, x + unit * 0.9, foot), radius=unit // 10, fill=ink
             )
+
+
+def _muted(colour: Rgb) -> tuple[int, int, int]:
+    """Street furniture is duller than clothes, and farther from the camera's focus."""
+    return _whole((64 + colour[0] * 0.5, 64 + colour[1] * 0.5, 62 + colour[2] * 0.5))
 
 
 def _whole(colour: Rgb) -> tuple[int, int, int]:

@@ -37,7 +37,7 @@ class SimulationSettings:
     crops: int = 2400
     seed: int = 0
     train_share: float = 0.6
-    look_alikes: int = 3
+    look_alikes: int = 2
     camera_spread: float = 1.0
     distractor_share: float = 0.05
 
