@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = [
     "AlreadyExists",
     "BundleCorrupt",
+    "DataLoss",
     "DeadlineExceeded",
     "FailedPrecondition",
     "ImageTooLarge",
@@ -82,6 +83,12 @@ class BundleCorrupt(FailedPrecondition):
     """A bundle (or checkpoint) does not match its own digests or golden outputs."""
 
     reason = "BUNDLE_CORRUPT"
+
+
+class DataLoss(ResightError):
+    """Something stored is lost or damaged and no retry brings it back."""
+
+    reason = "DATA_LOSS"
 
 
 class Refused(ResightError):

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from resight.errors import NotFound, ResightError, Unavailable
+from resight.errors import DataLoss, NotFound, Unavailable
 from service.application.galleries import Galleries, Gallery
 from service.application.unbroken import Unbroken
 from service.catalog import reads, writes
@@ -81,7 +81,7 @@ class Crops:
 
         Raises:
             InvalidArgument, NotFound: bad or unknown id.
-            ResightError: its image is lost or damaged (reason ``IMAGE_DAMAGED``).
+            DataLoss: its image is lost or damaged (reason ``IMAGE_DAMAGED``).
         """
         live = self._galleries.get(gallery)
         wanted = names.crop_id(crop_id)
@@ -218,8 +218,8 @@ class Crops:
             return self._blobs.get(key)
 
 
-def _damaged(crop_id: UUID, what: str) -> ResightError:
-    return ResightError(
+def _damaged(crop_id: UUID, what: str) -> DataLoss:
+    return DataLoss(
         f"the image of crop {crop_id} {what}; restore it from a backup, or delete the crop",
         field="crop_id",
         reason="IMAGE_DAMAGED",

@@ -52,6 +52,7 @@ TABLE: Mapping[type[errors.ResightError], Status] = MappingProxyType(
         errors.AlreadyExists: Status(_Code.ALREADY_EXISTS, 409, "Already exists"),
         errors.FailedPrecondition: Status(_Code.FAILED_PRECONDITION, 409, "Failed precondition"),
         errors.BundleCorrupt: Status(_Code.DATA_LOSS, 500, "Bundle corrupt"),
+        errors.DataLoss: Status(_Code.DATA_LOSS, 500, "Data lost"),
         errors.Refused: Status(_Code.FAILED_PRECONDITION, 409, "Refused"),
         errors.ResourceExhausted: Status(_Code.RESOURCE_EXHAUSTED, 429, "Too many requests"),
         errors.Unavailable: Status(_Code.UNAVAILABLE, 503, "Unavailable"),

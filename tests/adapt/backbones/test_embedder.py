@@ -46,6 +46,8 @@ def test_neck_has_a_frozen_bias() -> None:
         ("osnet_ain_x0_25", {"pooling": "gem"}, 512),
         ("timm:resnet18", {"pooling": "gem"}, 512),
         ("timm:resnet50", {}, 2048),
+        ("efficientnet_lite0", {"image_size": (128, 64)}, 1280),
+        ("timm:resnet18", {"image_size": (128, 64)}, 512),
         ("timm:vit_tiny_patch16_224", {"image_size": (128, 64)}, 192),
         ("timm:mobilenetv3_small_050", {}, 1024),
     ],
