@@ -66,7 +66,7 @@ class Studio:
     ) -> NDArray[np.float32]:
         scale = meeting.size * (1.0 + meeting.growth * step)
         height = max(40, round(camera.height * scale))
-        width = max(20, round(height * rng.uniform(0.42, 0.5)))
+        width = max(20, round(height * rng.uniform(0.38, 0.46)))
         across = meeting.place[0] + meeting.drift * step + rng.normal(0.0, 0.003)
         picture = self._scene(camera).cut(across, meeting.place[1], height, width)
         if person is None:
@@ -132,12 +132,12 @@ def _frame(
     ends = still.project(((0.0, 0.0, person.height), (0.0, 0.05, -0.03)))[:, 1]
     top, tall = float(ends[0]), float(ends[1] - ends[0])
     slack = camera.sloppiness
-    fill = 0.93 * float(np.exp(rng.normal(0.0, 1.2 * slack)))
+    fill = 0.95 * float(np.exp(rng.normal(0.0, 1.2 * slack)))
     lift = rng.normal(0.0, slack)
     if rng.random() < 0.04:
         # A truncated box: the detector lost the legs.
         fill *= float(rng.uniform(1.2, 1.5))
-        lift = (fill - 0.93) / 2
+        lift = (fill - 0.95) / 2
     scale = fill * height / tall
     centre = height * (0.5 + lift)
     x = width * (0.5 + rng.normal(0.0, 1.3 * slack))

@@ -107,7 +107,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-class StopAfterEpoch(Exception):  # noqa: N818
+class StopAfterEpoch(Exception):
     pass
 
 
