@@ -80,14 +80,14 @@ def _camera(seed: int, number: int, spread: float) -> Camera:
     rng = stream(seed, Purpose.CAMERA, number)
     azimuth, elevation = rng.uniform(-np.pi, np.pi), rng.uniform(0.4, 1.2)
     # Warm to cold is the axis along which lamps and daylight differ most; tint is the smaller one.
-    warmth, tint = rng.normal(0.0, 0.11 * spread), rng.normal(0.0, 0.04 * spread)
+    warmth, tint = rng.normal(0.0, 0.09 * spread), rng.normal(0.0, 0.03 * spread)
     return Camera(
         index=number,
         name=f"c{number}",
         zone=_ZONES[(number - 1) % len(_ZONES)],
         scene=SCENE_KINDS[int(rng.integers(len(SCENE_KINDS)))],
         position=(float(rng.uniform(0, 300)), float(rng.uniform(0, 200))),
-        heading=float(rng.uniform(-np.pi, np.pi)),
+        heading=float(rng.normal(0.0, 0.7)),
         tilt=float(rng.uniform(0.03, 0.4)),
         distance=float(rng.uniform(5.0, 12.0)),
         light=(
@@ -95,12 +95,12 @@ def _camera(seed: int, number: int, spread: float) -> Camera:
             float(np.cos(elevation) * np.cos(azimuth)),
             float(np.sin(elevation)),
         ),
-        ambient=float(rng.uniform(0.5, 0.8)),
+        ambient=float(rng.uniform(0.55, 0.8)),
         height=int(rng.choice((96, 112, 128, 144, 160))),
         gains=(float(np.exp(warmth)), float(np.exp(tint)), float(np.exp(-warmth))),
-        mixing=float(np.clip(rng.normal(0.92, 0.14 * spread), 0.45, 1.2)),
-        exposure=float(np.exp(rng.normal(0.0, 0.16 * spread))),
-        gamma=float(np.exp(rng.normal(0.0, 0.15 * spread))),
+        mixing=float(np.clip(rng.normal(0.94, 0.12 * spread), 0.45, 1.2)),
+        exposure=float(np.exp(rng.normal(0.0, 0.13 * spread))),
+        gamma=float(np.exp(rng.normal(0.0, 0.12 * spread))),
         contrast=float(np.clip(rng.normal(0.97, 0.1 * spread), 0.65, 1.25)),
         haze=float(max(0.0, rng.normal(2.0, 6.0 * spread))),
         blur=float(rng.uniform(0.2, 0.3 + 0.6 * spread)),

@@ -13,6 +13,8 @@ __all__ = ["SCENE_KINDS", "Scene", "scene"]
 
 SCENE_KINDS = ("street", "wall", "tiles", "grass", "plaza", "corridor")
 
+_HAZE = 138.0
+
 _FLOORS: dict[str, Rgb] = {
     "street": (112, 112, 114),
     "wall": (150, 146, 138),
@@ -72,7 +74,9 @@ def scene(seed: int, camera: int, kind: str, unit: int) -> Scene:
         Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32
     )
     grain = rng.normal(0.0, 5.0 if kind == "grass" else 2.5, size=(height, width))
-    return Scene(picture + (patches + grain.astype(np.float32))[..., None], unit)
+    # Air, distance and a shallow focus make backgrounds flatter than the people before them.
+    flat = 0.65 * picture + 0.35 * _HAZE
+    return Scene(flat + (patches + grain.astype(np.float32))[..., None], unit)
 
 
 def _wall(
