@@ -16,8 +16,9 @@ __all__ = ["Precision", "describe_device", "select_device", "set_threads"]
 class Precision:
     """Autocast and gradient scaling for ``precision`` on ``device``.
 
-    ``amp`` is bfloat16 where the GPU has it, else float16 with gradient scaling; on a CPU it is
-    float32, for few CPUs gain from less. ``bf16`` is bfloat16 anywhere.
+    ``amp`` is bfloat16 where the processor computes with it natively; else float16 with gradient
+    scaling on a GPU and float32 on a CPU, where emulation only costs. ``bf16`` is bfloat16
+    anywhere.
     """
 
     def __init__(self, precision: str, device: torch.device) -> None:
@@ -27,6 +28,8 @@ class Precision:
         elif precision == "amp" and device.type == "cuda":
             bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
             self.dtype = torch.bfloat16 if bf16 else torch.float16
+        elif precision == "amp" and device.type == "cpu" and _cpu_has_bf16():
+            self.dtype = torch.bfloat16
         self._device_type = device.type
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
 
@@ -40,6 +43,11 @@ class Precision:
         if self.dtype is None:
             return nullcontext()
         return torch.autocast(self._device_type, dtype=self.dtype)
+
+
+def _cpu_has_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def select_device(name: str) -> torch.device:

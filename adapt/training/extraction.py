@@ -19,7 +19,7 @@ from adapt.training.config import RunConfig
 from adapt.training.device import Precision
 from resight.console import progress
 
-__all__ = ["choose_extractor", "extract", "index_batches"]
+__all__ = ["choose_extractor", "extract", "index_batches", "onnx_session"]
 
 
 def index_batches(count: int, size: int) -> Iterator[NDArray[np.int64]]:
@@ -54,14 +54,10 @@ def extract(
     return np.concatenate(rows)
 
 
-def choose_extractor(
-    embedder: Embedder,
-    config: RunConfig,
-    cache: CropCache,
-    normalise: Normalisation,
-    device: torch.device,
-) -> Callable[[nn.Module], NDArray[np.float32]]:
-    """The extraction that ``config.extraction`` asks for; ``auto`` is ONNX Runtime on a CPU.
+def onnx_session(
+    embedder: Embedder, config: RunConfig, device: torch.device
+) -> OrtExtractor | None:
+    """The ONNX Runtime session that ``config.extraction`` asks for; ``auto`` is one on a CPU.
 
     Args:
         embedder: The network before training, to trace; a network that cannot be exported is so
@@ -70,19 +66,26 @@ def choose_extractor(
     Raises:
         InvalidArgument: ONNX extraction, and the network cannot be exported.
     """
-    precision = Precision(config.precision if device.type == "cuda" else "fp32", device)
-    through_onnx = config.extraction == "onnx" or (
-        config.extraction == "auto" and device.type == "cpu"
+    if config.extraction == "torch" or (config.extraction == "auto" and device.type != "cpu"):
+        return None
+    return OrtExtractor(
+        embedder,
+        config.height,
+        config.width,
+        config.threads or torch.get_num_threads(),
+        batch=config.extraction_batch,
     )
-    session: OrtExtractor | None = None
-    if through_onnx:
-        session = OrtExtractor(
-            embedder,
-            config.height,
-            config.width,
-            config.threads or torch.get_num_threads(),
-            batch=config.extraction_batch,
-        )
+
+
+def choose_extractor(
+    session: OrtExtractor | None,
+    config: RunConfig,
+    cache: CropCache,
+    normalise: Normalisation,
+    device: torch.device,
+) -> Callable[[nn.Module], NDArray[np.float32]]:
+    """Extraction through ``session`` where there is one, else through torch."""
+    precision = Precision(config.precision if device.type == "cuda" else "fp32", device)
 
     def run(model: nn.Module) -> NDArray[np.float32]:
         with progress("extract features", len(cache)) as bar:

@@ -41,6 +41,8 @@ _FAST: Mapping[str, Any] = {
     "max_iterations": 100,
     "schedule": "cosine",
     "warmup_iterations": 10,
+    "precision": "amp",
+    "channels_last": True,
 }
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

@@ -20,6 +20,7 @@ from adapt.backbones.build import build_embedder
 from adapt.backbones.embedder import Embedder
 from adapt.data.augmentation import Normalisation
 from adapt.export.bundle import export_bundle
+from adapt.export.graph import EncoderGraph
 from adapt.methods.method import Method
 from adapt.methods.registry import create_method
 from adapt.report.plot import draw
@@ -32,7 +33,7 @@ from adapt.training.crop_set import CropSet, read_crop_set
 from adapt.training.device import select_device, set_threads
 from adapt.training.directory import RunDirectory
 from adapt.training.engine import Engine, Extractor, Workload
-from adapt.training.extraction import choose_extractor
+from adapt.training.extraction import choose_extractor, onnx_session
 from adapt.training.record import run_record
 from adapt.training.schedule import iterations_per_epoch
 from resight.console import note, progress
@@ -90,6 +91,8 @@ class _Run:
         self._directory = directory
         self._device = select_device(config.device)
         self._threads = set_threads(config)
+        # The trace made for feature extraction serves the export too.
+        self._graph: EncoderGraph | None = None
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         self._summary = RunSummary(config.method, f"{stamp}-{secrets.token_hex(3)}")
 
@@ -138,9 +141,12 @@ class _Run:
     def _workload(self, embedder: Embedder, method: Method, crops: CropSet) -> Workload:
         normalise = Normalisation(embedder.mean, embedder.std, device=self._device)
         extractor: Extractor = _no_extractor
-        if method.learns:
+        if method.learns and self._config.epochs:
+            session = onnx_session(embedder, self._config, self._device)
+            if session is not None:
+                self._graph = session.graph
             extractor = choose_extractor(
-                embedder, self._config, crops.cache, normalise, self._device
+                session, self._config, crops.cache, normalise, self._device
             )
         return Workload(
             cache=crops.cache,
@@ -251,6 +257,7 @@ class _Run:
                 run_id=self._summary.run_id,
                 config=config,
                 parent_version=report.parent_version,
+                graph=self._graph,
                 summary_files={
                     "summary.json": self._directory.summary.read_bytes(),
                     "summary.png": self._directory.plot.read_bytes(),
