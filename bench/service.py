@@ -1,6 +1,6 @@
 """Throughput of single-image gRPC searches against a bare loop of the same work.
 
-    python -m bench.service --onnx osnet_x0_25_msmt17.onnx --crops market1501/bounding_box_train
+    python -m bench service --onnx osnet_x0_25_msmt17.onnx --crops market1501/bounding_box_train
 
 The bare loop is what the work costs without a service: decode + resize, ONNX Runtime and an exact
 faiss search of the same gallery, one after the other, in one process that has every core; batch
@@ -26,7 +26,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,9 +52,9 @@ TOP_K = 10
 BARE_CHOICES = [(threads, batch) for threads in (1, 2) for batch in (1, 8)]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the comparison and print one JSON object."""
-    arguments = _arguments()
+    arguments = _arguments(argv)
     if arguments.drive:
         asyncio.run(_closed_loop(arguments.drive, _images(arguments.crops, 512), arguments))
         return
@@ -249,7 +249,7 @@ def _import_bundle(onnx: Path, folder: Path) -> Path:
     return output
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--onnx", type=Path)
     parser.add_argument("--bundle", type=Path)
@@ -260,7 +260,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--serve-option", action="append", default=[])
     parser.add_argument("--drive", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

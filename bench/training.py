@@ -20,7 +20,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,7 @@ def epoch_shares(crops: Path, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the comparison and prints it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--crops", type=Path)
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=4)
     parser.add_argument("--set", dest="assignments", action="append", default=[])
     parser.add_argument("--json", action="store_true", help="accepted; the output is JSON anyway")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     config = resolve(
         assignments=options.assignments,
         options={"init": options.init, "backbone": options.backbone},
