@@ -46,7 +46,6 @@ _FAST: Mapping[str, Any] = {
     "max_iterations": 100,
     "schedule": "cosine",
     "warmup_iterations": 10,
-    "precision": "amp",
     "channels_last": True,
 }
 

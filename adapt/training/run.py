@@ -87,9 +87,11 @@ def adapt(
 
 class _Run:
     def __init__(self, config: RunConfig, directory: RunDirectory) -> None:
-        self._config = config
-        self._directory = directory
         self._device = select_device(config.device)
+        # oneDNN's bfloat16 kernels for channels-last memory are not bitwise repeatable.
+        repeatable = config.deterministic and config.channels_last and self._device.type == "cpu"
+        self._config = config.model_copy(update={"channels_last": False}) if repeatable else config
+        self._directory = directory
         self._threads = set_threads(config)
         # The trace made for feature extraction serves the export too.
         self._graph: EncoderGraph | None = None
@@ -193,6 +195,8 @@ class _Run:
             self._warn("camera_centering has no effect without cameras")
         if not method.learns:
             return
+        if config.deterministic and self._device.type == "cpu":
+            note("deterministic on a CPU: channels_last is off")
         if usable < batch:
             self._warn(f"{usable} crops are fewer than a batch of {batch}: batches repeat crops")
         if config.epochs == 0:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from time import perf_counter
 from typing import Any
 from uuid import uuid4
@@ -13,7 +13,7 @@ from uuid import uuid4
 import grpc
 from grpc_status import rpc_status as grpc_details
 
-from resight.errors import ResightError
+from resight.errors import ResightError, Unavailable
 from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS
 from service.transport.status import rpc_status, status_of
 
@@ -24,6 +24,7 @@ Context = Any
 Handler = Any
 
 _PREFIX = "/resight.v1."
+_LINGER_SECONDS = 0.25
 _LOG = logging.getLogger(__name__)
 _INFLIGHT = INFLIGHT.labels("grpc")
 
@@ -33,6 +34,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
 
     def __init__(self) -> None:
         self._wrapped: dict[str, Handler] = {}
+        self._calls = _Calls()
+
+    async def refuse(self, grace: float) -> None:
+        """Answer new calls UNAVAILABLE and wait, at most ``grace`` seconds, for those running.
+
+        A call that reaches a closing gRPC server is cut off as CANCELLED, which no client takes
+        for "try elsewhere". So calls are refused in words first, and for a moment after the last
+        one has ended, for those that are already on the wire.
+        """
+        self._calls.refused = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._calls.idle.wait()
+                await asyncio.sleep(_LINGER_SECONDS)
 
     async def intercept_service(
         self,
@@ -46,19 +61,49 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             handler = await continuation(handler_call_details)
             if handler is None or not method.startswith(_PREFIX):
                 return handler
-            wrapped = self._wrapped[method] = _wrap(handler, method.removeprefix(_PREFIX))
+            wrapped = _wrap(handler, method.removeprefix(_PREFIX), self._calls)
+            self._wrapped[method] = wrapped
         return wrapped
 
 
-def _wrap(handler: Handler, method: str) -> Handler:
+class _Calls:
+    """How many calls run, and whether more may begin."""
+
+    def __init__(self) -> None:
+        self.refused = False
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._running = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        if self.refused:
+            raise Unavailable(
+                "the service is stopping; send the call again, to another replica if there is one",
+                reason="DRAINING",
+            )
+        self._running += 1
+        self.idle.clear()
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self.idle.set()
+
+
+def _wrap(handler: Handler, method: str, calls: _Calls) -> Handler:
     behaviour: Any = handler.unary_unary or handler.stream_stream
 
     async def unary(request: Any, context: Context) -> Any:
-        async with _call(method, context):
+        async with _call(method, context, calls):
             return await behaviour(request, context)
 
     async def stream(requests: Any, context: Context) -> AsyncIterator[Any]:
-        async with _call(method, context), aclosing(behaviour(requests, context)) as responses:
+        async with (
+            _call(method, context, calls),
+            aclosing(behaviour(requests, context)) as responses,
+        ):
             async for response in responses:
                 yield response
 
@@ -76,12 +121,13 @@ def _wrap(handler: Handler, method: str) -> Handler:
 
 
 @asynccontextmanager
-async def _call(method: str, context: Context) -> AsyncIterator[None]:
+async def _call(method: str, context: Context, calls: _Calls) -> AsyncIterator[None]:
     begun = perf_counter()
     code = grpc.StatusCode.OK
     _INFLIGHT.inc()
     try:
-        yield
+        with calls.one():
+            yield
     except ResightError as error:
         code = status_of(error).grpc
         await _abort(context, error, method)

@@ -52,8 +52,9 @@ class GrpcServer:
     def __init__(self, *, max_message_bytes: int, with_reflection: bool) -> None:
         self.health = Health(SERVICES)
         self._with_reflection = with_reflection
+        self._interceptor = CallInterceptor()
         self._server = grpc.aio.server(
-            interceptors=(CallInterceptor(),),
+            interceptors=(self._interceptor,),
             options=(
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", max_message_bytes),
@@ -114,4 +115,6 @@ class GrpcServer:
 
     async def stop(self, grace: float) -> None:
         """Take no new calls, give those running ``grace`` seconds, then cancel them."""
+        if grace:
+            await self._interceptor.refuse(grace)
         await self._server.stop(grace)
