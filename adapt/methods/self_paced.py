@@ -36,7 +36,7 @@ class SelfPaced:
     """
 
     labels: NDArray[np.int64]
-    theta: float
+    theta: float | None
     dissolved: int
 
 
@@ -73,7 +73,7 @@ def select(
         labels: (N,) at eps, -1 = outlier.
         tight: (N,) at eps - gap.
         loose: (N,) at eps + gap.
-        theta: Threshold of epoch 0, or None to determine it now.
+        theta: Threshold of the first epoch that had clusters, or None to determine it now.
     """
     classes = unify(labels)
     sizes = np.bincount(classes)
@@ -84,16 +84,16 @@ def select(
     np.minimum.at(best_compactness, classes, compactness)
     np.minimum.at(best_independence, classes, independence)
     clusters = sizes > 1
-    if theta is None:
+    if theta is None and clusters.any():
         theta = _quantile(best_independence[clusters])
-    kept = (best_independence[classes] <= theta) & (compactness <= best_compactness[classes])
+    # Without a single cluster there is no quantile yet, and nothing for a threshold to keep.
+    limit = np.inf if theta is None else theta
+    kept = (best_independence[classes] <= limit) & (compactness <= best_compactness[classes])
     reliable = np.where(kept & (labels >= 0), labels, -1).astype(np.int64)
-    dissolved = int(np.count_nonzero(clusters & (best_independence > theta)))
+    dissolved = int(np.count_nonzero(clusters & (best_independence > limit)))
     return SelfPaced(reliable, theta, dissolved)
 
 
 def _quantile(values: NDArray[np.float64]) -> float:
-    if not len(values):
-        return 0.0
     position = min(len(values) - 1, int(np.round(_QUANTILE * len(values))))
     return float(np.sort(values)[position])

@@ -59,7 +59,9 @@ class Spcl:
             tight, loose = found.labels_at(config.eps - gap), found.labels_at(config.eps + gap)
             chosen = select(labels, tight, loose, theta=self._theta)
             labels, self._theta = chosen.labels, chosen.theta
-            extra |= {"theta": chosen.theta, "dissolved": float(chosen.dissolved)}
+            extra["dissolved"] = float(chosen.dissolved)
+            if chosen.theta is not None:
+                extra["theta"] = chosen.theta
         classes = unify(labels)
         count = int(classes.max()) + 1
         _require_contrast(count, len(classes), epoch)

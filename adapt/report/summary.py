@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["EpochRecord", "RunSummary", "write_json"]
+__all__ = ["EpochRecord", "RunSummary", "json_bytes", "write_json"]
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,13 @@ class RunSummary:
         self.warnings = list(dict.fromkeys([*payload["warnings"], *self.warnings]))
 
 
+def json_bytes(payload: Mapping[str, Any]) -> bytes:
+    """``payload`` as indented JSON."""
+    return (json.dumps(payload, indent=2, default=str) + "\n").encode()
+
+
 def write_json(path: Path, payload: Mapping[str, Any]) -> None:
     """Writes ``payload`` so that ``path`` is never half a file."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(payload, indent=2, default=str) + "\n", encoding="utf-8")
+    partial.write_bytes(json_bytes(payload))
     partial.replace(path)

@@ -71,7 +71,14 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "momentum": 0.2,
             "features": "memory",
         },
-        "bn-stats": {"epochs": 0},
+        # As Cluster Contrast, whose control it is.
+        "bn-stats": {
+            "epochs": 0,
+            "resize_filter": "bicubic",
+            "p": 16,
+            "k": 16,
+            "bn_group": 64,
+        },
     },
     "fast": {
         "cluster-contrast": {**_FAST, "momentum": 0.1},

@@ -24,7 +24,7 @@ from adapt.export.graph import EncoderGraph
 from adapt.methods.method import Method
 from adapt.methods.registry import create_method
 from adapt.report.plot import draw
-from adapt.report.summary import RunSummary, write_json
+from adapt.report.summary import RunSummary, json_bytes, write_json
 from adapt.training import randomness
 from adapt.training.batch_norm import group_batch_norms, reestimate, ungroup
 from adapt.training.checkpoint import Identity, crop_set_digest, network_digest
@@ -263,7 +263,7 @@ class _Run:
                 parent_version=report.parent_version,
                 graph=self._graph,
                 summary_files={
-                    "summary.json": self._directory.summary.read_bytes(),
+                    "summary.json": json_bytes({**self._summary.payload(), "complete": True}),
                     "summary.png": self._directory.plot.read_bytes(),
                 },
             )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import grpc
 import typer
 
 from resight.client.capture_times import CaptureTimeSource, with_capture_times
@@ -93,7 +94,13 @@ def _instant(text: str | None) -> datetime | None:
 
 def _register(stub: GalleryServiceStub, gallery: str, found: SourceReport) -> None:
     for camera_id in found.cameras:
-        stub.CreateCamera(CreateCameraRequest(gallery=gallery, camera=Camera(camera_id=camera_id)))
+        request = CreateCameraRequest(gallery=gallery, camera=Camera(camera_id=camera_id))
+        try:
+            stub.CreateCamera(request)
+        except grpc.RpcError as error:
+            # Registered before, with a name or zone of its own: that definition stays.
+            if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
+                raise
 
 
 def _show(found: SourceReport, report: IngestReport, seconds: float, *, as_json: bool) -> None:

@@ -33,7 +33,7 @@ class DemoSettings:
     width: int = 64
     epochs: int = 6
     # Batch-norm statistics of so few and so similar crops undo what ImageNet taught.
-    options: tuple[str, ...] = ("freeze_bn=true", "precision=fp32")
+    options: tuple[str, ...] = ("preset=fast", "freeze_bn=true", "precision=fp32")
     rows: int = 8
     matches: int = 8
 

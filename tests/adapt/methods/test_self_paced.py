@@ -80,3 +80,12 @@ def test_unify_numbers_clusters_then_outliers() -> None:
 def test_overlap_of_equal_classes_is_zero_distance() -> None:
     classes = np.array([0, 0, 1, 2])
     assert overlap_distance(classes, classes).tolist() == [0.0] * 4
+
+
+def test_an_epoch_without_clusters_sets_no_threshold() -> None:
+    outliers = np.full(6, -1)
+    nothing = select(outliers, outliers, outliers, theta=None)
+    assert nothing.theta is None
+    assert (nothing.labels == -1).all()
+    labels = np.array([0, 0, 0, 1, 1, -1])
+    assert select(labels, labels, labels, theta=nothing.theta).theta is not None
