@@ -105,9 +105,13 @@ class Embedder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features (B, dim), not L2-normalised, of normalised images (B, 3, H, W)."""
-        pooled = self.pooling(self.backbone.features(images))
-        result: Tensor = self.neck(self.backbone.embed(pooled))
-        return result
+        return self.forward_with_maps(images)[0]
+
+    def forward_with_maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The features and the maps (B, C, H', W') that they were pooled from."""
+        maps = self.backbone.features(images)
+        result: Tensor = self.neck(self.backbone.embed(self.pooling(maps)))
+        return result, maps
 
 
 def _triple(values: Sequence[float]) -> tuple[float, float, float]:

@@ -57,8 +57,11 @@ class ClusterMemory:
 
     def loss(self, features: Tensor, classes: Tensor) -> Tensor:
         """InfoNCE of unit ``features`` (B, D) against all centroids; scalar."""
-        logits = features @ self.vectors.t() / self._temperature
-        return functional.cross_entropy(logits, classes)
+        return functional.cross_entropy(self.logits(features), classes)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """f . c / tau of unit ``features`` (B, D); (B, C)."""
+        return features @ self.vectors.t() / self._temperature
 
     @torch.no_grad()
     def update(self, features: Tensor, classes: Tensor) -> None:

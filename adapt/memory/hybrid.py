@@ -46,8 +46,11 @@ class HybridMemory:
 
     def loss(self, features: Tensor, rows: Tensor) -> Tensor:
         """Unified contrast of unit ``features`` (B, D) of the crops ``rows`` (B,); scalar."""
-        logits = features @ self._centroids.t() / self._temperature
-        return functional.cross_entropy(logits, self._classes[rows])
+        return functional.cross_entropy(self.logits(features), self._classes[rows])
+
+    def logits(self, features: Tensor) -> Tensor:
+        """s_ic of unit ``features`` (B, D); (B, C)."""
+        return features @ self._centroids.t() / self._temperature
 
     @torch.no_grad()
     def update(self, features: Tensor, rows: Tensor) -> None:

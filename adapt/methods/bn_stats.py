@@ -7,16 +7,16 @@ this alone, so a method's figures stand beside it.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from adapt.methods.method import EpochLabels, MethodState, StateValue
+from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
 
 __all__ = ["BatchNormStatistics"]
 
+_NO_EPOCHS = "bn-stats has no epochs"
 
-class BatchNormStatistics:
+
+class BatchNormStatistics(Method):
     """The method ``bn-stats``: no epochs; the engine's final re-estimation is all there is."""
 
     name = "bn-stats"
@@ -26,19 +26,19 @@ class BatchNormStatistics:
         """Never."""
         return False
 
-    def prepare_epoch(
-        self,
-        features: NDArray[np.float32] | None,  # noqa: ARG002
-        epoch: int,  # noqa: ARG002
-    ) -> EpochLabels:
+    def prepare_epoch(self, features: Features | None, epoch: int) -> EpochLabels:  # noqa: ARG002
         """Not called: there are no epochs."""
-        raise ValueError("bn-stats has no epochs")
+        raise ValueError(_NO_EPOCHS)
 
-    def loss(self, features: Tensor, rows: Tensor, classes: Tensor) -> Tensor:  # noqa: ARG002
+    def loss(self, batch: Batch) -> Tensor:  # noqa: ARG002
         """Not called: nothing is learnt."""
-        raise ValueError("bn-stats has no loss")
+        raise ValueError(_NO_EPOCHS)
 
-    def update(self, features: Tensor, rows: Tensor, classes: Tensor) -> None:
+    def logits(self, batch: Batch) -> Tensor:  # noqa: ARG002
+        """Not called: there are no classes."""
+        raise ValueError(_NO_EPOCHS)
+
+    def update(self, batch: Batch) -> None:
         """Nothing."""
 
     def state_dict(self) -> dict[str, StateValue]:

@@ -17,18 +17,17 @@ from torch import Tensor
 
 from adapt.memory.cluster import ClusterMemory
 from adapt.methods.grouping import group
-from adapt.methods.method import EpochLabels, MethodState, StateValue
+from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
 from adapt.training.config import RunConfig
 from resight.errors import FailedPrecondition
 
 __all__ = ["ClusterContrast"]
 
 
-class ClusterContrast:
+class ClusterContrast(Method):
     """The method ``cluster-contrast``."""
 
     name = "cluster-contrast"
-    learns = True
 
     def __init__(
         self, config: RunConfig, cameras: NDArray[np.int32] | None, device: torch.device
@@ -42,17 +41,17 @@ class ClusterContrast:
         """Every epoch."""
         return True
 
-    def prepare_epoch(self, features: NDArray[np.float32] | None, epoch: int) -> EpochLabels:
+    def prepare_epoch(self, features: Features | None, epoch: int) -> EpochLabels:
         """Clusters the crops and rebuilds the centroids."""
         if features is None:
             raise ValueError("cluster-contrast extracts features every epoch")
         config = self._config
-        found = group(features, config, self._cameras)
+        found = group(features.vectors, config, self._cameras)
         classes = found.labels.astype(np.int64)
         count = found.clusters
         _require_contrast(count, len(classes), epoch, config)
         self._memory = ClusterMemory(
-            torch.from_numpy(features).to(self._device),
+            torch.from_numpy(features.vectors).to(self._device),
             torch.from_numpy(classes).to(self._device),
             count,
             temperature=config.temperature,
@@ -72,13 +71,17 @@ class ClusterContrast:
             notes=tuple(notes),
         )
 
-    def loss(self, features: Tensor, rows: Tensor, classes: Tensor) -> Tensor:  # noqa: ARG002
+    def loss(self, batch: Batch) -> Tensor:
         """InfoNCE against the centroids."""
-        return self._ready().loss(features, classes)
+        return self._ready().loss(batch.features, batch.classes)
 
-    def update(self, features: Tensor, rows: Tensor, classes: Tensor) -> None:  # noqa: ARG002
+    def logits(self, batch: Batch) -> Tensor:
+        """Similarity to the centroids over the temperature."""
+        return self._ready().logits(batch.features)
+
+    def update(self, batch: Batch) -> None:
         """Moves the centroids."""
-        self._ready().update(features, classes)
+        self._ready().update(batch.features, batch.classes)
 
     def state_dict(self) -> dict[str, StateValue]:
         """The centroids, for the record: the next epoch builds its own."""

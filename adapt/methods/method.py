@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["EpochLabels", "Method", "MethodState", "StateValue"]
+__all__ = ["Batch", "EpochLabels", "Features", "Method", "MethodState", "StateValue"]
 
 StateValue = Tensor | float | int | str | None
 MethodState = Mapping[str, StateValue]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the present encoder makes of all crops.
+
+    Attributes:
+        vectors: (N, D) float32, unit rows.
+        parts: (N, P, E) float32, unit rows of each part; None unless the method has parts.
+    """
+
+    vectors: NDArray[np.float32]
+    parts: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,8 @@ class EpochLabels:
         seconds: Wall seconds by step of the clustering.
         notes: Degradations to report, in words.
         extra: Further figures for the summary.
+        draw: (N,) int64 groups that the sampler draws from in place of ``classes`` (CAP's camera
+            proxies), or None.
     """
 
     classes: NDArray[np.int64]
@@ -39,45 +55,100 @@ class EpochLabels:
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     extra: Mapping[str, float] = field(default_factory=dict)
+    draw: NDArray[np.int64] | None = None
 
 
-class Method(Protocol):
+@dataclass(frozen=True)
+class Batch:
+    """One training step's crops and what the encoder makes of them.
+
+    Attributes:
+        features: (B, D) float32 unit vectors.
+        raw: (B, D) float32, the same before normalisation.
+        rows: (B,) int64 index of each crop.
+        classes: (B,) int64 class of each crop.
+        epoch: From 0.
+        maps: (B, C, H', W') float32 of the backbone, where the method ``wants_maps``.
+    """
+
+    features: Tensor
+    raw: Tensor
+    rows: Tensor
+    classes: Tensor
+    epoch: int
+    maps: Tensor | None = None
+
+    def detached(self) -> Batch:
+        """The same without gradient."""
+        maps = None if self.maps is None else self.maps.detach()
+        return Batch(
+            self.features.detach(), self.raw.detach(), self.rows, self.classes, self.epoch, maps
+        )
+
+
+class Method(ABC):
     """One adaptation method, a strategy over the engine.
 
     An epoch is ``wants_features`` → (extraction) → ``prepare_epoch`` → for every batch ``loss``,
     the optimiser's step, ``update``.
     """
 
-    name: str
-    learns: bool
+    name: ClassVar[str]
+    learns: ClassVar[bool] = True
+    wants_maps: ClassVar[bool] = False
 
+    @property
+    def heads(self) -> nn.Module | None:
+        """What is trained beside the encoder and cut from the export.
+
+        ``prepare_epoch`` may replace it, or modules in it: the optimiser forgets parameters that
+        are gone and takes up new ones.
+        """
+        return None
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether extraction must call ``parts``."""
+        return False
+
+    def parts(self, maps: Tensor) -> Tensor:
+        """Part features (B, P, E), not normalised, of the backbone's ``maps`` (B, C, H', W')."""
+        raise NotImplementedError(f"{self.name} has no parts")
+
+    @abstractmethod
     def wants_features(self, epoch: int) -> bool:
         """Whether ``prepare_epoch`` needs features extracted with the present encoder."""
-        ...
 
-    def prepare_epoch(self, features: NDArray[np.float32] | None, epoch: int) -> EpochLabels:
+    @abstractmethod
+    def prepare_epoch(self, features: Features | None, epoch: int) -> EpochLabels:
         """Labels the crops for ``epoch``.
 
         Args:
-            features: (N, D) unit vectors, or None when ``wants_features`` said no.
+            features: Of all crops, or None when ``wants_features`` said no.
 
         Raises:
             FailedPrecondition: There is nothing to contrast (the message says why and what to do).
         """
-        ...
 
-    def loss(self, features: Tensor, rows: Tensor, classes: Tensor) -> Tensor:
-        """Scalar loss of unit ``features`` (B, D) of crops ``rows`` (B,) in ``classes`` (B,)."""
-        ...
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """Scalar loss."""
 
-    def update(self, features: Tensor, rows: Tensor, classes: Tensor) -> None:
-        """Updates the memory after the step; ``features`` (B, D) carry no gradient."""
-        ...
+    @abstractmethod
+    def logits(self, batch: Batch) -> Tensor:
+        """Scores (B, C) against the epoch's classes, divided by the temperature.
 
+        What soft targets are made from.
+        """
+
+    @abstractmethod
+    def update(self, batch: Batch) -> None:
+        """Updates the memory after the step; ``batch`` carries no gradient."""
+
+    @abstractmethod
     def state_dict(self) -> dict[str, StateValue]:
-        """What must survive a restart: tensors and plain values only."""
-        ...
+        """What must survive a restart, but for the weights of ``heads``."""
 
+    @abstractmethod
     def load_state_dict(self, state: MethodState) -> None:
-        """Takes back what ``state_dict`` gave."""
-        ...
+        """Takes back what ``state_dict`` gave, with ``heads`` of the same shapes again."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from adapt.memory.hybrid import HybridMemory
 from adapt.methods.grouping import group
-from adapt.methods.method import EpochLabels, MethodState, StateValue
+from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
 from adapt.methods.self_paced import select, unify
 from adapt.training.config import RunConfig
 from resight.errors import FailedPrecondition
@@ -26,11 +26,10 @@ from resight.errors import FailedPrecondition
 __all__ = ["Spcl"]
 
 
-class Spcl:
+class Spcl(Method):
     """The method ``spcl``."""
 
     name = "spcl"
-    learns = True
 
     def __init__(
         self, config: RunConfig, cameras: NDArray[np.int32] | None, device: torch.device
@@ -45,10 +44,10 @@ class Spcl:
         """Once, or every epoch with ``features=re-extract``."""
         return self._memory is None or self._config.features == "re-extract"
 
-    def prepare_epoch(self, features: NDArray[np.float32] | None, epoch: int) -> EpochLabels:
+    def prepare_epoch(self, features: Features | None, epoch: int) -> EpochLabels:
         """Clusters the memory, puts unreliable members out, and regroups the memory."""
         if features is not None:
-            self._fill(torch.from_numpy(features).to(self._device))
+            self._fill(torch.from_numpy(features.vectors).to(self._device))
         memory = self._ready()
         config = self._config
         gap = config.spcl.eps_gap
@@ -82,13 +81,17 @@ class Spcl:
             extra=extra,
         )
 
-    def loss(self, features: Tensor, rows: Tensor, classes: Tensor) -> Tensor:  # noqa: ARG002
+    def loss(self, batch: Batch) -> Tensor:
         """Unified contrast."""
-        return self._ready().loss(features, rows)
+        return self._ready().loss(batch.features, batch.rows)
 
-    def update(self, features: Tensor, rows: Tensor, classes: Tensor) -> None:  # noqa: ARG002
+    def logits(self, batch: Batch) -> Tensor:
+        """Similarity to clusters and singletons over the temperature."""
+        return self._ready().logits(batch.features)
+
+    def update(self, batch: Batch) -> None:
         """Moves the vectors of the batch."""
-        self._ready().update(features, rows)
+        self._ready().update(batch.features, batch.rows)
 
     def state_dict(self) -> dict[str, StateValue]:
         """Instance vectors and theta."""

@@ -18,7 +18,7 @@ from resight.errors import BundleCorrupt, FailedPrecondition
 
 __all__ = ["Identity", "crop_set_digest", "load_checkpoint", "network_digest", "save_checkpoint"]
 
-_FORMAT = 1
+_FORMAT = 2
 # How a run is computed may change between interruption and resumption; what it computes may not.
 _FREE_KEYS = {"device", "threads", "prefetch", "extraction_batch"}
 

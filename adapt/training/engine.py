@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +19,7 @@ from adapt.data.augmentation import Augmentation, Normalisation
 from adapt.data.cache import CropCache
 from adapt.data.loader import load
 from adapt.data.sampler import batches
-from adapt.methods.method import EpochLabels, Method
+from adapt.methods.method import Batch, EpochLabels, Features, Method
 from adapt.report.summary import EpochRecord, RunSummary
 from adapt.training import randomness
 from adapt.training.averaging import AveragedTwin
@@ -28,16 +27,17 @@ from adapt.training.batch_norm import batch_norms
 from adapt.training.checkpoint import Identity, load_checkpoint, save_checkpoint
 from adapt.training.config import RunConfig
 from adapt.training.device import Precision
+from adapt.training.extraction import Extractor, forward_with_maps
 from adapt.training.schedule import learning_rate
 from resight.console import progress
 from resight.errors import FailedPrecondition
 
-__all__ = ["Engine", "Extractor", "Workload"]
+__all__ = ["Engine", "Workload"]
 
 # Reading a loss waits for the GPU, so it is looked at once in so many steps.
 _LOSS_CHECK = 10
-
-Extractor = Callable[[nn.Module], NDArray[np.float32]]
+# The optimiser's second group of parameters; the first is the encoder's.
+_HEADS = 1
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Workload:
         cache: The decoded crops.
         cameras: (N,) codes for the sampler, or None for a camera-free one.
         normalise: uint8 batches to network input.
-        extractor: Encoder to unit features (N, D) of all crops.
+        extractor: Encoder to features of all crops.
         iterations: Optimiser steps an epoch.
         device: Where the model is.
     """
@@ -127,9 +127,12 @@ class Engine:
         self.model.load_state_dict(state["model"])
         if self._twin is not None:
             self._twin.module.load_state_dict(state["ema"])
+        self._method.load_state_dict(state["method"])
+        self._adopt_heads()
+        if self._method.heads is not None:
+            self._method.heads.load_state_dict(state["heads"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._precision.scaler.load_state_dict(state["scaler"])
-        self._method.load_state_dict(state["method"])
         self._labels = state["labels"].numpy()
         self.summary.restore(state["summary"])
         self.completed = int(state["epoch"])
@@ -140,6 +143,7 @@ class Engine:
             "epoch": self.completed,
             "model": self.model.state_dict(),
             "ema": None if self._twin is None else self._twin.module.state_dict(),
+            "heads": None if self._method.heads is None else self._method.heads.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "scaler": self._precision.scaler.state_dict(),
             "method": self._method.state_dict(),
@@ -152,9 +156,10 @@ class Engine:
     def _epoch(self, epoch: int) -> None:
         marks = [time.perf_counter()]
         wanted = self._method.wants_features(epoch)
-        features = self._work.extractor(self.encoder) if wanted else None
+        features = self._features() if wanted else None
         marks.append(time.perf_counter())
         labels = self._method.prepare_epoch(features, epoch)
+        self._adopt_heads()
         self._labels = labels.classes
         marks.append(time.perf_counter())
         for note in labels.notes:
@@ -165,6 +170,22 @@ class Engine:
         self._record(
             epoch, labels, loss, dict(zip(("extract", "cluster", "train"), seconds, strict=True))
         )
+
+    def _features(self) -> Features:
+        heads = self._method.heads
+        if heads is not None:
+            heads.eval()
+        parts = self._method.parts if self._method.has_parts else None
+        return self._work.extractor(self.encoder, parts)
+
+    def _adopt_heads(self) -> None:
+        """Lets the optimiser train the method's heads as they are now."""
+        heads = self._method.heads
+        wanted = [] if heads is None else [p for p in heads.parameters() if p.requires_grad]
+        group = self._optimiser.param_groups[_HEADS]
+        for gone in set(group["params"]) - set(wanted):
+            self._optimiser.state.pop(gone, None)
+        group["params"] = wanted
 
     def _record(
         self, epoch: int, labels: EpochLabels, loss: float, seconds: dict[str, float]
@@ -191,13 +212,20 @@ class Engine:
         """One epoch's steps; returns the mean loss."""
         config, work = self._config, self._work
         self.model.train()
+        if self._method.heads is not None:
+            self._method.heads.train()
         if config.freeze_bn:
             for norm in batch_norms(self.model):
                 norm.eval()
         random = randomness.epoch_generator(config.seed, epoch)
         indices = islice(
             batches(
-                labels.classes, work.cameras, p=config.p, k=config.k, seed=config.seed, epoch=epoch
+                labels.classes if labels.draw is None else labels.draw,
+                work.cameras,
+                p=config.p,
+                k=config.k,
+                seed=config.seed,
+                epoch=epoch,
             ),
             work.iterations,
         )
@@ -223,16 +251,28 @@ class Engine:
             group["lr"] = learning_rate(config, step, self._work.iterations)
         if not config.channels_last:
             inputs = inputs.contiguous()
+        maps = None
         with self._precision.autocast():
-            output = self.model(inputs)
-        features = functional.normalize(output.float(), dim=1)
-        loss = self._method.loss(features, rows, classes)
+            if self._method.wants_maps:
+                output, maps = forward_with_maps(self.model, inputs)
+            else:
+                output = self.model(inputs)
+        raw = output.float()
+        batch = Batch(
+            features=functional.normalize(raw, dim=1),
+            raw=raw,
+            rows=rows,
+            classes=classes,
+            epoch=step // self._work.iterations,
+            maps=None if maps is None else maps.float(),
+        )
+        loss = self._method.loss(batch)
         self._optimiser.zero_grad(set_to_none=True)
         scaler = self._precision.scaler
         torch.autograd.backward(scaler.scale(loss))
         scaler.step(self._optimiser)
         scaler.update()
-        self._method.update(features.detach(), rows, classes)
+        self._method.update(batch.detached())
         if self._twin is not None:
             self._twin.update(self.model, step)
         return loss.detach()
@@ -241,7 +281,8 @@ class Engine:
 def _build_optimiser(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    groups: list[dict[str, Any]] = [{"params": parameters}, {"params": []}]
+    return kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def _require_finite(loss: Tensor, epoch: int, iteration: int, completed: int) -> None:

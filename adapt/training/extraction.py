@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from adapt.backbones.embedder import Embedder
@@ -15,11 +16,30 @@ from adapt.data.augmentation import Normalisation
 from adapt.data.cache import CropCache
 from adapt.data.loader import load
 from adapt.export.fast_features import OrtExtractor
+from adapt.methods.method import Features
 from adapt.training.config import RunConfig
 from adapt.training.device import Precision
 from resight.console import progress
 
-__all__ = ["choose_extractor", "extract", "index_batches", "onnx_session"]
+__all__ = [
+    "Extractor",
+    "PartHead",
+    "choose_extractor",
+    "extract",
+    "forward_with_maps",
+    "index_batches",
+    "onnx_session",
+]
+
+PartHead = Callable[[Tensor], Tensor]
+
+
+class Extractor(Protocol):
+    """Features of all crops of a run."""
+
+    def __call__(self, model: nn.Module, parts: PartHead | None = None) -> Features:
+        """By ``model`` as it is now; ``parts`` as in :func:`extract`."""
+        ...
 
 
 def index_batches(count: int, size: int) -> Iterator[NDArray[np.int64]]:
@@ -39,19 +59,43 @@ def extract(
     precision: Precision,
     channels_last: bool = False,
     advance: Callable[[int], None] = lambda _count: None,
-) -> NDArray[np.float32]:
-    """Unit features (N, D) float32 of ``model`` in evaluation mode, through torch."""
+    parts: PartHead | None = None,
+) -> Features:
+    """Features of all crops by ``model`` in evaluation mode, through torch.
+
+    Args:
+        parts: Maps (B, C, H', W') to part features (B, P, E), which are then extracted too.
+    """
     was_training = model.training
     model.eval()
     rows: list[NDArray[np.float32]] = []
+    part_rows: list[NDArray[np.float32]] = []
     for images, indices in load(cache, index_batches(len(cache), batch), device=device):
         inputs = normalise(images)
+        inputs = inputs if channels_last else inputs.contiguous()
         with precision.autocast():
-            features = model(inputs if channels_last else inputs.contiguous())
-        rows.append(functional.normalize(features.float(), dim=1).cpu().numpy())
+            if parts is None:
+                output = model(inputs)
+            else:
+                output, maps = forward_with_maps(model, inputs)
+        if parts is not None:
+            part_rows.append(_unit(parts(maps.float())))
+        rows.append(_unit(output.float()))
         advance(len(indices))
     model.train(was_training)
-    return np.concatenate(rows)
+    return Features(np.concatenate(rows), np.concatenate(part_rows) if part_rows else None)
+
+
+def forward_with_maps(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and backbone maps of ``model``, which must be an :class:`Embedder`."""
+    if not isinstance(model, Embedder):
+        raise TypeError(f"{type(model).__name__} gives no feature maps")
+    return model.forward_with_maps(inputs)
+
+
+def _unit(features: Tensor) -> NDArray[np.float32]:
+    result: NDArray[np.float32] = functional.normalize(features, dim=-1).cpu().numpy()
+    return result
 
 
 def onnx_session(
@@ -83,15 +127,15 @@ def choose_extractor(
     cache: CropCache,
     normalise: Normalisation,
     device: torch.device,
-) -> Callable[[nn.Module], NDArray[np.float32]]:
-    """Extraction through ``session`` where there is one, else through torch."""
+) -> Extractor:
+    """Extraction through ``session`` where there is one, else, or for parts, through torch."""
     precision = Precision(config.precision if device.type == "cuda" else "fp32", device)
 
-    def run(model: nn.Module) -> NDArray[np.float32]:
+    def run(model: nn.Module, parts: PartHead | None = None) -> Features:
         with progress("extract features", len(cache)) as bar:
-            if session is not None and isinstance(model, Embedder):
+            if session is not None and parts is None and isinstance(model, Embedder):
                 session.refresh(model)
-                return _extract_onnx(session, cache, config.extraction_batch, bar.advance)
+                return Features(_extract_onnx(session, cache, config.extraction_batch, bar.advance))
             return extract(
                 model,
                 cache,
@@ -101,6 +145,7 @@ def choose_extractor(
                 precision=precision,
                 channels_last=config.channels_last,
                 advance=bar.advance,
+                parts=parts,
             )
 
     return run

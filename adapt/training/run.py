@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adapt.backbones.build import build_embedder
@@ -21,7 +20,7 @@ from adapt.backbones.embedder import Embedder
 from adapt.data.augmentation import Normalisation
 from adapt.export.bundle import export_bundle
 from adapt.export.graph import EncoderGraph
-from adapt.methods.method import Method
+from adapt.methods.method import Features, Method
 from adapt.methods.registry import create_method
 from adapt.report.plot import draw
 from adapt.report.summary import RunSummary, json_bytes, write_json
@@ -32,8 +31,8 @@ from adapt.training.config import RunConfig
 from adapt.training.crop_set import CropSet, read_crop_set
 from adapt.training.device import select_device, set_threads
 from adapt.training.directory import RunDirectory
-from adapt.training.engine import Engine, Extractor, Workload
-from adapt.training.extraction import choose_extractor, onnx_session
+from adapt.training.engine import Engine, Workload
+from adapt.training.extraction import Extractor, PartHead, choose_extractor, onnx_session
 from adapt.training.record import run_record
 from adapt.training.schedule import iterations_per_epoch
 from resight.console import note, progress
@@ -286,5 +285,5 @@ class _Run:
         self._summary.seconds[phase] = time.perf_counter() - start
 
 
-def _no_extractor(model: nn.Module) -> NDArray[np.float32]:
+def _no_extractor(model: nn.Module, parts: PartHead | None = None) -> Features:  # noqa: ARG001
     raise ValueError(f"features of {type(model).__name__} are not wanted by this method")

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adapt.data.augmentation import Normalisation
 from adapt.data.cache import build_cache
 from adapt.data.cameras import camera_codes
+from adapt.methods.method import Features
 from adapt.methods.registry import create_method
 from adapt.report.summary import RunSummary
 from adapt.training import randomness
@@ -24,7 +24,7 @@ from adapt.training.checkpoint import Identity, network_digest
 from adapt.training.config import RunConfig
 from adapt.training.device import Precision
 from adapt.training.engine import Engine, Workload
-from adapt.training.extraction import extract
+from adapt.training.extraction import PartHead, extract
 from resight.crops import Preprocessing, open_source
 from resight.errors import BundleCorrupt, FailedPrecondition
 
@@ -69,9 +69,15 @@ class Bench:
         group_batch_norms(model, config.bn_group)
         normalise = Normalisation((0.5,) * 3, (0.25,) * 3)
 
-        def extractor(network: nn.Module) -> NDArray[np.float32]:
+        def extractor(network: nn.Module, parts: PartHead | None = None) -> Features:
             return extract(
-                network, cache, normalise, device=CPU, batch=16, precision=Precision("fp32", CPU)
+                network,
+                cache,
+                normalise,
+                device=CPU,
+                batch=16,
+                precision=Precision("fp32", CPU),
+                parts=parts,
             )
 
         return Engine(
