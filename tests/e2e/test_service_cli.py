@@ -68,6 +68,28 @@ def test_ingest_search_and_cameras(service: Any, manifest: Path) -> None:
     assert times == ["2026-04-01T10:03:00Z", "2026-04-01T10:05:00Z"]
 
 
+def test_registering_leaves_a_camera_that_was_named_before_as_it_is(
+    service: Any, manifest: Path, tmp_path: Path
+) -> None:
+    at = ("--target", service.grpc, "--gallery", "cli-named")
+    resight("cameras", "add", "c2", "--name", "North door", "--zone", "lobby", *at)
+    assert "c2" in resight("cameras", "add", "c2", *at, code=1), "the service refuses another one"
+    report = resight("ingest", str(manifest), "--register-cameras", *at, "--json")
+    assert (report["accepted"], report["rejected"]) == (9, 1)
+    cameras = resight("cameras", "list", *at, "--json")["cameras"]
+    assert [(c["camera_id"], c["display_name"], c["zone"]) for c in cameras] == [
+        ("c1", "", ""), ("c2", "North door", "lobby"),
+    ]  # fmt: skip
+    # Only that is passed over: a camera that the service refuses ends the command.
+    (tmp_path / "1.jpg").write_bytes((manifest.parent / "1.jpg").read_bytes())
+    (tmp_path / "bad.csv").write_text(
+        "path,camera,capture_time\n1.jpg,no/id,2026-04-01T10:00:00Z\n"
+    )
+    assert "camera_id" in resight(
+        "ingest", str(tmp_path / "bad.csv"), "--register-cameras", *at, code=1
+    )
+
+
 def test_mistakes_are_answered_with_the_fix(
     service: Any, manifest: Path, tmp_path: Path, make_jpeg: Callable[..., bytes]
 ) -> None:

@@ -107,6 +107,18 @@ def test_published_recipes() -> None:
     assert (spcl.features, spcl.spcl.eps_gap) == ("memory", 0.02)
 
 
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_the_control_sees_the_batches_of_the_method_it_controls(preset: str) -> None:
+    contrast, control = (
+        resolve(options={"preset": preset, "method": method})
+        for method in ("cluster-contrast", "bn-stats")
+    )
+    # All that decides which pixels a batch-norm layer averages over, and how many crops at once.
+    for field in ("height", "width", "resize_filter", "p", "k", "bn_group"):
+        assert getattr(control, field) == getattr(contrast, field), field
+    assert control.epochs == 0
+
+
 def test_every_setting_is_documented() -> None:
     text = DOCS.read_text(encoding="utf-8")
     assert [key for key in known_keys() if f"`{key}`" not in text] == []

@@ -62,6 +62,9 @@ def test_adaptation_raises_map_on_people_it_was_never_told_apart(
 
     summary = json.loads(after.directory.summary.read_text())
     assert summary["complete"]
+    shipped = json.loads((after.directory.bundle / "summary.json").read_text())
+    assert shipped["complete"] is True
+    assert (shipped["run_id"], shipped["epochs"]) == (summary["run_id"], summary["epochs"])
     assert [epoch["epoch"] for epoch in summary["epochs"]] == [1, 2, 3]
     assert summary["crops"]["skipped_by_reason"] == {"zero-byte": 1}
     assert "zero-byte" in after.directory.skipped.read_text()
