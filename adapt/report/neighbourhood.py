@@ -72,7 +72,8 @@ def neighbourhood_change(
         return np.zeros(len(before))
     merged = np.sort(np.concatenate([before, after], axis=1), axis=1)
     shared = np.count_nonzero(merged[:, 1:] == merged[:, :-1], axis=1)
-    return 1.0 - shared / (2 * k - shared)
+    change: NDArray[np.float64] = 1.0 - shared / (2 * k - shared)
+    return change
 
 
 def camera_mixing(lists: NDArray[np.int32], cameras: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -80,7 +81,9 @@ def camera_mixing(lists: NDArray[np.int32], cameras: NDArray[np.int32]) -> NDArr
     sizes = np.bincount(cameras)[cameras]
     elsewhere = (len(cameras) - sizes) / max(1, len(cameras) - 1)
     found = (cameras[lists] != cameras[:, None]).mean(axis=1)
-    return np.divide(found, elsewhere, out=np.full(len(found), np.nan), where=elsewhere > 0)
+    mixing = np.full(len(found), np.nan)
+    np.divide(found, elsewhere, out=mixing, where=elsewhere > 0)
+    return mixing
 
 
 def camera_drift(

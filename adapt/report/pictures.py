@@ -56,7 +56,7 @@ def scatter_pair(
         axes.set_xticks([])
         axes.set_yticks([])
     if len(names) <= 20:
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside right", markerscale=3)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", markerscale=3)
     return _png(figure)
 
 
