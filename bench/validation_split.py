@@ -1,7 +1,8 @@
 """The split that settings are chosen on: the last identities of a training folder.
 
-Names are in the style of Market-1501. Of these identities, the first crop (by name) at each camera is a query and every other crop is in
-the gallery; the adaptation sees all of them without their names' identities::
+Names are in the style of Market-1501. Of these identities, the first crop (by name) at each camera
+is a query and every other crop is in the gallery; the adaptation sees all of them without their
+names' identities::
 
     python -m bench validation_split --train MARKET/bounding_box_train --output VAL
 
