@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -11,57 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapt.clustering.blocks import available_threads
+from adapt.clustering.camera_aware import camera_columns
+from adapt.clustering.candidates import Progress
 from adapt.clustering.dbscan import dbscan
 from adapt.clustering.graph import DistanceGraph
-from adapt.clustering.jaccard import jaccard_graph
-from adapt.clustering.neighbours import Neighbours, nearest
-from adapt.clustering.reciprocal import Convention, neighbour_columns
+from adapt.clustering.jaccard import camera_jaccard_rows, close_pairs, jaccard_graph, jaccard_rows
+from adapt.clustering.neighbours import CameraNeighbours, Neighbours, nearest, nearest_by_camera
+from adapt.clustering.settings import ClusterSettings
 from adapt.clustering.similarity import unit_rows
+from adapt.clustering.sparse_rows import SparseRows
 from resight.errors import InvalidArgument
 
-__all__ = ["MAX_NEIGHBOURS", "ClusterResult", "ClusterSettings", "cluster", "compile_kernels"]
-
-MAX_NEIGHBOURS = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterSettings:
-    """How crops are grouped.
-
-    Attributes:
-        k1: size of the k-reciprocal neighbourhood, 1 to 1000.
-        k2: neighbours averaged in the local query expansion, 1 to k1.
-        eps: DBSCAN radius as a Jaccard distance, 0 < eps < 1.
-        min_samples: crops within ``eps``, itself included, that make a core.
-        gap: the graph reaches to ``eps + gap``, so that ``ClusterResult.labels_at`` can cluster
-            more loosely (SpCL's self-paced criterion) without a second search.
-        convention: how ``k1`` counts, see :mod:`adapt.clustering.reciprocal`.
-    """
-
-    k1: int = 30
-    k2: int = 6
-    eps: float = 0.6
-    min_samples: int = 4
-    gap: float = 0.0
-    convention: Convention = "released"
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.k1 <= MAX_NEIGHBOURS:
-            raise _outside("k1", self.k1, f"between 1 and {MAX_NEIGHBOURS}")
-        if not 1 <= self.k2 <= self.k1:
-            raise _outside("k2", self.k2, f"between 1 and k1 ({self.k1})")
-        if not 0.0 < self.eps < 1.0:
-            raise _outside("eps", self.eps, "between 0 and 1, both excluded: a Jaccard distance")
-        if not (self.gap >= 0.0 and self.eps + self.gap < 1.0):
-            raise _outside("gap", self.gap, f"from 0 to less than 1 - eps ({1.0 - self.eps:g})")
-        if self.min_samples < 1:
-            raise _outside("min_samples", self.min_samples, "at least 1")
-        neighbour_columns(self.k1, self.convention)
-
-    @property
-    def columns(self) -> int:
-        """Neighbours to search for, the crop itself included."""
-        return neighbour_columns(self.k1, self.convention)
+__all__ = ["ClusterResult", "ClusterSettings", "cluster", "compile_kernels"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +31,7 @@ class ClusterResult:
     Attributes:
         labels: int32 (N,), clusters from 0, -1 for outliers.
         graph: every pair within ``settings.eps + settings.gap``.
-        neighbours: the exact neighbour lists.
+        neighbours: the neighbour lists; two of them with ``ca-jaccard``.
         settings: as asked.
         seconds: wall time of ``compile`` (first call of a process only), ``neighbours``,
             ``jaccard``, ``dbscan`` and ``total`` (without ``compile``).
@@ -80,7 +40,7 @@ class ClusterResult:
 
     labels: NDArray[np.int32]
     graph: DistanceGraph
-    neighbours: Neighbours
+    neighbours: Neighbours | CameraNeighbours
     settings: ClusterSettings
     seconds: dict[str, float]
     notes: tuple[str, ...] = field(default=())
@@ -113,8 +73,9 @@ def cluster(
     features: NDArray[np.floating],
     settings: ClusterSettings | None = None,
     *,
+    cameras: NDArray[np.integer] | None = None,
     threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     overwrite: bool = False,
 ) -> ClusterResult:
     """Group crops whose neighbourhoods overlap.
@@ -123,30 +84,26 @@ def cluster(
         features: float (N, D), one row per crop; rows of another length than 1 are normalised
             (in a copy, unless ``overwrite``). N may be 0.
         settings: default ``ClusterSettings()``.
+        cameras: integer (N,), the camera of each crop; ``ca-jaccard`` needs it, ``jaccard`` does
+            not look at it.
         threads: default every core this process may use.
         progress: called with (steps done, steps in all) during the neighbour search, which takes
             most of the time.
         overwrite: a float32 ``features`` may be normalised in place, sparing its size in memory.
 
     Raises:
-        InvalidArgument: features not a finite two-dimensional matrix without all-zero rows.
+        InvalidArgument: features not a finite two-dimensional matrix without all-zero rows;
+            ``ca-jaccard`` without a camera for each crop.
     """
     settings = settings or ClusterSettings()
     threads = threads or available_threads()
     seconds = {"compile": compile_kernels()}
     started = time.perf_counter()
     unit = unit_rows(features, overwrite=overwrite)
-    neighbours = nearest(unit, settings.columns, threads=threads, progress=progress)
+    neighbours = _search(unit, settings, cameras, threads, progress)
     searched = time.perf_counter()
-    graph = jaccard_graph(
-        neighbours,
-        features=unit,
-        max_distance=settings.eps + settings.gap,
-        k1=settings.k1,
-        k2=settings.k2,
-        convention=settings.convention,
-        threads=threads,
-    )
+    encoded = _encode(unit, neighbours, settings, threads)
+    graph = close_pairs(encoded, max_distance=settings.eps + settings.gap, threads=threads)
     measured = time.perf_counter()
     labels = dbscan(graph, eps=settings.eps, min_samples=settings.min_samples)
     ended = time.perf_counter()
@@ -156,8 +113,54 @@ def cluster(
         "dbscan": ended - measured,
         "total": ended - started,
     }
-    notes = _notes(unit.shape[0], settings)
+    notes = _notes(unit.shape[0], settings, neighbours)
     return ClusterResult(labels, graph, neighbours, settings, seconds, notes)
+
+
+def _search(
+    unit: NDArray[np.float32],
+    settings: ClusterSettings,
+    cameras: NDArray[np.integer] | None,
+    threads: int,
+    progress: Progress | None,
+) -> Neighbours | CameraNeighbours:
+    if settings.distance == "jaccard":
+        return nearest(unit, settings.columns, threads=threads, progress=progress)
+    if cameras is None:
+        raise InvalidArgument(
+            "distance: ca-jaccard needs the camera of every crop; give cameras or use jaccard",
+            field="distance",
+        )
+    same, other = camera_columns(settings.k1_intra, settings.k1_inter, settings.convention)
+    return nearest_by_camera(
+        unit, cameras, same=same, other=other, threads=threads, progress=progress
+    )
+
+
+def _encode(
+    unit: NDArray[np.float32],
+    neighbours: Neighbours | CameraNeighbours,
+    settings: ClusterSettings,
+    threads: int,
+) -> SparseRows:
+    if isinstance(neighbours, CameraNeighbours):
+        return camera_jaccard_rows(
+            neighbours,
+            k1_intra=settings.k1_intra,
+            k1_inter=settings.k1_inter,
+            k2_intra=settings.k2_intra,
+            k2_inter=settings.k2_inter,
+            convention=settings.convention,
+            threads=threads,
+        )
+    return jaccard_rows(
+        neighbours,
+        features=unit,
+        k1=settings.k1,
+        k2=settings.k2,
+        convention=settings.convention,
+        threads=threads,
+    )
 
 
 def compile_kernels() -> float:
@@ -178,15 +181,29 @@ def _compiled_once() -> None:
             neighbours, features=rows, max_distance=0.5, k1=3, k2=2, threads=threads
         )
         dbscan(graph, eps=0.5, min_samples=2)
+        cameras = np.arange(32) % 2
+        camera_jaccard_rows(
+            nearest_by_camera(rows, cameras, same=3, other=3, threads=threads), threads=threads
+        )
 
 
-def _notes(rows: int, settings: ClusterSettings) -> tuple[str, ...]:
+def _notes(
+    rows: int, settings: ClusterSettings, neighbours: Neighbours | CameraNeighbours
+) -> tuple[str, ...]:
+    if isinstance(neighbours, CameraNeighbours):
+        if rows and not neighbours.other.indices.shape[1]:
+            return ("ca-jaccard with a single camera: only crops of that camera are compared",)
+        asked = camera_columns(settings.k1_intra, settings.k1_inter, settings.convention)[0]
+        found = np.count_nonzero(neighbours.same.indices >= 0, axis=1)
+        short = int(np.count_nonzero(found < asked))
+        if not short:
+            return ()
+        return (
+            f"{short} crops are of cameras with no more crops than k1_intra "
+            f"({settings.k1_intra}): those neighbour every other of their camera",
+        )
     if rows < settings.columns:
         return (
             f"{rows} crops are fewer than k1 ({settings.k1}): every crop neighbours every other",
         )
     return ()
-
-
-def _outside(name: str, value: float, bounds: str) -> InvalidArgument:
-    return InvalidArgument(f"{name}: is {value}; it must be {bounds}", field=name)

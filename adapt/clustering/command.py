@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from adapt.clustering.cluster import MAX_NEIGHBOURS, ClusterResult, ClusterSettings, cluster
+from adapt.clustering.cluster import ClusterResult, cluster
 from adapt.clustering.reciprocal import Convention
+from adapt.clustering.settings import MAX_NEIGHBOURS, ClusterSettings, Distance
 from resight.console import emit, progress
 from resight.errors import InvalidArgument, NotFound
 
@@ -29,12 +30,27 @@ def cluster_features(
     output: Annotated[Path, typer.Option(help=".npy to write: int32 (N,), outliers -1.")],
     cameras: Annotated[
         Path | None,
-        typer.Option(help=".npy (N,) of camera ids: counted in the report, not used to cluster."),
+        typer.Option(help=".npy (N,) of camera ids: for the report and for ca-jaccard."),
     ] = None,
+    distance: Annotated[
+        str, typer.Option(help="jaccard, or ca-jaccard, which needs --cameras.")
+    ] = _DEFAULTS.distance,
     k1: Annotated[
         int, typer.Option(min=1, max=MAX_NEIGHBOURS, help="k-reciprocal neighbourhood.")
     ] = _DEFAULTS.k1,
     k2: Annotated[int, typer.Option(min=1, help="Neighbours averaged, at most k1.")] = _DEFAULTS.k2,
+    k1_intra: Annotated[
+        int, typer.Option(min=1, max=MAX_NEIGHBOURS, help="ca-jaccard: k1 within the camera.")
+    ] = _DEFAULTS.k1_intra,
+    k1_inter: Annotated[
+        int, typer.Option(min=1, max=MAX_NEIGHBOURS, help="ca-jaccard: k1 in other cameras.")
+    ] = _DEFAULTS.k1_inter,
+    k2_intra: Annotated[
+        int, typer.Option(min=1, help="ca-jaccard: crops of the camera averaged.")
+    ] = _DEFAULTS.k2_intra,
+    k2_inter: Annotated[
+        int, typer.Option(min=0, help="ca-jaccard: crops of other cameras averaged.")
+    ] = _DEFAULTS.k2_inter,
     eps: Annotated[float, typer.Option(help="DBSCAN radius, a Jaccard distance.")] = _DEFAULTS.eps,
     min_samples: Annotated[
         int, typer.Option(min=1, help="Crops within eps, itself included, that make a core.")
@@ -47,7 +63,16 @@ def cluster_features(
 ) -> None:
     """Cluster features: exact k-reciprocal Jaccard distance and DBSCAN."""
     settings = ClusterSettings(
-        k1=k1, k2=k2, eps=eps, min_samples=min_samples, convention=_convention(convention)
+        distance=_choice("distance", distance, Distance),
+        k1=k1,
+        k2=k2,
+        k1_intra=k1_intra,
+        k1_inter=k1_inter,
+        k2_intra=k2_intra,
+        k2_inter=k2_inter,
+        eps=eps,
+        min_samples=min_samples,
+        convention=_choice("convention", convention, Convention),
     )
     rows = _load("features", features)
     if rows.ndim == 2 and rows.shape[0] == 0:
@@ -57,20 +82,24 @@ def cluster_features(
     seen_by = None if cameras is None else _camera_column(cameras, rows)
     with progress("neighbours") as bar:
         result = cluster(
-            rows, settings, threads=threads, progress=lambda _done, _all: bar.advance(),
+            rows,
+            settings,
+            cameras=None if seen_by is None else np.unique(seen_by, return_inverse=True)[1],
+            threads=threads,
+            progress=lambda _done, _all: bar.advance(),
             overwrite=True,
-        )  # fmt: skip
+        )
     _save(output, result.labels)
     payload = _report(result, seen_by) | {"output": str(output)}
     emit(payload, as_json=as_json, text=_text(payload))
 
 
-def _convention(name: str) -> Convention:
-    if name == "released":
-        return "released"
-    if name == "zhong":
-        return "zhong"
-    raise InvalidArgument(f"convention: is {name!r}; choose released or zhong", field="convention")
+def _choice(field: str, name: str, kind: Any) -> Any:
+    if name not in get_args(kind):
+        raise InvalidArgument(
+            f"{field}: is {name!r}; choose {' or '.join(get_args(kind))}", field=field
+        )
+    return name
 
 
 def _load(field: str, path: Path) -> NDArray[Any]:
@@ -120,18 +149,25 @@ def _report(result: ClusterResult, cameras: NDArray[Any] | None) -> dict[str, An
         "clusters": result.clusters,
         "outliers": result.outliers,
         "largest_cluster": result.largest,
-        "k1": result.settings.k1,
-        "k2": result.settings.k2,
-        "eps": result.settings.eps,
-        "min_samples": result.settings.min_samples,
-        "convention": result.settings.convention,
+        **_asked(result.settings),
         "seconds": {name: round(value, 4) for name, value in result.seconds.items()},
         "notes": list(result.notes),
     }
     if cameras is not None:
         report["cameras"] = _camera_report(result.labels, cameras)
-        report["notes"].append("cameras are counted here and have no part in the clustering")
+        if result.settings.distance == "jaccard":
+            report["notes"].append("cameras are counted here and have no part in the clustering")
     return report
+
+
+def _asked(settings: ClusterSettings) -> dict[str, Any]:
+    """The settings that had a part in the labels."""
+    own = ("k1_intra", "k1_inter", "k2_intra", "k2_inter")
+    names = ("k1", "k2") if settings.distance == "jaccard" else own
+    return {
+        name: getattr(settings, name)
+        for name in ("distance", *names, "eps", "min_samples", "convention")
+    }
 
 
 def _camera_report(labels: NDArray[np.int32], cameras: NDArray[Any]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from adapt.clustering.kernel import kernel
 
-__all__ = ["Heaps", "offer_across", "offer_down"]
+__all__ = ["NOBODY", "Heaps", "offer_across", "offer_down"]
 
-_NOBODY = np.iinfo(np.int32).max
+NOBODY = int(np.iinfo(np.int32).max)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Heaps:
         """Heaps that nothing has been offered to."""
         return cls(
             scores=np.full((rows, width), -np.inf, dtype=dtype),
-            indices=np.full((rows, width), _NOBODY, dtype=np.int32),
+            indices=np.full((rows, width), NOBODY, dtype=np.int32),
             worst=np.full(rows, -np.inf, dtype=dtype),
         )
 
@@ -71,39 +71,53 @@ def _sift(
 @kernel
 def offer_across(
     block: NDArray[np.floating],
-    row_ids: NDArray[np.int64],
-    first_column: int,
+    row_ids: NDArray[np.int32],
+    column_ids: NDArray[np.int32],
+    low: NDArray[np.int64],
+    high: NDArray[np.int64],
+    inside: bool,
     start: int,
     stop: int,
     scores: NDArray[np.floating],
     indices: NDArray[np.int32],
     worst: NDArray[np.floating],
 ) -> None:
-    """Offer ``block[r, c]`` to heap ``r`` for rows start..stop; a row's own column is passed over.
+    """Offer ``block[r, c]`` to heap ``r`` for rows start..stop; a row never meets itself.
 
     Args:
         block: (R, C) scores.
-        row_ids: int64 (R,): the column that each row must not meet, itself.
-        first_column: index of the block's first column.
+        row_ids, column_ids: int32 (R,) and (C,): the rows of the data that they are.
+        low, high, inside: which columns each row may meet, see ``Span``.
         start, stop: rows of the block (and heaps) to work on.
         scores, indices, worst: the heaps of the block's rows.
     """
+    columns = block.shape[1]
     for r in range(start, stop):
         limit = worst[r]
-        for c in range(block.shape[1]):
-            score = block[r, c]
-            if score >= limit:
-                column = first_column + c
-                if column != row_ids[r] and (score > limit or column < indices[r, 0]):
-                    _sift(scores[r], indices[r], score, column)
-                    limit = scores[r, 0]
+        for part in range(1 if inside else 2):
+            if inside:
+                begin, end = low[r], high[r]
+            elif part == 0:
+                begin, end = 0, low[r]
+            else:
+                begin, end = high[r], columns
+            for c in range(begin, end):
+                score = block[r, c]
+                if score >= limit:
+                    column = column_ids[c]
+                    if column != row_ids[r] and (score > limit or column < indices[r, 0]):
+                        _sift(scores[r], indices[r], score, column)
+                        limit = scores[r, 0]
         worst[r] = limit
 
 
 @kernel
 def offer_down(
     block: NDArray[np.floating],
-    first_row: int,
+    row_ids: NDArray[np.int32],
+    low: NDArray[np.int64],
+    high: NDArray[np.int64],
+    inside: bool,
     start: int,
     stop: int,
     scores: NDArray[np.floating],
@@ -112,12 +126,20 @@ def offer_down(
 ) -> None:
     """Offer ``block[r, c]`` to heap ``c`` for columns start..stop: the transposed block's scores.
 
-    The block must lie off the diagonal: no row meets itself in it.
+    The block must lie off the diagonal: no row meets itself in it. ``low``, ``high`` and
+    ``inside`` are those of the rows: being of one camera is symmetric.
     """
     for r in range(block.shape[0]):
-        row = first_row + r
-        for c in range(start, stop):
-            score = block[r, c]
-            if score >= worst[c] and (score > worst[c] or row < indices[c, 0]):
-                _sift(scores[c], indices[c], score, row)
-                worst[c] = scores[c, 0]
+        row = row_ids[r]
+        for part in range(1 if inside else 2):
+            if inside:
+                begin, end = max(low[r], start), min(high[r], stop)
+            elif part == 0:
+                begin, end = start, min(low[r], stop)
+            else:
+                begin, end = max(high[r], start), stop
+            for c in range(begin, end):
+                score = block[r, c]
+                if score >= worst[c] and (score > worst[c] or row < indices[c, 0]):
+                    _sift(scores[c], indices[c], score, row)
+                    worst[c] = scores[c, 0]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from adapt.clustering.blocks import map_blocks, row_blocks
 from adapt.clustering.graph import UpperBlock
 from adapt.clustering.kernel import kernel
-from adapt.clustering.reciprocal import SparseRows
+from adapt.clustering.sparse_rows import SparseRows
 
 __all__ = ["InvertedRows"]
 

@@ -1,7 +1,7 @@
 """Exact sparse k-reciprocal Jaccard distance.
 
 Equations (Zhong et al., CVPR 2017, equation 10, with rows of V that sum to 1; V as in
-:mod:`adapt.clustering.reciprocal`)::
+:mod:`adapt.clustering.reciprocal`, or camera-aware as in :mod:`adapt.clustering.camera_aware`)::
 
     s(i, j) = sum_k min(V_ik, V_jk)
     J(i, j) = 1 - s / (2 - s)
@@ -20,13 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapt.clustering.blocks import available_threads
+from adapt.clustering.camera_aware import encode_by_camera, expansion_lists
 from adapt.clustering.graph import DistanceGraph, StreamedDistances, UpperBlock, symmetric
 from adapt.clustering.inverted import InvertedRows
-from adapt.clustering.neighbours import Neighbours
-from adapt.clustering.reciprocal import Convention, SparseRows, encode, expand
+from adapt.clustering.neighbours import CameraNeighbours, Neighbours
+from adapt.clustering.reciprocal import Convention, encode
+from adapt.clustering.sparse_rows import SparseRows, expand
 from resight.errors import InvalidArgument
 
-__all__ = ["jaccard_graph", "jaccard_rows"]
+__all__ = ["camera_jaccard_rows", "close_pairs", "jaccard_graph", "jaccard_rows"]
 
 # Pairs (each counted once) that are held in memory before the graph is streamed instead.
 _PAIRS_PER_ROW = 256
@@ -58,7 +60,33 @@ def jaccard_rows(
             raise InvalidArgument(f"{name}: is {value}; it must be at least 1", field=name)
     threads = threads or available_threads()
     encoded = encode(neighbours, features, k1=k1, convention=convention, threads=threads)
-    return expand(encoded, neighbours, k2=k2, threads=threads)
+    return expand(encoded, neighbours.indices[:, :k2], threads=threads)
+
+
+def camera_jaccard_rows(
+    neighbours: CameraNeighbours,
+    *,
+    k1_intra: int = 5,
+    k1_inter: int = 20,
+    k2_intra: int = 2,
+    k2_inter: int = 4,
+    convention: Convention = "released",
+    threads: int | None = None,
+) -> SparseRows:
+    """Camera-aware V after local query expansion; rows sum to 1.
+
+    Args:
+        neighbours: with the columns of ``camera_columns`` (or all there are).
+        k1_intra, k1_inter, k2_intra, k2_inter, convention: see
+            :mod:`adapt.clustering.camera_aware`.
+        threads: default every core.
+    """
+    threads = threads or available_threads()
+    encoded = encode_by_camera(
+        neighbours, k1_intra=k1_intra, k1_inter=k1_inter, convention=convention, threads=threads
+    )
+    lists = expansion_lists(neighbours, k2_intra=k2_intra, k2_inter=k2_inter)
+    return expand(encoded, lists, threads=threads)
 
 
 def jaccard_graph(
@@ -87,16 +115,29 @@ def jaccard_graph(
     Raises:
         InvalidArgument: see above.
     """
+    threads = threads or available_threads()
+    encoded = jaccard_rows(
+        neighbours, features=features, k1=k1, k2=k2, convention=convention, threads=threads
+    )
+    return close_pairs(encoded, max_distance=max_distance, threads=threads, max_pairs=max_pairs)
+
+
+def close_pairs(
+    encoded: SparseRows,
+    *,
+    max_distance: float,
+    threads: int | None = None,
+    max_pairs: int | None = None,
+) -> DistanceGraph:
+    """Every pair of the rows of V with J <= ``max_distance``; see :func:`jaccard_graph`."""
     if not 0.0 < max_distance < 1.0:
         raise InvalidArgument(
             f"max_distance: is {max_distance}; a Jaccard radius lies between 0 and 1",
             field="max_distance",
         )
-    threads = threads or available_threads()
-    encoded = jaccard_rows(
-        neighbours, features=features, k1=k1, k2=k2, convention=convention, threads=threads
+    inverted = InvertedRows.of(
+        encoded, max_distance=max_distance, threads=threads or available_threads()
     )
-    inverted = InvertedRows.of(encoded, max_distance=max_distance, threads=threads)
     limit = max_pairs if max_pairs is not None else max(_LEAST_PAIRS, _PAIRS_PER_ROW * encoded.rows)
     held: list[UpperBlock] = []
     pairs = 0

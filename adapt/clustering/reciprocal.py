@@ -7,7 +7,7 @@ F(i, k) are the first k columns of i's neighbour list, the row itself included):
     R*(i)    = R(i, k1) united with R(c, k1/2) for every c in R(i, k1) with
                |R(c, k1/2) n R(i, k1)| > 2/3 |R(c, k1/2)|
     V[i, j]  = exp(2 sim(i, j) - 2) / sum over R*(i),     j in R*(i)
-    V[i]    := mean of V[j] over the first k2 neighbours j of i
+    V[i]    := mean of V[j] over the first k2 neighbours j of i       (``sparse_rows.expand``)
 
 Columns of F: the paper's text has k1 neighbours besides the row itself ("zhong": k1 + 1 columns).
 The released code searches k1 columns and slices k1 + 1 of them, which leaves k1 ("released"). In
@@ -19,42 +19,21 @@ than k1 uses those it has (the released code reads padding as the last row of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adapt.clustering.blocks import map_blocks, row_blocks
+from adapt.clustering.blocks import row_blocks
 from adapt.clustering.kernel import kernel
 from adapt.clustering.neighbours import Neighbours
 from adapt.clustering.similarity import similarity
+from adapt.clustering.sparse_rows import EncodedBlock, SparseRows, assemble
 from resight.errors import InvalidArgument
 
-__all__ = ["Convention", "SparseRows", "encode", "expand", "neighbour_columns"]
+__all__ = ["Convention", "encode", "mutual", "neighbour_columns"]
 
 Convention = Literal["released", "zhong"]
-
-
-class _Rows(NamedTuple):
-    counts: NDArray[np.int64]
-    indices: NDArray[np.int32]
-    values: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class SparseRows:
-    """A sparse matrix (N, N) by rows: int64 indptr, int32 columns in no order, float64 values."""
-
-    indptr: NDArray[np.int64]
-    indices: NDArray[np.int32]
-    values: NDArray[np.float64]
-
-    @property
-    def rows(self) -> int:
-        """Rows, N."""
-        return int(self.indptr.size - 1)
 
 
 def neighbour_columns(k1: int, convention: Convention) -> int:
@@ -92,48 +71,20 @@ def encode(
     for start, stop in row_blocks(rows, 65536):
         _reciprocal(neighbours.indices, half_width, start, stop, half, half_counts)
 
-    def block(start: int, stop: int) -> _Rows:
-        return _Rows(
+    def block(start: int, stop: int) -> EncodedBlock:
+        return EncodedBlock(
             *_encode_rows(
                 features, neighbours.indices, neighbours.similarities, width, half, half_counts,
                 start, stop,
             )
         )  # fmt: skip
 
-    return _assemble(block, rows, threads)
-
-
-def expand(encoded: SparseRows, neighbours: Neighbours, *, k2: int, threads: int) -> SparseRows:
-    """Local query expansion: each row becomes the mean of its first ``k2`` neighbours' rows."""
-    width = min(k2, neighbours.indices.shape[1])
-    if width <= 1:
-        return encoded
-
-    def block(start: int, stop: int) -> _Rows:
-        return _Rows(
-            *_expand_rows(
-                encoded.indptr, encoded.indices, encoded.values, neighbours.indices, width,
-                start, stop,
-            )
-        )  # fmt: skip
-
-    return _assemble(block, encoded.rows, threads)
-
-
-def _assemble(block: Callable[[int, int], _Rows], rows: int, threads: int) -> SparseRows:
-    ranges = row_blocks(rows, max(64, -(-rows // (8 * threads))))
-    parts = list(map_blocks(block, ranges, threads=threads))
-    counts = np.concatenate([np.zeros(1, dtype=np.int64), *(part.counts for part in parts)])
-    return SparseRows(
-        np.cumsum(counts),
-        np.concatenate([np.empty(0, dtype=np.int32), *(part.indices for part in parts)]),
-        np.concatenate([np.empty(0, dtype=np.float64), *(part.values for part in parts)]),
-    )
+    return assemble(block, rows, threads)
 
 
 @kernel
-def _mutual(indices: NDArray[np.int32], i: int, j: int, width: int) -> bool:
-    """Whether i is among the first ``width`` columns of j."""
+def mutual(indices: NDArray[np.int32], i: int, j: int, width: int) -> bool:
+    """Compiled: whether i is among the first ``width`` columns of j."""
     for p in range(width):  # noqa: SIM110 - any() over a generator does not compile
         if indices[j, p] == i:
             return True
@@ -152,7 +103,7 @@ def _reciprocal(
     for i in range(start, stop):
         for p in range(width):
             j = indices[i, p]
-            if _mutual(indices, i, j, width):
+            if j >= 0 and mutual(indices, i, j, width):
                 members[i, counts[i]] = j
                 counts[i] += 1
 
@@ -172,7 +123,7 @@ def _gather(
     size = 0
     for p in range(width):
         j = indices[i, p]
-        if _mutual(indices, i, j, width):
+        if j >= 0 and mutual(indices, i, j, width):
             in_core[j] = i
             in_set[j] = i
             members[size] = j
@@ -248,42 +199,3 @@ def _grown(
     more_columns[:used] = columns[:used]
     more_values[:used] = values[:used]
     return more_columns, more_values
-
-
-@kernel
-def _expand_rows(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    values: NDArray[np.float64],
-    neighbours: NDArray[np.int32],
-    width: int,
-    start: int,
-    stop: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64]]:
-    rows = neighbours.shape[0]
-    total = np.zeros(rows, dtype=np.float64)
-    counts = np.zeros(stop - start, dtype=np.int64)
-    # Before division, so that a row's capacity is what its parts hold together.
-    capacity = 0
-    for i in range(start, stop):
-        for p in range(width):
-            j = neighbours[i, p]
-            capacity += indptr[j + 1] - indptr[j]
-    columns = np.empty(capacity, dtype=np.int32)
-    means = np.empty(capacity, dtype=np.float64)
-    at = 0
-    for i in range(start, stop):
-        first = at
-        for p in range(width):
-            j = neighbours[i, p]
-            for q in range(indptr[j], indptr[j + 1]):
-                c = indices[q]
-                if total[c] == 0.0:
-                    columns[at] = c
-                    at += 1
-                total[c] += values[q]
-        for m in range(first, at):
-            means[m] = total[columns[m]] / width
-            total[columns[m]] = 0.0
-        counts[i - start] = at - first
-    return counts, columns[:at].copy(), means[:at].copy()

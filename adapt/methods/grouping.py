@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from adapt.clustering.cluster import ClusterResult, ClusterSettings, cluster
+from adapt.clustering.cluster import ClusterResult, cluster
+from adapt.clustering.settings import ClusterSettings
 from adapt.training.config import RunConfig
+from resight.errors import FailedPrecondition
 
 __all__ = ["centre_by_camera", "group"]
 
@@ -21,13 +23,33 @@ def group(
     *,
     gap: float = 0.0,
 ) -> ClusterResult:
-    """Clusters ``features`` (N, D), unit rows; the graph reaches to ``eps + gap``."""
+    """Clusters ``features`` (N, D), unit rows; the graph reaches to ``eps + gap``.
+
+    Raises:
+        FailedPrecondition: The distance needs cameras and the run has none.
+    """
+    if config.distance == "ca-jaccard" and cameras is None:
+        raise FailedPrecondition(
+            "distance: ca-jaccard needs the camera of every crop, and this run is camera-free; name"
+            " a source with cameras or use distance=jaccard",
+            field="distance",
+            reason="NO_CAMERAS",
+        )
     if config.camera_centering and cameras is not None:
         features = centre_by_camera(features, cameras)
     settings = ClusterSettings(
-        k1=config.k1, k2=config.k2, eps=config.eps, min_samples=config.min_samples, gap=gap
+        distance=config.distance,
+        k1=config.k1,
+        k2=config.k2,
+        k1_intra=config.k1_intra,
+        k1_inter=config.k1_inter,
+        k2_intra=config.k2_intra,
+        k2_inter=config.k2_inter,
+        eps=config.eps,
+        min_samples=config.min_samples,
+        gap=gap,
     )
-    return cluster(features, settings, threads=config.threads or None)
+    return cluster(features, settings, cameras=cameras, threads=config.threads or None)
 
 
 def centre_by_camera(

@@ -79,9 +79,14 @@ class RunConfig(_Section):
 
     # Pseudo-labels.
     features: Literal["re-extract", "memory"] = "re-extract"
+    distance: Literal["jaccard", "ca-jaccard"] = "jaccard"
     eps: float = Field(default=0.6, gt=0, lt=1)
     k1: int = Field(default=30, ge=2, le=1000)
     k2: int = Field(default=6, ge=1, le=1000)
+    k1_intra: int = Field(default=5, ge=1, le=1000)
+    k1_inter: int = Field(default=20, ge=1, le=1000)
+    k2_intra: int = Field(default=2, ge=1, le=1001)
+    k2_inter: int = Field(default=4, ge=0, le=1000)
     min_samples: int = Field(default=4, ge=2, le=1000)
     camera_centering: bool = False
 
@@ -112,6 +117,13 @@ class RunConfig(_Section):
             )
         if self.k2 > self.k1:
             raise ValueError(f"k2={self.k2} must not exceed k1={self.k1}")
+        if self.k2_intra > self.k1_intra + 1 or self.k2_inter > self.k1_inter:
+            raise ValueError(
+                f"k2_intra={self.k2_intra} must not exceed k1_intra + 1 ({self.k1_intra + 1}),"
+                f" nor k2_inter={self.k2_inter} k1_inter={self.k1_inter}"
+            )
+        if self.distance == "ca-jaccard" and self.ignore_cameras:
+            raise ValueError("distance=ca-jaccard needs the cameras that ignore_cameras hides")
         if self.min_iterations > self.max_iterations:
             raise ValueError("min_iterations must not exceed max_iterations")
         gap = self.spcl.eps_gap

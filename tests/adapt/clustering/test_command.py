@@ -107,3 +107,21 @@ def test_files_that_are_not_arrays_are_refused(features: Path, tmp_path: Path) -
     with pytest.raises(InvalidArgument, match="convention"):
         run("--features", features, "--output", tmp_path / "L.npy", "--convention", "x")
     assert run("--features", features, "--output", "L.npy", "--k1", 1001).exit_code == 2
+
+
+def test_ca_jaccard_takes_the_cameras(features: Path, tmp_path: Path) -> None:
+    cameras = np.array(["gate", "hall"])[np.arange(250) % 2]
+    np.save(tmp_path / "C.npy", cameras)
+    shape = ["--distance", "ca-jaccard", "--k1-intra", 4, "--k1-inter", 9, "--k2-inter", 3]
+    given = ["--features", features, "--output", tmp_path / "L.npy", *shape, "--eps", 0.7]
+    answer = json.loads(run(*given, "--cameras", tmp_path / "C.npy", "--json").stdout)
+    settings = ClusterSettings(distance="ca-jaccard", k1_intra=4, k1_inter=9, k2_inter=3, eps=0.7)
+    expected = cluster(np.load(features), settings, cameras=np.arange(250) % 2)
+    np.testing.assert_array_equal(np.load(tmp_path / "L.npy"), expected.labels)
+    assert expected.clusters > 1
+    assert (answer["k1_intra"], answer["k1_inter"], answer["k2_inter"]) == (4, 9, 3)
+    assert "k1" not in answer
+    with pytest.raises(InvalidArgument, match="needs the camera of every crop"):
+        run(*given)
+    with pytest.raises(InvalidArgument, match="distance: is 'euclid'; choose jaccard or ca-"):
+        run(*given, "--distance", "euclid")

@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
-from adapt.clustering import neighbours as neighbours_module
+from adapt.clustering import candidates as candidates_module
 from adapt.clustering.neighbours import nearest
 from adapt.clustering.similarity import unit_rows
 from resight.errors import InvalidArgument
@@ -26,7 +26,7 @@ def brute_force(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 def test_equals_brute_force_across_blocks(
     k: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbours_module, "_BLOCK", 100)  # rows 0..330 in four uneven blocks
+    monkeypatch.setattr(candidates_module, "_BLOCK", 100)  # rows 0..330 in four uneven blocks
     rows = unit_rows(np.random.default_rng(0).standard_normal((331, 20)).astype(np.float32))
     done: list[tuple[int, int]] = []
     found = nearest(rows, k, threads=threads, progress=lambda *step: done.append(step))
