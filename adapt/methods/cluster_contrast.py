@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adapt.memory.cluster import ClusterMemory
-from adapt.methods.grouping import group
+from adapt.methods.grouping import group, require_contrast
 from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
 from adapt.training.config import RunConfig
-from resight.errors import FailedPrecondition
 
 __all__ = ["ClusterContrast"]
 
@@ -49,7 +48,7 @@ class ClusterContrast(Method):
         found = group(features.vectors, config, self._cameras)
         classes = found.labels.astype(np.int64)
         count = found.clusters
-        _require_contrast(count, len(classes), epoch, config)
+        require_contrast(count, len(classes), epoch, config)
         self._memory = ClusterMemory(
             torch.from_numpy(features.vectors).to(self._device),
             torch.from_numpy(classes).to(self._device),
@@ -94,23 +93,3 @@ class ClusterContrast(Method):
         if self._memory is None:
             raise ValueError("prepare_epoch comes first")
         return self._memory
-
-
-def _require_contrast(clusters: int, crops: int, epoch: int, config: RunConfig) -> None:
-    if clusters >= 2:
-        return
-    where = f"epoch {epoch + 1}: of {crops} crops"
-    if clusters == 0:
-        raise FailedPrecondition(
-            f"{where} all are outliers (eps={config.eps}, min_samples={config.min_samples}): give"
-            " more crops of each person, raise eps, lower min_samples, or start from an encoder"
-            " trained on persons (--init)",
-            field="eps",
-            reason="NO_CLUSTERS",
-        )
-    raise FailedPrecondition(
-        f"{where} the clustered ones form a single cluster, so there is nothing to contrast: the"
-        " crops may all be alike; otherwise lower eps or start from another encoder (--init)",
-        field="eps",
-        reason="ONE_CLUSTER",
-    )

@@ -10,7 +10,7 @@ from adapt.clustering.settings import ClusterSettings
 from adapt.training.config import RunConfig
 from resight.errors import FailedPrecondition
 
-__all__ = ["centre_by_camera", "group"]
+__all__ = ["centre_by_camera", "group", "require_contrast"]
 
 # Nearly identical everywhere, a feature less its camera's mean is rounding noise.
 _NO_DIRECTION = 1e-6
@@ -69,3 +69,28 @@ def centre_by_camera(
     # A crop equal to its camera's mean has no direction left: it keeps its own.
     directed = norms > _NO_DIRECTION
     return np.where(directed, centred / np.maximum(norms, _NO_DIRECTION), features)
+
+
+def require_contrast(clusters: int, crops: int, epoch: int, config: RunConfig) -> None:
+    """Refuses what a method that leaves outliers out cannot learn from.
+
+    Raises:
+        FailedPrecondition: Fewer than two clusters.
+    """
+    if clusters >= 2:
+        return
+    where = f"epoch {epoch + 1}: of {crops} crops"
+    if clusters == 0:
+        raise FailedPrecondition(
+            f"{where} all are outliers (eps={config.eps}, min_samples={config.min_samples}): give"
+            " more crops of each person, raise eps, lower min_samples, or start from an encoder"
+            " trained on persons (--init)",
+            field="eps",
+            reason="NO_CLUSTERS",
+        )
+    raise FailedPrecondition(
+        f"{where} the clustered ones form a single cluster, so there is nothing to contrast: the"
+        " crops may all be alike; otherwise lower eps or start from another encoder (--init)",
+        field="eps",
+        reason="ONE_CLUSTER",
+    )

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from adapt.methods.bn_stats import BatchNormStatistics
+from adapt.methods.cap import Cap
 from adapt.methods.cluster_contrast import ClusterContrast
 from adapt.methods.method import Method
 from adapt.methods.spcl import Spcl
@@ -21,6 +22,8 @@ def create_method(
     """The method that ``config.method`` names, for crops with ``cameras`` (N,) or None."""
     if config.method == "spcl":
         return Spcl(config, cameras, device)
+    if config.method == "cap":
+        return Cap(config, cameras, device)
     if config.method == "bn-stats":
         return BatchNormStatistics()
     return ClusterContrast(config, cameras, device)

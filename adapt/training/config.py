@@ -7,32 +7,32 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from adapt.training.cap_settings import CapSettings
+from adapt.training.pplr_settings import PplrSettings
+from adapt.training.section import Section
 
 __all__ = ["ClusterContrastSettings", "RunConfig", "SpclSettings"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ClusterContrastSettings(_Section):
+class ClusterContrastSettings(Section):
     """Settings of ``cluster-contrast`` alone."""
 
     memory_update: Literal["mean", "hard"] = "mean"
 
 
-class SpclSettings(_Section):
+class SpclSettings(Section):
     """Settings of ``spcl`` alone."""
 
     eps_gap: float = Field(default=0.02, ge=0, lt=0.5)
     self_paced: bool = True
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """Everything that decides the outcome of a run, and how fast it is reached."""
 
-    method: Literal["cluster-contrast", "spcl", "bn-stats"] = "cluster-contrast"
+    method: Literal["cluster-contrast", "spcl", "cap", "bn-stats"] = "cluster-contrast"
     preset: Literal["published", "fast"] = "fast"
     seed: int = Field(default=1, ge=0, lt=2**31)
 
@@ -70,12 +70,15 @@ class RunConfig(_Section):
     step_epochs: int = Field(default=20, ge=1)
     step_factor: float = Field(default=0.1, gt=0, le=1)
     warmup_iterations: int = Field(default=0, ge=0)
+    warmup_epochs: int = Field(default=0, ge=0)
 
     # Loss and memory.
     temperature: float = Field(default=0.05, gt=0, le=10)
     momentum: float = Field(default=0.1, ge=0, lt=1)
     cluster_contrast: ClusterContrastSettings = ClusterContrastSettings()
     spcl: SpclSettings = SpclSettings()
+    pplr: PplrSettings = PplrSettings()
+    cap: CapSettings = CapSettings()
 
     # Pseudo-labels.
     features: Literal["re-extract", "memory"] = "re-extract"

@@ -71,6 +71,19 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "momentum": 0.2,
             "features": "memory",
         },
+        # One pass an epoch, however many crops there are.
+        "cap": {
+            **_PUBLISHED,
+            "p": 8,
+            "k": 4,
+            "passes": 1.0,
+            "max_iterations": 1_000_000,
+            "warmup_epochs": 10,
+            "temperature": 0.07,
+            "momentum": 0.2,
+            "eps": 0.5,
+            "k1": 20,
+        },
         # As Cluster Contrast, whose control it is.
         "bn-stats": {
             "epochs": 0,
@@ -83,6 +96,8 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "fast": {
         "cluster-contrast": {**_FAST, "momentum": 0.1},
         "spcl": {**_FAST, "momentum": 0.2, "features": "memory"},
+        # What begins at the published 5 of 50 epochs begins at 1 of 5.
+        "cap": {**_FAST, "temperature": 0.07, "momentum": 0.2, "cap": {"inter_epoch": 1}},
         "bn-stats": {"epochs": 0},
     },
 }

@@ -23,7 +23,12 @@ from resight.errors import InvalidArgument
 __all__ = ["known_keys", "parse_assignments", "read_config_file", "resolve"]
 
 _MAX_FILE_BYTES = 2**20
-_SECTION_METHODS = {"cluster_contrast": "cluster-contrast", "spcl": "spcl"}
+_SECTION_METHODS = {
+    "cluster_contrast": "cluster-contrast",
+    "spcl": "spcl",
+    "pplr": "pplr",
+    "cap": "cap",
+}
 
 
 def resolve(

@@ -20,14 +20,15 @@ def iterations_per_epoch(config: RunConfig, crops: int) -> int:
 def learning_rate(config: RunConfig, step: int, iterations: int) -> float:
     """Rate of optimiser step ``step`` (from 0) when an epoch has ``iterations``.
 
-    Linear warm-up over the first ``warmup_iterations``, times a staircase by epoch, half a cosine
-    over the whole run, or nothing.
+    Linear warm-up over the first ``warmup_iterations`` or ``warmup_epochs``, whichever is longer,
+    times a staircase by epoch, half a cosine over the whole run, or nothing.
     """
     factor = 1.0
     if config.schedule == "step":
         factor = config.step_factor ** (step // iterations // config.step_epochs)
     elif config.schedule == "cosine":
         factor = 0.5 * (1.0 + math.cos(math.pi * step / max(1, config.epochs * iterations)))
-    if step < config.warmup_iterations:
-        factor *= (step + 1) / config.warmup_iterations
+    warmup = max(config.warmup_iterations, config.warmup_epochs * iterations)
+    if step < warmup:
+        factor *= (step + 1) / warmup
     return config.lr * factor
