@@ -21,10 +21,13 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from resight.bundle.foreign_graph import ForeignGraph, read_foreign_graph
 from resight.errors import InvalidArgument
 
-__all__ = ["ChannelOrder", "Layout", "wrap_encoder"]
+__all__ = ["WRAPPER_PREFIX", "ChannelOrder", "Layout", "wrap_encoder"]
 
 Layout = Literal["NCHW", "NHWC"]
 ChannelOrder = Literal["RGB", "BGR"]
+
+WRAPPER_PREFIX = "resight/"
+"""Names of the nodes and constants put around an encoder begin with it."""
 
 _PREFIX = "encoder/"
 _EPSILON = 1e-12
@@ -124,7 +127,7 @@ class _Chain:
         self._last = source
 
     def constant(self, values: NDArray[Any]) -> str:
-        name = f"resight/constant_{len(self.constants)}"
+        name = f"{WRAPPER_PREFIX}constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(values, name))
         return name
 
@@ -135,7 +138,7 @@ class _Chain:
         return self._last
 
     def _append(self, operator: str, inputs: list[str], attributes: dict[str, Any]) -> str:
-        name = f"resight/{operator}_{self._count}"
+        name = f"{WRAPPER_PREFIX}{operator}_{self._count}"
         self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from google.protobuf import json_format
 
 from resight import __version__
-from resight.bundle.archive import pack
+from resight.bundle.attachments import Attachments, file_entry
 from resight.bundle.bundle import Bundle, preprocessing_to_proto
 from resight.bundle.golden import make_golden
 from resight.bundle.graph_session import GraphSession
@@ -29,6 +26,7 @@ from resight.bundle.layout import (
     manifest_digest,
     model_version,
 )
+from resight.bundle.placement import place
 from resight.bundle.reader import open_bundle
 from resight.crops.preprocessing import Preprocessing
 from resight.errors import AlreadyExists, InvalidArgument
@@ -48,6 +46,7 @@ def write_bundle(
     model_card: str,
     parity: Sequence[bundle_pb2.Parity] = (),
     extra_files: Mapping[str, bytes] | None = None,
+    attachments: Attachments | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Writes and verifies a bundle; the output appears complete or not at all.
@@ -60,6 +59,7 @@ def write_bundle(
         model_card: Markdown (``render_model_card``).
         parity: Closeness to the network the graph was made from.
         extra_files: More files, by relative path.
+        attachments: Files that the manifest describes, with their descriptions.
         overwrite: Whether a bundle already at ``output`` may be replaced.
 
     Raises:
@@ -71,7 +71,8 @@ def write_bundle(
     if len(encoder) > MAX_ENCODER_BYTES:
         raise InvalidArgument(f"encoder: longer than {MAX_ENCODER_BYTES} bytes", field="encoder")
     session = GraphSession(encoder, preprocessing)
-    files = _collect(encoder, model_card, extra_files or {})
+    attachments = attachments or Attachments()
+    files = _collect(encoder, model_card, {**(extra_files or {}), **attachments.files})
     manifest = bundle_pb2.BundleManifest(
         format_version=FORMAT_VERSION,
         model_version=model_version(encoder, preprocessing),
@@ -80,16 +81,12 @@ def write_bundle(
         provenance=_completed(provenance),
         golden=make_golden(session, preprocessing),
         parity=parity,
-        files=[
-            bundle_pb2.BundleFile(
-                path=name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data)
-            )
-            for name, data in sorted(files.items())
-        ],
+        files=[file_entry(name, data) for name, data in sorted(files.items())],
     )
+    attachments.describe_in(manifest)
     text = json_format.MessageToJson(manifest, indent=2).encode() + b"\n"
     files |= {MANIFEST: text, MANIFEST_DIGEST: manifest_digest(text)}
-    _place(files, output)
+    place(files, output)
     return open_bundle(output, golden=False)
 
 
@@ -132,45 +129,3 @@ def _completed(provenance: bundle_pb2.Provenance) -> bundle_pb2.Provenance:
         completed.create_time.GetCurrentTime()
         completed.create_time.nanos = 0
     return completed
-
-
-def _place(files: Mapping[str, bytes], output: Path) -> None:
-    staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        bundle = staging / "bundle"
-        bundle.mkdir()
-        for name, data in files.items():
-            path = bundle / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-        if output.suffix == ".tar":
-            pack(bundle, output)
-        else:
-            _swap(bundle, output, staging / "replaced")
-        _sync_folder(output.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _swap(bundle: Path, output: Path, aside: Path) -> None:
-    # A folder with content cannot be replaced in one step: the old one is moved aside first.
-    replaces = os.path.lexists(output) and not (output.is_dir() and not any(output.iterdir()))
-    if replaces:
-        os.replace(output, aside)
-    try:
-        os.replace(bundle, output)
-    except BaseException:
-        if replaces:
-            os.replace(aside, output)
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17resight/v1/bundle.proto\x12\nresight.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"E\n\rPreprocessing\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x15\n\rresize_filter\x18\x03 \x01(\t\"M\n\x06Golden\x12\x0c\n\x04seed\x18\x01 \x01(\x03\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x12\n\nembeddings\x18\x03 \x01(\x0c\x12\x12\n\nmin_cosine\x18\x04 \x01(\x01\"L\n\x06Parity\x12\x12\n\nbatch_size\x18\x01 \x01(\x05\x12\x12\n\nmin_cosine\x18\x02 \x01(\x01\x12\x1a\n\x12max_abs_difference\x18\x03 \x01(\x01\">\n\nBundleFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xb0\x01\n\nProvenance\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x16\n\x0eparent_version\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\'\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08producer\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x02\n\x0e\x42undleManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\x05\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12\x30\n\rpreprocessing\x18\x04 \x01(\x0b\x32\x19.resight.v1.Preprocessing\x12*\n\nprovenance\x18\x05 \x01(\x0b\x32\x16.resight.v1.Provenance\x12\"\n\x06golden\x18\x06 \x01(\x0b\x32\x12.resight.v1.Golden\x12\"\n\x06parity\x18\x07 \x03(\x0b\x32\x12.resight.v1.Parity\x12%\n\x05\x66iles\x18\x08 \x03(\x0b\x32\x16.resight.v1.BundleFileb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17resight/v1/bundle.proto\x12\nresight.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"E\n\rPreprocessing\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x15\n\rresize_filter\x18\x03 \x01(\t\"M\n\x06Golden\x12\x0c\n\x04seed\x18\x01 \x01(\x03\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x12\n\nembeddings\x18\x03 \x01(\x0c\x12\x12\n\nmin_cosine\x18\x04 \x01(\x01\"Z\n\x06Parity\x12\x12\n\nbatch_size\x18\x01 \x01(\x05\x12\x12\n\nmin_cosine\x18\x02 \x01(\x01\x12\x1a\n\x12max_abs_difference\x18\x03 \x01(\x01\x12\x0c\n\x04path\x18\x04 \x01(\t\"\xb1\x01\n\rRankAgreement\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07queries\x18\x02 \x01(\x05\x12\x0f\n\x07gallery\x18\x03 \x01(\x05\x12\r\n\x05\x64\x65pth\x18\x04 \x01(\x05\x12\x0f\n\x07overlap\x18\x05 \x01(\x01\x12\r\n\x05\x66irst\x18\x06 \x01(\x01\x12\x13\n\x0b\x63orrelation\x18\x07 \x01(\x01\x12\x13\n\x0bmin_overlap\x18\x08 \x01(\x01\x12\x17\n\x0fmin_correlation\x18\t \x01(\x01\"\xbe\x01\n\x06\x45ngine\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\x12\x17\n\x0f\x62\x61\x63kend_version\x18\x03 \x01(\t\x12\x1a\n\x12\x63ompute_capability\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\x12\x11\n\tmin_batch\x18\x06 \x01(\x05\x12\x11\n\topt_batch\x18\x07 \x01(\x05\x12\x11\n\tmax_batch\x18\x08 \x01(\x05\x12\x14\n\x0cgraph_sha256\x18\t \x01(\t\"n\n\tVectorMap\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x02 \x01(\t\x12\x16\n\x0e\x66rom_dimension\x18\x03 \x01(\x05\x12\r\n\x05pairs\x18\x04 \x01(\x05\x12\x16\n\x0eregularisation\x18\x05 \x01(\x01\"\x9b\x04\n\x10ScoreCalibration\x12\x37\n\x08\x65vidence\x18\x01 \x01(\x0e\x32%.resight.v1.ScoreCalibration.Evidence\x12/\n\x04\x66orm\x18\x02 \x01(\x0e\x32!.resight.v1.ScoreCalibration.Form\x12\r\n\x05slope\x18\x03 \x01(\x01\x12\x11\n\tintercept\x18\x04 \x01(\x01\x12\x19\n\x11knot_similarities\x18\x05 \x03(\x01\x12\x15\n\rknot_log_odds\x18\x06 \x03(\x01\x12\r\n\x05prior\x18\x07 \x01(\x01\x12\x11\n\tpositives\x18\x08 \x01(\x03\x12\x11\n\tnegatives\x18\t \x01(\x03\x12\x1a\n\x12held_out_positives\x18\n \x01(\x03\x12\x1a\n\x12held_out_negatives\x18\x0b \x01(\x03\x12\"\n\x1a\x65xpected_calibration_error\x18\x0c \x01(\x01\x12\x10\n\x08log_loss\x18\r \x01(\x01\x12\r\n\x05notes\x18\x0e \x03(\t\"S\n\x08\x45vidence\x12\x18\n\x14\x45VIDENCE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45VIDENCE_TRACKLETS\x10\x01\x12\x15\n\x11\x45VIDENCE_CLUSTERS\x10\x02\"B\n\x04\x46orm\x12\x14\n\x10\x46ORM_UNSPECIFIED\x10\x00\x12\x11\n\rFORM_LOGISTIC\x10\x01\x12\x11\n\rFORM_ISOTONIC\x10\x02\">\n\nBundleFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xb0\x01\n\nProvenance\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x16\n\x0eparent_version\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\'\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08producer\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd6\x03\n\x0e\x42undleManifest\x12\x16\n\x0e\x66ormat_version\x18\x01 \x01(\x05\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12\x30\n\rpreprocessing\x18\x04 \x01(\x0b\x32\x19.resight.v1.Preprocessing\x12*\n\nprovenance\x18\x05 \x01(\x0b\x32\x16.resight.v1.Provenance\x12\"\n\x06golden\x18\x06 \x01(\x0b\x32\x12.resight.v1.Golden\x12\"\n\x06parity\x18\x07 \x03(\x0b\x32\x12.resight.v1.Parity\x12%\n\x05\x66iles\x18\x08 \x03(\x0b\x32\x16.resight.v1.BundleFile\x12\x31\n\x0erank_agreement\x18\t \x03(\x0b\x32\x19.resight.v1.RankAgreement\x12#\n\x07\x65ngines\x18\n \x03(\x0b\x32\x12.resight.v1.Engine\x12*\n\x0bvector_maps\x18\x0b \x03(\x0b\x32\x15.resight.v1.VectorMap\x12\x31\n\x0b\x63\x61libration\x18\x0c \x01(\x0b\x32\x1c.resight.v1.ScoreCalibrationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,11 +38,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GOLDEN']._serialized_start=173
   _globals['_GOLDEN']._serialized_end=250
   _globals['_PARITY']._serialized_start=252
-  _globals['_PARITY']._serialized_end=328
-  _globals['_BUNDLEFILE']._serialized_start=330
-  _globals['_BUNDLEFILE']._serialized_end=392
-  _globals['_PROVENANCE']._serialized_start=395
-  _globals['_PROVENANCE']._serialized_end=571
-  _globals['_BUNDLEMANIFEST']._serialized_start=574
-  _globals['_BUNDLEMANIFEST']._serialized_end=861
+  _globals['_PARITY']._serialized_end=342
+  _globals['_RANKAGREEMENT']._serialized_start=345
+  _globals['_RANKAGREEMENT']._serialized_end=522
+  _globals['_ENGINE']._serialized_start=525
+  _globals['_ENGINE']._serialized_end=715
+  _globals['_VECTORMAP']._serialized_start=717
+  _globals['_VECTORMAP']._serialized_end=827
+  _globals['_SCORECALIBRATION']._serialized_start=830
+  _globals['_SCORECALIBRATION']._serialized_end=1369
+  _globals['_SCORECALIBRATION_EVIDENCE']._serialized_start=1218
+  _globals['_SCORECALIBRATION_EVIDENCE']._serialized_end=1301
+  _globals['_SCORECALIBRATION_FORM']._serialized_start=1303
+  _globals['_SCORECALIBRATION_FORM']._serialized_end=1369
+  _globals['_BUNDLEFILE']._serialized_start=1371
+  _globals['_BUNDLEFILE']._serialized_end=1433
+  _globals['_PROVENANCE']._serialized_start=1436
+  _globals['_PROVENANCE']._serialized_end=1612
+  _globals['_BUNDLEMANIFEST']._serialized_start=1615
+  _globals['_BUNDLEMANIFEST']._serialized_end=2085
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -86,33 +87,318 @@ Global___Golden: _TypeAlias = Golden  # noqa: Y015
 
 @_typing.final
 class Parity(_message.Message):
-    """How closely the exported graph follows the network it was exported from."""
+    """How closely a graph follows what it was made from."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     MIN_COSINE_FIELD_NUMBER: _builtins.int
     MAX_ABS_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     batch_size: _builtins.int
     """Batch size compared."""
     min_cosine: _builtins.float
     """Lowest cosine similarity over the batch."""
     max_abs_difference: _builtins.float
     """Largest absolute difference of a value."""
+    path: _builtins.str
+    """Attachment compared with `encoder.onnx`; empty where `encoder.onnx` was compared with the
+    network it was exported from.
+    """
     def __init__(
         self,
         *,
         batch_size: _builtins.int = ...,
         min_cosine: _builtins.float = ...,
         max_abs_difference: _builtins.float = ...,
+        path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "max_abs_difference", b"max_abs_difference", "min_cosine", b"min_cosine"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "max_abs_difference", b"max_abs_difference", "min_cosine", b"min_cosine", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Parity: _TypeAlias = Parity  # noqa: Y015
+
+@_typing.final
+class RankAgreement(_message.Message):
+    """How far an attachment ranks crops as the encoder does. Means over the queries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    GALLERY_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    CORRELATION_FIELD_NUMBER: _builtins.int
+    MIN_OVERLAP_FIELD_NUMBER: _builtins.int
+    MIN_CORRELATION_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The attachment."""
+    queries: _builtins.int
+    """Crops ranked for."""
+    gallery: _builtins.int
+    """Crops ranked."""
+    depth: _builtins.int
+    """Places compared by `overlap`."""
+    overlap: _builtins.float
+    """Share of the first `depth` places that both rankings have in common."""
+    first: _builtins.float
+    """Share of the queries for which both rank the same crop first."""
+    correlation: _builtins.float
+    """Spearman's rank correlation over the nearest crops of the encoder's ranking."""
+    min_overlap: _builtins.float
+    """Lowest overlap at which the attachment was admitted."""
+    min_correlation: _builtins.float
+    """Lowest correlation at which the attachment was admitted."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        queries: _builtins.int = ...,
+        gallery: _builtins.int = ...,
+        depth: _builtins.int = ...,
+        overlap: _builtins.float = ...,
+        first: _builtins.float = ...,
+        correlation: _builtins.float = ...,
+        min_overlap: _builtins.float = ...,
+        min_correlation: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation", b"correlation", "depth", b"depth", "first", b"first", "gallery", b"gallery", "min_correlation", b"min_correlation", "min_overlap", b"min_overlap", "overlap", b"overlap", "path", b"path", "queries", b"queries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RankAgreement: _TypeAlias = RankAgreement  # noqa: Y015
+
+@_typing.final
+class Engine(_message.Message):
+    """An engine: the encoder compiled for one kind of GPU and one version of the runtime."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    BACKEND_VERSION_FIELD_NUMBER: _builtins.int
+    COMPUTE_CAPABILITY_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    MIN_BATCH_FIELD_NUMBER: _builtins.int
+    OPT_BATCH_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_FIELD_NUMBER: _builtins.int
+    GRAPH_SHA256_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """File of the bundle."""
+    backend: _builtins.str
+    """`tensorrt` or `tensorrt_rtx`."""
+    backend_version: _builtins.str
+    """Version of the library that built it and that alone can run it."""
+    compute_capability: _builtins.str
+    """Compute capability of the GPUs it runs on, such as `8.9`."""
+    precision: _builtins.str
+    """`fp32` or `fp16`: the types in the graph it was built from."""
+    min_batch: _builtins.int
+    """Smallest batch it takes."""
+    opt_batch: _builtins.int
+    """Batch it was tuned for."""
+    max_batch: _builtins.int
+    """Largest batch it takes."""
+    graph_sha256: _builtins.str
+    """SHA-256 of the bundle's graph that it was built from."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        backend: _builtins.str = ...,
+        backend_version: _builtins.str = ...,
+        compute_capability: _builtins.str = ...,
+        precision: _builtins.str = ...,
+        min_batch: _builtins.int = ...,
+        opt_batch: _builtins.int = ...,
+        max_batch: _builtins.int = ...,
+        graph_sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "backend_version", b"backend_version", "compute_capability", b"compute_capability", "graph_sha256", b"graph_sha256", "max_batch", b"max_batch", "min_batch", b"min_batch", "opt_batch", b"opt_batch", "path", b"path", "precision", b"precision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Engine: _TypeAlias = Engine  # noqa: Y015
+
+@_typing.final
+class VectorMap(_message.Message):
+    """A map from the embeddings of an older encoder to those of this one, for galleries whose crops
+    were not kept. The file holds little-endian float32: the matrix, `from_dimension` rows of
+    `dimension` values, then the offset. A mapped vector is `x matrix + offset`, made unit length.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    FROM_VERSION_FIELD_NUMBER: _builtins.int
+    FROM_DIMENSION_FIELD_NUMBER: _builtins.int
+    PAIRS_FIELD_NUMBER: _builtins.int
+    REGULARISATION_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """File of the bundle."""
+    from_version: _builtins.str
+    """Model version whose embeddings it takes."""
+    from_dimension: _builtins.int
+    """Their dimension."""
+    pairs: _builtins.int
+    """Pairs of embeddings it was fitted on."""
+    regularisation: _builtins.float
+    """Weight of the pull towards the orthogonal map, as a multiple of the mean variance of a
+    component; infinite for the orthogonal map itself.
+    """
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        from_version: _builtins.str = ...,
+        from_dimension: _builtins.int = ...,
+        pairs: _builtins.int = ...,
+        regularisation: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_dimension", b"from_dimension", "from_version", b"from_version", "pairs", b"pairs", "path", b"path", "regularisation", b"regularisation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VectorMap: _TypeAlias = VectorMap  # noqa: Y015
+
+@_typing.final
+class ScoreCalibration(_message.Message):
+    """From the cosine similarity of two embeddings to the probability of one identity, fitted without
+    labels. Log-odds are those at `prior`; another prior adds the difference of the priors' log-odds.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Evidence:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _EvidenceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ScoreCalibration._Evidence.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        EVIDENCE_UNSPECIFIED: ScoreCalibration._Evidence.ValueType  # 0
+        """Not known."""
+        EVIDENCE_TRACKLETS: ScoreCalibration._Evidence.ValueType  # 1
+        """One track against different people seen at one time."""
+        EVIDENCE_CLUSTERS: ScoreCalibration._Evidence.ValueType  # 2
+        """The encoder's own clusters: it confirms itself, so the probabilities are a guess."""
+
+    class Evidence(_Evidence, metaclass=_EvidenceEnumTypeWrapper):
+        """Where the fit took its pairs from."""
+
+    EVIDENCE_UNSPECIFIED: ScoreCalibration.Evidence.ValueType  # 0
+    """Not known."""
+    EVIDENCE_TRACKLETS: ScoreCalibration.Evidence.ValueType  # 1
+    """One track against different people seen at one time."""
+    EVIDENCE_CLUSTERS: ScoreCalibration.Evidence.ValueType  # 2
+    """The encoder's own clusters: it confirms itself, so the probabilities are a guess."""
+
+    class _Form:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ScoreCalibration._Form.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FORM_UNSPECIFIED: ScoreCalibration._Form.ValueType  # 0
+        """Not known."""
+        FORM_LOGISTIC: ScoreCalibration._Form.ValueType  # 1
+        """Log-odds are `slope` x similarity + `intercept`."""
+        FORM_ISOTONIC: ScoreCalibration._Form.ValueType  # 2
+        """Log-odds are interpolated between the knots and constant beyond them."""
+
+    class Form(_Form, metaclass=_FormEnumTypeWrapper):
+        """Form of the map."""
+
+    FORM_UNSPECIFIED: ScoreCalibration.Form.ValueType  # 0
+    """Not known."""
+    FORM_LOGISTIC: ScoreCalibration.Form.ValueType  # 1
+    """Log-odds are `slope` x similarity + `intercept`."""
+    FORM_ISOTONIC: ScoreCalibration.Form.ValueType  # 2
+    """Log-odds are interpolated between the knots and constant beyond them."""
+
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
+    SLOPE_FIELD_NUMBER: _builtins.int
+    INTERCEPT_FIELD_NUMBER: _builtins.int
+    KNOT_SIMILARITIES_FIELD_NUMBER: _builtins.int
+    KNOT_LOG_ODDS_FIELD_NUMBER: _builtins.int
+    PRIOR_FIELD_NUMBER: _builtins.int
+    POSITIVES_FIELD_NUMBER: _builtins.int
+    NEGATIVES_FIELD_NUMBER: _builtins.int
+    HELD_OUT_POSITIVES_FIELD_NUMBER: _builtins.int
+    HELD_OUT_NEGATIVES_FIELD_NUMBER: _builtins.int
+    EXPECTED_CALIBRATION_ERROR_FIELD_NUMBER: _builtins.int
+    LOG_LOSS_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    evidence: Global___ScoreCalibration.Evidence.ValueType
+    """Where the fit took its pairs from."""
+    form: Global___ScoreCalibration.Form.ValueType
+    """Form of the map."""
+    slope: _builtins.float
+    """Of the logistic form; positive."""
+    intercept: _builtins.float
+    """Of the logistic form."""
+    prior: _builtins.float
+    """Share of pairs of one identity that the log-odds assume."""
+    positives: _builtins.int
+    """Pairs of one identity it was fitted on."""
+    negatives: _builtins.int
+    """Pairs of two identities it was fitted on."""
+    held_out_positives: _builtins.int
+    """Pairs of one identity held out."""
+    held_out_negatives: _builtins.int
+    """Pairs of two identities held out."""
+    expected_calibration_error: _builtins.float
+    """Expected calibration error on the pairs held out, both kinds weighing the same."""
+    log_loss: _builtins.float
+    """Mean negative log-likelihood on the pairs held out, both kinds weighing the same, in nats."""
+    @_builtins.property
+    def knot_similarities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Knots of the isotonic form: similarities, rising."""
+
+    @_builtins.property
+    def knot_log_odds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Log-odds at the knots, not falling."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What to keep in mind of this fit, for people."""
+
+    def __init__(
+        self,
+        *,
+        evidence: Global___ScoreCalibration.Evidence.ValueType = ...,
+        form: Global___ScoreCalibration.Form.ValueType = ...,
+        slope: _builtins.float = ...,
+        intercept: _builtins.float = ...,
+        knot_similarities: _abc.Iterable[_builtins.float] | None = ...,
+        knot_log_odds: _abc.Iterable[_builtins.float] | None = ...,
+        prior: _builtins.float = ...,
+        positives: _builtins.int = ...,
+        negatives: _builtins.int = ...,
+        held_out_positives: _builtins.int = ...,
+        held_out_negatives: _builtins.int = ...,
+        expected_calibration_error: _builtins.float = ...,
+        log_loss: _builtins.float = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "expected_calibration_error", b"expected_calibration_error", "form", b"form", "held_out_negatives", b"held_out_negatives", "held_out_positives", b"held_out_positives", "intercept", b"intercept", "knot_log_odds", b"knot_log_odds", "knot_similarities", b"knot_similarities", "log_loss", b"log_loss", "negatives", b"negatives", "notes", b"notes", "positives", b"positives", "prior", b"prior", "slope", b"slope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreCalibration: _TypeAlias = ScoreCalibration  # noqa: Y015
 
 @_typing.final
 class BundleFile(_message.Message):
@@ -204,6 +490,10 @@ class BundleManifest(_message.Message):
     GOLDEN_FIELD_NUMBER: _builtins.int
     PARITY_FIELD_NUMBER: _builtins.int
     FILES_FIELD_NUMBER: _builtins.int
+    RANK_AGREEMENT_FIELD_NUMBER: _builtins.int
+    ENGINES_FIELD_NUMBER: _builtins.int
+    VECTOR_MAPS_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
     format_version: _builtins.int
     """Version of this layout; readers refuse a layout they do not know."""
     model_version: _builtins.str
@@ -224,11 +514,27 @@ class BundleManifest(_message.Message):
 
     @_builtins.property
     def parity(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parity]:
-        """Closeness of the export; one entry a batch size."""
+        """Closeness of the export and of attachments; one entry a graph and batch size."""
 
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___BundleFile]:
         """The files of the bundle, without the manifest."""
+
+    @_builtins.property
+    def rank_agreement(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankAgreement]:
+        """How far attachments rank as the encoder does."""
+
+    @_builtins.property
+    def engines(self) -> _containers.RepeatedCompositeFieldContainer[Global___Engine]:
+        """Engines among the files."""
+
+    @_builtins.property
+    def vector_maps(self) -> _containers.RepeatedCompositeFieldContainer[Global___VectorMap]:
+        """Maps from older encoders' embeddings among the files."""
+
+    @_builtins.property
+    def calibration(self) -> Global___ScoreCalibration:
+        """From similarity to probability, when it could be fitted."""
 
     def __init__(
         self,
@@ -241,10 +547,14 @@ class BundleManifest(_message.Message):
         golden: Global___Golden | None = ...,
         parity: _abc.Iterable[Global___Parity] | None = ...,
         files: _abc.Iterable[Global___BundleFile] | None = ...,
+        rank_agreement: _abc.Iterable[Global___RankAgreement] | None = ...,
+        engines: _abc.Iterable[Global___Engine] | None = ...,
+        vector_maps: _abc.Iterable[Global___VectorMap] | None = ...,
+        calibration: Global___ScoreCalibration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["golden", b"golden", "preprocessing", b"preprocessing", "provenance", b"provenance"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "golden", b"golden", "preprocessing", b"preprocessing", "provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "files", b"files", "format_version", b"format_version", "golden", b"golden", "model_version", b"model_version", "parity", b"parity", "preprocessing", b"preprocessing", "provenance", b"provenance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "dimension", b"dimension", "engines", b"engines", "files", b"files", "format_version", b"format_version", "golden", b"golden", "model_version", b"model_version", "parity", b"parity", "preprocessing", b"preprocessing", "provenance", b"provenance", "rank_agreement", b"rank_agreement", "vector_maps", b"vector_maps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
