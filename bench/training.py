@@ -46,6 +46,7 @@ from adapt.training.engine import Engine, Workload
 from adapt.training.randomness import epoch_generator, seed_everything
 from adapt.training.resolve import resolve
 from adapt.training.run import adapt
+from adapt.training.views import Views
 
 CLASSES, EACH = 64, 16
 
@@ -91,7 +92,7 @@ def steps(
         images, chosen = next(loaded)
         inputs = augment(images, normalise, random)
         rows = torch.from_numpy(chosen).to(device)
-        float(engine.step(inputs, rows, targets[rows], number))
+        float(engine.step(Views(inputs, rows, targets[rows]), number))
         number += 1
         yield time.perf_counter() - start
 

@@ -19,7 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["ProgressBar", "emit", "note", "progress"]
+__all__ = ["ProgressBar", "emit", "note", "progress", "silence_progress"]
+
+_silent = False
 
 
 class ProgressBar(Protocol):
@@ -48,6 +50,12 @@ def note(message: str) -> None:
     sys.stderr.flush()
 
 
+def silence_progress(*, silent: bool) -> None:
+    """Whether ``progress`` shows nothing: of several processes on one job, one speaks."""
+    global _silent
+    _silent = silent
+
+
 @contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[ProgressBar]:
     """A progress bar on stderr; without a terminal, one line when the work ends well.
@@ -56,6 +64,9 @@ def progress(description: str, total: int | None = None) -> Iterator[ProgressBar
         description: What is being done.
         total: Units of work, when known.
     """
+    if _silent:
+        yield _Counter()
+        return
     if not sys.stderr.isatty():
         counter = _Counter()
         start = time.monotonic()

@@ -58,28 +58,40 @@ class Augmentation:
     area: tuple[float, float] = (0.02, 0.4)
     aspect: tuple[float, float] = (0.3, 1 / 0.3)
 
-    def __call__(self, images: Tensor, normalise: Normalisation, random: torch.Generator) -> Tensor:
+    def __call__(
+        self,
+        images: Tensor,
+        normalise: Normalisation,
+        random: torch.Generator,
+        *,
+        share: slice = slice(None),
+        total: int | None = None,
+    ) -> Tensor:
         """Augments and normalises.
 
         Args:
             images: (B, H, W, 3) uint8 on any device.
             random: CPU generator that alone decides, so that runs on two devices agree.
+            share: Which of a batch of ``total`` the ``images`` are: decisions are drawn for the
+                whole batch, so that its parts are what they are in the whole.
+            total: Images of the whole batch; B when not given.
 
         Returns:
             (B, 3, H, W) float32 on the device of ``images``.
         """
-        images = self._shift(images, random)
-        images = self._flip(images, random)
-        return self._erase(normalise(images), random)
+        total = len(images) if total is None else total
+        images = self._shift(images, random, share, total)
+        images = self._flip(images, random, share, total)
+        return self._erase(normalise(images), random, share, total)
 
-    def _flip(self, images: Tensor, random: torch.Generator) -> Tensor:
-        chosen = (torch.rand(len(images), generator=random) < self.flip).nonzero().squeeze(1)
-        chosen = chosen.to(images.device)
+    def _flip(self, images: Tensor, random: torch.Generator, share: slice, total: int) -> Tensor:
+        mirrored = torch.rand(total, generator=random)[share] < self.flip
+        chosen = mirrored.nonzero().squeeze(1).to(images.device)
         if self.flip and len(chosen):
             images = images.index_copy(0, chosen, images.index_select(0, chosen).flip(2))
         return images
 
-    def _shift(self, images: Tensor, random: torch.Generator) -> Tensor:
+    def _shift(self, images: Tensor, random: torch.Generator, share: slice, total: int) -> Tensor:
         """Pad and crop: each row of the result is one contiguous run of the padded batch."""
         if not self.pad:
             return images
@@ -87,20 +99,20 @@ class Augmentation:
         margin = self.pad
         padded = images.new_zeros((count, height + 2 * margin, width + 2 * margin, 3))
         padded[:, margin : margin + height, margin : margin + width] = images
-        offsets = torch.randint(2 * margin + 1, (2, count, 1), generator=random)
+        offsets = torch.randint(2 * margin + 1, (2, total, 1), generator=random)[:, share]
         rows, columns = padded.shape[1], padded.shape[2]
         starts = (torch.arange(count)[:, None] * rows + offsets[0] + torch.arange(height)) * columns
         starts = (starts + offsets[1]).reshape(-1).to(images.device)
         runs = padded.as_strided((count * rows * columns - width + 1, width * 3), (3, 1))
         return runs[starts].view(count, height, width, 3)
 
-    def _erase(self, images: Tensor, random: torch.Generator) -> Tensor:
+    def _erase(self, images: Tensor, random: torch.Generator, share: slice, total: int) -> Tensor:
         if not self.erasing:
             return images
-        count, _, height, width = images.shape
+        height, width = images.shape[2:]
         values = _RELEASED_FILL if self.erasing_fill == "released" else (0.0, 0.0, 0.0)
         fill = torch.tensor(values, dtype=images.dtype, device=images.device).view(3, 1, 1)
-        boxes = self._rectangles(count, height, width, random).tolist()
+        boxes = self._rectangles(total, height, width, random)[share].tolist()
         # Box by box, for a mask would touch every pixel of the batch to change a tenth of them.
         for image, (top, left, bottom, right) in zip(images, boxes, strict=True):
             if bottom > top:

@@ -28,14 +28,17 @@ def load(
     *,
     device: torch.device,
     prefetch: int = 2,
+    share: slice = slice(None),
 ) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
     """Yields ((B, H, W, 3) uint8 on ``device``, (B,) indices) in the order of ``indices``.
+
+    Of each batch only the images in ``share`` are gathered; all its indices are given.
 
     An error in the gathering thread is raised here. ``prefetch=0`` gathers in the caller's thread.
     """
     if not prefetch:
         for chosen in indices:
-            yield _to_device(cache.gather(chosen), device), chosen
+            yield _to_device(cache.gather(chosen[share]), device), chosen
         return
     ready: queue.Queue[tuple[Tensor, NDArray[np.int64]] | BaseException | None]
     ready = queue.Queue(maxsize=prefetch)
@@ -52,7 +55,7 @@ def load(
     def gather() -> None:
         try:
             for chosen in indices:
-                put((_to_device(cache.gather(chosen), device), chosen))
+                put((_to_device(cache.gather(chosen[share]), device), chosen))
                 if stop.is_set():
                     return
             put(None)

@@ -2,18 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from adapt.clustering.cluster import ClusterResult, cluster
+from adapt.clustering.neighbours import CameraNeighbours, Neighbours
 from adapt.clustering.settings import ClusterSettings
 from adapt.training.config import RunConfig
+from adapt.training.distributed import current
 from resight.errors import FailedPrecondition
 
-__all__ = ["centre_by_camera", "group", "require_contrast"]
+__all__ = ["Grouping", "centre_by_camera", "group", "require_contrast"]
 
 # Nearly identical everywhere, a feature less its camera's mean is rounding noise.
 _NO_DIRECTION = 1e-6
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Pseudo-labels, the same on every rank.
+
+    Attributes:
+        labels: (N,) int32 at ``eps``, clusters from 0, -1 for outliers.
+        tight, loose: The same at ``eps - gap`` and ``eps + gap``; None without a gap.
+        settings: As clustered.
+        seconds: Wall seconds by step.
+        notes: Degradations, in words.
+        result: Graph and neighbours, on the first rank alone: what is made of them belongs in
+            ``adapt.training.distributed.current().once``.
+    """
+
+    labels: NDArray[np.int32]
+    tight: NDArray[np.int32] | None
+    loose: NDArray[np.int32] | None
+    settings: ClusterSettings
+    seconds: Mapping[str, float]
+    notes: tuple[str, ...]
+    result: ClusterResult | None
+
+    @property
+    def neighbours(self) -> Neighbours | CameraNeighbours | None:
+        """The neighbour lists, on the first rank alone."""
+        return None if self.result is None else self.result.neighbours
+
+    @property
+    def clusters(self) -> int:
+        """Number of clusters."""
+        return int(self.labels.max(initial=-1)) + 1
+
+    @property
+    def outliers(self) -> int:
+        """Number of crops in no cluster."""
+        return int(np.count_nonzero(self.labels < 0))
+
+    @property
+    def largest(self) -> int:
+        """Crops of the largest cluster, 0 without clusters."""
+        return int(np.bincount(self.labels[self.labels >= 0], minlength=1).max())
 
 
 def group(
@@ -22,8 +72,10 @@ def group(
     cameras: NDArray[np.int32] | None,
     *,
     gap: float = 0.0,
-) -> ClusterResult:
-    """Clusters ``features`` (N, D), unit rows; the graph reaches to ``eps + gap``.
+) -> Grouping:
+    """Clusters ``features`` (N, D), unit rows, at ``eps`` and, with a ``gap``, on both sides of it.
+
+    Of several ranks the first does it for all.
 
     Raises:
         FailedPrecondition: The distance needs cameras and the run has none.
@@ -49,7 +101,27 @@ def group(
         min_samples=config.min_samples,
         gap=gap,
     )
-    return cluster(features, settings, cameras=cameras, threads=config.threads or None)
+    found: list[ClusterResult] = []
+
+    def label() -> dict[str, Any]:
+        result = cluster(features, settings, cameras=cameras, threads=config.threads or None)
+        found.append(result)
+        near = [result.labels_at(eps) for eps in (config.eps - gap, config.eps + gap) if gap]
+        labels = torch.from_numpy(np.stack([result.labels, *near]))
+        return {"labels": labels, "seconds": result.seconds, "notes": list(result.notes)}
+
+    given = current().once(label)
+    labels, *near = given["labels"].numpy()
+    tight, loose = near or (None, None)
+    return Grouping(
+        labels=labels,
+        tight=tight,
+        loose=loose,
+        settings=settings,
+        seconds=given["seconds"],
+        notes=tuple(given["notes"]),
+        result=next(iter(found), None),
+    )
 
 
 def centre_by_camera(

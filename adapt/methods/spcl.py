@@ -50,12 +50,12 @@ class Spcl(Method):
             self._fill(torch.from_numpy(features.vectors).to(self._device))
         memory = self._ready()
         config = self._config
-        gap = config.spcl.eps_gap
+        gap = config.spcl.eps_gap if config.spcl.self_paced else 0.0
         found = group(memory.vectors.cpu().numpy(), config, self._cameras, gap=gap)
         labels = found.labels.astype(np.int64)
         extra: dict[str, float] = {"unfiltered_outliers": float(found.outliers)}
         if config.spcl.self_paced:
-            tight, loose = found.labels_at(config.eps - gap), found.labels_at(config.eps + gap)
+            tight, loose = (labels if at is None else at for at in (found.tight, found.loose))
             chosen = select(labels, tight, loose, theta=self._theta)
             labels, self._theta = chosen.labels, chosen.theta
             extra["dissolved"] = float(chosen.dissolved)

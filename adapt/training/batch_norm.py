@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["GroupedBatchNorm", "batch_norms", "group_batch_norms", "reestimate", "ungroup"]
+__all__ = [
+    "GroupedBatchNorm",
+    "batch_norms",
+    "group_batch_norms",
+    "reestimate",
+    "running_statistics",
+    "ungroup",
+]
 
 
 class GroupedBatchNorm(nn.Module):
@@ -92,6 +99,14 @@ def batch_norms(model: nn.Module) -> Iterator[_BatchNorm | GroupedBatchNorm]:
             isinstance(module, _BatchNorm) and module.track_running_stats
         ):
             yield module
+
+
+def running_statistics(model: nn.Module) -> Iterator[Tensor]:
+    """Running means and variances of all batch norms of ``model``, the very tensors."""
+    for norm in batch_norms(model):
+        for value in (norm.running_mean, norm.running_var):
+            if value is not None:
+                yield value
 
 
 def group_batch_norms(model: nn.Module, group: int) -> int:

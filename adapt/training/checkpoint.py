@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from adapt.training.distributed import current
 from resight.crops import CropRef, Preprocessing
 from resight.errors import BundleCorrupt, FailedPrecondition
 
@@ -20,7 +21,7 @@ __all__ = ["Identity", "crop_set_digest", "load_checkpoint", "network_digest", "
 
 _FORMAT = 2
 # How a run is computed may change between interruption and resumption; what it computes may not.
-_FREE_KEYS = {"device", "threads", "prefetch", "extraction_batch"}
+_FREE_KEYS = {"device", "threads", "prefetch", "extraction_batch", "rank_timeout"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,12 @@ def crop_set_digest(crops: Sequence[CropRef], preprocessing: Preprocessing) -> s
 
 
 def save_checkpoint(path: Path, identity: Identity, state: Mapping[str, Any]) -> None:
-    """Writes ``state`` (tensors and plain values) so that ``path`` is always a whole checkpoint."""
+    """Writes ``state`` (tensors and plain values) so that ``path`` is always a whole checkpoint.
+
+    Of several ranks the first writes.
+    """
+    if not current().first:
+        return
     content = {
         "format": _FORMAT,
         "config": json.dumps(identity.config),

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from adapt.training.cap_settings import CapSettings
 from adapt.training.pplr_settings import PplrSettings
 from adapt.training.section import Section
+from adapt.training.teacher_settings import TeacherSettings
 
 __all__ = ["ClusterContrastSettings", "RunConfig", "SpclSettings"]
 
@@ -32,7 +33,7 @@ class SpclSettings(Section):
 class RunConfig(Section):
     """Everything that decides the outcome of a run, and how fast it is reached."""
 
-    method: Literal["cluster-contrast", "spcl", "cap", "bn-stats"] = "cluster-contrast"
+    method: Literal["cluster-contrast", "spcl", "pplr", "cap", "bn-stats"] = "cluster-contrast"
     preset: Literal["published", "fast"] = "fast"
     seed: int = Field(default=1, ge=0, lt=2**31)
 
@@ -98,6 +99,7 @@ class RunConfig(Section):
     freeze_bn: bool = False
     bn_reestimate: int = Field(default=0, ge=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
+    teacher: TeacherSettings = TeacherSettings()
 
     # How it is computed.
     device: str = "auto"
@@ -109,6 +111,25 @@ class RunConfig(Section):
     extraction: Literal["auto", "onnx", "torch"] = "auto"
     extraction_batch: int = Field(default=64, ge=1, le=4096)
     prefetch: int = Field(default=2, ge=0, le=64)
+    rank_timeout: int = Field(default=120, ge=1, le=100_000)
+
+    @property
+    def twin_decay(self) -> float:
+        """Decay of the averaged twin, which a teacher is; 0 = no twin."""
+        return self.teacher.decay if self.teacher.weight else self.ema
+
+    @model_validator(mode="after")
+    def _one_twin(self) -> Self:
+        if not self.teacher.weight:
+            return self
+        if self.ema:
+            raise ValueError(
+                "the teacher is the averaged twin: with teacher.weight above 0 set teacher.decay"
+                " and leave ema at 0"
+            )
+        if self.method == "bn-stats":
+            raise ValueError("teacher.weight has no effect with method bn-stats, which learns not")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -19,6 +19,7 @@ from adapt.export.fast_features import OrtExtractor
 from adapt.methods.method import Features
 from adapt.training.config import RunConfig
 from adapt.training.device import Precision
+from adapt.training.distributed import current
 from resight.console import progress
 
 __all__ = [
@@ -63,6 +64,8 @@ def extract(
 ) -> Features:
     """Features of all crops by ``model`` in evaluation mode, through torch.
 
+    Each rank extracts its part of the batches and is given the others'.
+
     Args:
         parts: Maps (B, C, H', W') to part features (B, P, E), which are then extracted too.
     """
@@ -70,7 +73,7 @@ def extract(
     model.eval()
     rows: list[NDArray[np.float32]] = []
     part_rows: list[NDArray[np.float32]] = []
-    for images, indices in load(cache, index_batches(len(cache), batch), device=device):
+    for images, indices in load(cache, _own_batches(len(cache), batch), device=device):
         inputs = normalise(images)
         inputs = inputs if channels_last else inputs.contiguous()
         with precision.autocast():
@@ -83,7 +86,20 @@ def extract(
         rows.append(_unit(output.float()))
         advance(len(indices))
     model.train(was_training)
-    return Features(np.concatenate(rows), np.concatenate(part_rows) if part_rows else None)
+    return Features(_joined(rows), None if parts is None else _joined(part_rows))
+
+
+def _own_batches(count: int, size: int) -> Iterator[NDArray[np.int64]]:
+    """This rank's part of the batches, each whole, so that its rows are what one process gets."""
+    every = list(index_batches(count, size))
+    return iter(every[current().portion(len(every))])
+
+
+def _joined(own: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    every = current().collect(np.concatenate(own) if own else None)
+    if every is None:
+        raise ValueError("no crops")
+    return every
 
 
 def forward_with_maps(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,7 +148,8 @@ def choose_extractor(
     precision = Precision(config.precision if device.type == "cuda" else "fp32", device)
 
     def run(model: nn.Module, parts: PartHead | None = None) -> Features:
-        with progress("extract features", len(cache)) as bar:
+        own = sum(map(len, _own_batches(len(cache), config.extraction_batch)))
+        with progress("extract features", own) as bar:
             if session is not None and parts is None and isinstance(model, Embedder):
                 session.refresh(model)
                 return Features(_extract_onnx(session, cache, config.extraction_batch, bar.advance))
@@ -155,7 +172,7 @@ def _extract_onnx(
     session: OrtExtractor, cache: CropCache, batch: int, advance: Callable[[int], None]
 ) -> NDArray[np.float32]:
     rows = []
-    for indices in index_batches(len(cache), batch):
+    for indices in _own_batches(len(cache), batch):
         rows.append(session.extract(cache.gather(indices)))
         advance(len(indices))
-    return np.concatenate(rows)
+    return _joined(rows)

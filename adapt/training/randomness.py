@@ -19,9 +19,9 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """A CPU generator that depends on ``seed`` and ``epoch`` alone."""
-    state = np.random.SeedSequence([seed, epoch, 1]).generate_state(1, np.uint64)[0]
+def epoch_generator(seed: int, epoch: int, stream: int = 1) -> torch.Generator:
+    """A CPU generator that depends on ``seed``, ``epoch`` and ``stream`` alone."""
+    state = np.random.SeedSequence([seed, epoch, stream]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> 1))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,8 @@ from adapt.training.config import RunConfig
 from adapt.training.device import Precision
 from adapt.training.engine import Engine, Workload
 from adapt.training.extraction import PartHead, extract
+from adapt.training.step import TrainingStep
+from adapt.training.views import Views
 from resight.crops import Preprocessing, open_source
 from resight.errors import BundleCorrupt, FailedPrecondition
 
@@ -220,12 +222,12 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
     kept = (tmp_path / "a.pt").read_bytes()
     engine = bench.engine()
     engine.resume()
-    step = engine.step
+    step = TrainingStep.__call__
 
-    def poisoned(inputs: Tensor, *rest: object) -> Tensor:
-        return step(torch.full_like(inputs, math.nan), *rest)  # type: ignore[arg-type]
+    def poisoned(self: TrainingStep, views: Views, number: int) -> Tensor:
+        return step(self, replace(views, inputs=views.inputs * math.nan), number)
 
-    monkeypatch.setattr(engine, "step", poisoned)
+    monkeypatch.setattr(TrainingStep, "__call__", poisoned)
     with pytest.raises(FailedPrecondition, match="checkpoint of epoch 1 is kept") as caught:
         engine.run()
     assert caught.value.reason == "LOSS_NOT_FINITE"

@@ -1,0 +1,265 @@
+"""Several processes that train as one: this one's part of the work, and how the parts meet.
+
+Every rank holds the same weights, memory and labels. Of a batch, rank r computes the features F_r
+of its share; then all hold F = [F_1; …; F_K], compute the loss of the whole batch and update the
+memory with it, in the same order:
+
+    dL/dtheta = sum over r of (dL/dF_r) (dF_r/dtheta)
+
+so that each rank sends back only its own slice of dL/dF and the gradients of the encoder are
+*summed*. A method's heads see the whole batch on every rank: their gradients are equal already and
+are *averaged*, lest rounding drives them apart.
+
+``current()`` is what this process belongs to; a process of its own is the ``Ranks`` of one, whose
+verbs do nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from resight.console import silence_progress
+from resight.errors import FailedPrecondition, InvalidArgument, ResightError, Unavailable
+
+__all__ = ["Ranks", "current", "joined", "local_rank", "local_size"]
+
+T = TypeVar("T")
+# Sizes of a gathered array are exchanged as so many numbers: dtype aside, (rows, P, E) at most.
+_DIMENSIONS = 4
+
+
+class Ranks:
+    """The processes of a run; here a single one.
+
+    Attributes:
+        rank: This process's number, from 0.
+        size: Number of processes.
+    """
+
+    rank = 0
+    size = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """This rank's equal share of ``count`` images.
+
+        Raises:
+            InvalidArgument: ``count`` does not divide, or leaves a rank a single image.
+        """
+        if count % self.size or count // self.size < 2:
+            raise InvalidArgument(
+                f"a batch of p x k = {count} cannot be shared by {self.size} ranks: choose p and k"
+                " so that each gets the same number of images, two at least",
+                field="p",
+            )
+        each = count // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def portion(self, count: int) -> slice:
+        """This rank's contiguous part of ``count`` items, which need not divide."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def gather(self, share: Tensor) -> Tensor:
+        """All ranks' equal shares (B / K, …) in rank order, (B, …); differentiable.
+
+        The gradient of a loss that every rank computes alike flows to each rank's own share.
+        """
+        return share
+
+    def collect(self, rows: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+        """All ranks' rows in rank order, whose numbers may differ; None where a rank has none."""
+        return rows
+
+    def sum_gradients(self, own: Iterable[Tensor], common: Iterable[Tensor]) -> None:
+        """Completes the gradients in place: sums those of ``own``, averages those of ``common``."""
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replaces float tensors by their means over the ranks."""
+
+    def once(self, compute: Callable[[], T]) -> T:
+        """What ``compute`` gives the first rank, on every rank: tensors and plain values.
+
+        An error of ``compute`` is raised on the first rank; the others then lose it.
+        """
+        return compute()
+
+    def wait(self) -> None:
+        """Returns when every rank has come here."""
+
+
+class _Joined(Ranks):
+    def __init__(self) -> None:
+        self.rank = dist.get_rank()
+        self.size = dist.get_world_size()
+
+    def gather(self, share: Tensor) -> Tensor:
+        result: Tensor = _Gather.apply(share, self)
+        return result
+
+    def collect(self, rows: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+        sizes = torch.zeros(_DIMENSIONS, dtype=torch.int64)
+        if rows is not None:
+            sizes[: rows.ndim] = torch.tensor(rows.shape)
+        table = sizes.new_empty((self.size * _DIMENSIONS,))
+        self._call(dist.all_gather_into_tensor, table, sizes)
+        shapes = table.view(self.size, _DIMENSIONS)
+        wide = [int(size) for size in shapes[:, 1:].amax(dim=0) if size]
+        if not wide:
+            return None
+        counts = shapes[:, 0].tolist()
+        parts = [np.empty((count, *wide), dtype=np.float32) for count in counts]
+        if rows is not None:
+            parts[self.rank] = np.ascontiguousarray(rows, dtype=np.float32)
+        for source, part in enumerate(parts):
+            if len(part):
+                self._call(dist.broadcast, torch.from_numpy(part), source)
+        return np.concatenate(parts)
+
+    def sum_gradients(self, own: Iterable[Tensor], common: Iterable[Tensor]) -> None:
+        summed = [p.grad for p in own if p.grad is not None]
+        averaged = [p.grad for p in common if p.grad is not None]
+        for gradient in averaged:
+            gradient /= self.size
+        self._sum([*summed, *averaged])
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        held = list(tensors)
+        self._sum(held)
+        for tensor in held:
+            tensor /= self.size
+
+    def once(self, compute: Callable[[], T]) -> T:
+        stream = io.BytesIO()
+        length = torch.zeros(1, dtype=torch.int64)
+        if self.first:
+            value = compute()
+            torch.save(value, stream)
+            length[0] = stream.tell()
+        self._call(dist.broadcast, length, 0)
+        data = bytearray(stream.getvalue()) or bytearray(int(length))
+        self._call(dist.broadcast, torch.frombuffer(data, dtype=torch.uint8), 0)
+        if self.first:
+            return value
+        received: T = torch.load(io.BytesIO(data), weights_only=True)
+        return received
+
+    def wait(self) -> None:
+        self._call(dist.all_reduce, torch.zeros(1))
+
+    def all_gather(self, share: Tensor) -> Tensor:
+        """As ``gather``, without gradient."""
+        share = share.contiguous()
+        whole = share.new_empty((self.size * len(share), *share.shape[1:]))
+        self._call(dist.all_gather_into_tensor, whole, share)
+        return whole
+
+    def _sum(self, tensors: Sequence[Tensor]) -> None:
+        if not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        self._call(dist.all_reduce, flat)
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view(tensor.shape))
+
+    def _call(self, verb: Callable[..., object], *arguments: Any) -> None:
+        try:
+            verb(*arguments)
+        except RuntimeError as error:
+            raise Unavailable(
+                f"the other ranks are lost, or did not answer in time ({_first_line(error)}); the"
+                " cause stands in the message of the rank that ended first",
+                reason="RANK_LOST",
+            ) from error
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, share: Tensor, ranks: _Joined) -> Tensor:
+        ctx.own = slice(ranks.rank * len(share), (ranks.rank + 1) * len(share))
+        return ranks.all_gather(share)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient[ctx.own], None
+
+
+_ALONE = Ranks()
+_current: Ranks = _ALONE
+
+
+def current() -> Ranks:
+    """The ranks that this process belongs to."""
+    return _current
+
+
+def local_rank() -> int:
+    """This process's number on its machine, as ``torchrun`` says; 0 without it."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_size() -> int:
+    """Processes of the run on this machine, as ``torchrun`` says; 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+@contextmanager
+def joined(*, minutes: int, cuda: bool) -> Iterator[Ranks]:
+    """Joins the other processes that ``torchrun`` started; alone where there are none.
+
+    Args:
+        minutes: Longest wait for another rank, the first one's clustering included.
+        cuda: Whether tensors on GPUs travel too (NCCL); those on CPUs go by Gloo.
+
+    Raises:
+        Unavailable: The others did not come.
+        ResightError: Whatever the work raised, its message naming the rank.
+    """
+    global _current
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _current is not _ALONE:
+        yield _current
+        return
+    if cuda and not dist.is_nccl_available():
+        raise FailedPrecondition("this torch has no NCCL: use device=cpu", field="device")
+    try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(minutes=minutes)
+        )
+    except (RuntimeError, ValueError) as error:
+        raise Unavailable(
+            f"cannot join the other ranks ({_first_line(error)}); start them all with torchrun"
+        ) from error
+    _current = _Joined()
+    silence_progress(silent=not _current.first)
+    try:
+        yield _current
+        _current.wait()
+    except ResightError as error:
+        error.message = f"rank {_current.rank}: {error.message}"
+        raise
+    else:
+        dist.destroy_process_group()
+    finally:
+        _current = _ALONE
+        silence_progress(silent=False)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
