@@ -140,6 +140,7 @@ def interrupted(engine: Engine, epochs: int, monkeypatch: pytest.MonkeyPatch) ->
         {"method": "cluster-contrast", "cluster_contrast": {"memory_update": "hard"}},
         {"method": "spcl", "features": "memory", "momentum": 0.2},
         {"method": "spcl", "features": "re-extract", "freeze_bn": True},
+        {"method": "spcl", "teacher": {"weight": 0.5, "decay": 0.9, "triplet": 1.0}},
     ],
 )
 def test_a_resumed_run_ends_as_an_uninterrupted_one(
