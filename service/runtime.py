@@ -31,7 +31,15 @@ from service.pipeline.batcher import BatchPolicy
 from service.pipeline.device import DeviceFailureError
 from service.pipeline.pipeline import Pipeline, PipelinePolicy
 from service.settings import ServiceSettings
-from service.telemetry import GALLERY_VECTORS, INDEX_LAG, MODEL_INFO, MODEL_LOAD_DURATION, READY
+from service.telemetry import (
+    ADAPTATION_LAST_SUCCESS,
+    ADAPTATION_LEASE_HELD,
+    GALLERY_VECTORS,
+    INDEX_LAG,
+    MODEL_INFO,
+    MODEL_LOAD_DURATION,
+    READY,
+)
 from service.transport.address import joined
 from service.transport.grpc.server import GrpcServer
 from service.transport.rest.app import create_app
@@ -115,12 +123,18 @@ class Runtime:
             ingest=self._application.ingest,
             search=self._application.search,
             embed=self._application.embed,
+            adaptation=self._application.adaptation,
+            runs=self._application.runs,
+            crop_stream=self._application.crop_stream,
+            registry=self._application.registry,
         )
         app = create_app(
             use_cases,
             state=lambda: self._state,
             refresh=self._refresh_gauges,
+            draining=self._draining,
             max_image_bytes=settings.limits.max_image_bytes,
+            max_bundle_bytes=settings.models.max_bundle_bytes,
         )
         await self._grpc.serve(
             use_cases,
@@ -180,6 +194,10 @@ class Runtime:
         for name, gauge in gauges.items():
             GALLERY_VECTORS.labels(name, self._pipeline.model_version).set(gauge.vectors)
         INDEX_LAG.set(max((gauge.index_lag_seconds for gauge in gauges.values()), default=0.0))
+        for name, lease in self._application.lease_gauges().items():
+            ADAPTATION_LEASE_HELD.labels(name).set(lease.held)
+            if lease.last_success is not None:
+                ADAPTATION_LAST_SUCCESS.labels(name).set(lease.last_success.timestamp())
 
 
 def _load_encoder(settings: ServiceSettings) -> OnnxEncoder:

@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from resight.errors import InvalidArgument
+from service.adaptation_settings import AdaptationSettings, ModelSettings, PrivacySettings
 
 __all__ = [
     "BatcherSettings",
@@ -156,6 +157,9 @@ class ServiceSettings(BaseSettings):
     search: SearchSettings = SearchSettings()
     catalog: CatalogSettings = CatalogSettings()
     blobs: BlobSettings = BlobSettings()
+    adaptation: AdaptationSettings = AdaptationSettings()
+    models: ModelSettings = ModelSettings()
+    privacy: PrivacySettings = PrivacySettings()
 
     @classmethod
     def settings_customise_sources(

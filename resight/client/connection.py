@@ -10,8 +10,10 @@ import grpc
 
 from resight.client.faults import translated
 from resight.errors import Unavailable
+from resight.v1.adaptation_service_pb2_grpc import AdaptationServiceStub
 from resight.v1.embed_service_pb2_grpc import EmbedServiceStub
 from resight.v1.gallery_service_pb2_grpc import GalleryServiceStub
+from resight.v1.model_service_pb2_grpc import ModelServiceStub
 from resight.v1.search_service_pb2_grpc import SearchServiceStub
 
 __all__ = ["DEFAULT_TARGET", "Connection", "connect"]
@@ -29,6 +31,8 @@ class Connection:
     embed: EmbedServiceStub
     gallery: GalleryServiceStub
     search: SearchServiceStub
+    adaptation: AdaptationServiceStub
+    models: ModelServiceStub
 
 
 @contextmanager
@@ -58,4 +62,6 @@ def connect(target: str = DEFAULT_TARGET) -> Iterator[Connection]:
                 EmbedServiceStub(channel),
                 GalleryServiceStub(channel),
                 SearchServiceStub(channel),
+                AdaptationServiceStub(channel),
+                ModelServiceStub(channel),
             )

@@ -11,6 +11,7 @@ from typing import Self
 
 import faiss
 
+from service.application.adaptation import Adaptation, LeaseGauges
 from service.application.blob_sweep import (
     BlobsInFlight,
     SweepReport,
@@ -18,15 +19,19 @@ from service.application.blob_sweep import (
     sweep,
 )
 from service.application.cameras import Cameras
+from service.application.crop_stream import CropStream
 from service.application.crops import Crops
 from service.application.data_directory import DataDirectory
 from service.application.embed import Embed
 from service.application.galleries import Galleries, GalleryGauges
 from service.application.ingest import Ingest
+from service.application.registry import Registry
+from service.application.run_records import RunRecords
 from service.application.search import Search
 from service.application.unbroken import Unbroken
 from service.blobs import open_blob_store
-from service.catalog import reads, writes
+from service.bundles import BundleShelf
+from service.catalog import reads, registry, writes
 from service.catalog.store import Catalog
 from service.clock import SystemClock
 from service.domain.names import DEFAULT_GALLERY
@@ -49,6 +54,7 @@ class Application:
         catalog: Catalog,
         galleries: Galleries,
         blobs: BlobStore,
+        shelf: BundleShelf,
         embedder: Embedder,
         clock: Clock,
     ) -> None:
@@ -98,6 +104,35 @@ class Application:
             search_threads=self._search_threads,
             limits=limits,
         )
+        images_stored = settings.privacy.store_images
+        self.adaptation = Adaptation(
+            catalog=catalog,
+            galleries=galleries,
+            clock=clock,
+            settings=settings.adaptation,
+            images_stored=images_stored,
+        )
+        self.runs = RunRecords(
+            catalog=catalog, galleries=galleries, max_page_size=limits.max_page_size
+        )
+        self.crop_stream = CropStream(
+            catalog=catalog,
+            galleries=galleries,
+            blobs=blobs,
+            blob_threads=self._blob_threads,
+            images_stored=images_stored,
+            readers=settings.adaptation.stream_readers,
+            max_cameras=limits.max_filter_cameras,
+        )
+        self.registry = Registry(
+            catalog=catalog,
+            galleries=galleries,
+            shelf=shelf,
+            unbroken=self._unbroken,
+            clock=clock,
+            settings=settings.models,
+            max_page_size=limits.max_page_size,
+        )
 
     @classmethod
     async def open(
@@ -133,6 +168,10 @@ class Application:
         """What the metrics show, by gallery."""
         return self._galleries.gauges()
 
+    def lease_gauges(self) -> dict[str, LeaseGauges]:
+        """What the metrics show of adaptation, by gallery."""
+        return self.adaptation.gauges()
+
     async def close(self) -> None:
         """Commit what was submitted, then close everything."""
         await self._unbroken.drain()
@@ -162,12 +201,16 @@ class Application:
             _adopt_model(catalog, settings, embedder, clock)
             galleries.load(catalog)
             remove_deleted_images(catalog, blobs)
+            shelf = BundleShelf(settings.data_dir / "bundles")
+            if orphans := shelf.sweep(catalog.read_now(registry.shelved)):
+                logger.warning("bundles: removed %d archives of no model", orphans)
             return cls(
                 settings,
                 directory=directory,
                 catalog=catalog,
                 galleries=galleries,
                 blobs=blobs,
+                shelf=shelf,
                 embedder=embedder,
                 clock=clock,
             )

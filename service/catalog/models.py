@@ -246,6 +246,6 @@ model_bundles = Table(
     Column("method", String(64), nullable=False),
     Column("gate_outcome", String(16), nullable=False),
     Column("gate_score", Float, nullable=False),
-    # {"reasons": [...], "report": {...}}
-    Column("gate", Text, nullable=False),
+    Column("gate_reasons", JSON, nullable=False),
+    Column("gate_report", JSON, nullable=False),
 )

@@ -23,6 +23,9 @@ __all__ = [
     "list_run_crops",
     "list_runs",
     "require_holder",
+    "require_running",
+    "require_token",
+    "unknown_run",
 ]
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -79,15 +82,23 @@ def require_holder(
     """The run, when the caller is its holder and it has not ended.
 
     Raises:
+        NotFound, FailedPrecondition: as ``require_token`` and ``require_running``.
+    """
+    return require_running(require_token(connection, gallery_row, run_id, token_digest))
+
+
+def require_token(
+    connection: Connection, gallery_row: int, run_id: UUID, token_digest: bytes
+) -> RunRecord:
+    """The run, when the caller has its token.
+
+    Raises:
         NotFound: no such run in this gallery.
-        FailedPrecondition: another token (``LEASE_TOKEN_WRONG``), a lost lease (``LEASE_LOST``), or
-            the run has ended (``RUN_ENDED``).
+        FailedPrecondition: another token (reason ``LEASE_TOKEN_WRONG``).
     """
     record = find_run(connection, gallery_row, run_id)
     if record is None:
-        raise NotFound(
-            f"run {run_id} is not in this gallery", field="run_id", reason="RUN_NOT_FOUND"
-        )
+        raise unknown_run(run_id)
     if not hmac.compare_digest(record.token_digest, token_digest):
         raise FailedPrecondition(
             f"lease_token is not the one run {run_id} was started with; send the token that "
@@ -95,15 +106,30 @@ def require_holder(
             field="lease_token",
             reason="LEASE_TOKEN_WRONG",
         )
-    if record.run.state is RunState.ABANDONED:
-        raise lease_lost(record.run)
-    if record.run.state is not RunState.RUNNING:
+    return record
+
+
+def require_running(record: RunRecord) -> RunRecord:
+    """The run, when it has not ended.
+
+    Raises:
+        FailedPrecondition: its lease was taken (``LEASE_LOST``), or it has ended (``RUN_ENDED``).
+    """
+    run = record.run
+    if run.state is RunState.ABANDONED:
+        raise lease_lost(run)
+    if run.state is not RunState.RUNNING:
         raise FailedPrecondition(
-            f"run {run_id} has ended ({record.run.state.value}); start another",
+            f"run {run.run_id} has ended ({run.state.value}); start another",
             field="run_id",
             reason="RUN_ENDED",
         )
     return record
+
+
+def unknown_run(run_id: UUID) -> NotFound:
+    """What is raised for a run that the gallery does not have."""
+    return NotFound(f"run {run_id} is not in this gallery", field="run_id", reason="RUN_NOT_FOUND")
 
 
 def list_run_crops(

@@ -56,8 +56,11 @@ def start_run(
     holder: str,
     lease: timedelta,
     now: datetime,
-) -> RunRecord:
+) -> tuple[RunRecord, bool]:
     """Take the lease and store a run whose window begins after the last success.
+
+    Returns:
+        The run, and whether the lease was another's and had expired.
 
     Raises:
         FailedPrecondition: another run holds the lease (reason ``LEASE_HELD``).
@@ -115,7 +118,7 @@ def start_run(
             gallery_row=gallery_row, run_row=run_row, expire_time=now + lease
         )
     )
-    return _stored(connection, gallery_row, run_id)
+    return _stored(connection, gallery_row, run_id), held is not None
 
 
 def extend_lease(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from service.application.adaptation import Adaptation
 from service.application.cameras import Cameras
+from service.application.crop_stream import CropStream
 from service.application.crops import Crops
 from service.application.embed import Embed
 from service.application.ingest import Ingest
+from service.application.registry import Registry
+from service.application.run_records import RunRecords
 from service.application.search import Search
 
 __all__ = ["UseCases"]
@@ -22,3 +26,7 @@ class UseCases:
     ingest: Ingest
     search: Search
     embed: Embed
+    adaptation: Adaptation
+    runs: RunRecords
+    crop_stream: CropStream
+    registry: Registry

@@ -25,6 +25,13 @@ Handler = Any
 
 _PREFIX = "/resight.v1."
 _LINGER_SECONDS = 0.25
+# By whether the request and the response are streams.
+_MAKE: dict[tuple[bool, bool], Any] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
 _LOG = logging.getLogger(__name__)
 _INFLIGHT = INFLIGHT.labels("grpc")
 
@@ -93,7 +100,9 @@ class _Calls:
 
 
 def _wrap(handler: Handler, method: str, calls: _Calls) -> Handler:
-    behaviour: Any = handler.unary_unary or handler.stream_stream
+    behaviour: Any = (
+        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    )
 
     async def unary(request: Any, context: Context) -> Any:
         async with _call(method, context, calls):
@@ -107,13 +116,9 @@ def _wrap(handler: Handler, method: str, calls: _Calls) -> Handler:
             async for response in responses:
                 yield response
 
-    make: Any = (
-        grpc.unary_unary_rpc_method_handler
-        if handler.unary_unary
-        else grpc.stream_stream_rpc_method_handler
-    )
+    make = _MAKE[handler.request_streaming, handler.response_streaming]
     wrapped: Handler = make(
-        unary if handler.unary_unary else stream,
+        stream if handler.response_streaming else unary,
         request_deserializer=handler.request_deserializer,
         response_serializer=handler.response_serializer,
     )

@@ -11,18 +11,24 @@ from grpc_reflection.v1alpha import reflection
 
 from resight.errors import FailedPrecondition
 from resight.v1 import (
+    adaptation_service_pb2,
+    adaptation_service_pb2_grpc,
     embed_service_pb2,
     embed_service_pb2_grpc,
     gallery_service_pb2,
     gallery_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
     search_service_pb2,
     search_service_pb2_grpc,
 )
 from service.transport.address import bound_socket, joined
+from service.transport.grpc.adaptation_servicer import AdaptationServicer
 from service.transport.grpc.embed_servicer import EmbedServicer
 from service.transport.grpc.gallery_servicer import GalleryServicer
 from service.transport.grpc.health import Health
 from service.transport.grpc.interceptor import CallInterceptor
+from service.transport.grpc.model_servicer import ModelServicer
 from service.transport.grpc.search_servicer import SearchServicer
 from service.transport.use_cases import UseCases
 
@@ -35,7 +41,13 @@ _KEEPALIVE = (
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
 )
-_FILES = (embed_service_pb2, gallery_service_pb2, search_service_pb2)
+_FILES = (
+    adaptation_service_pb2,
+    embed_service_pb2,
+    gallery_service_pb2,
+    model_service_pb2,
+    search_service_pb2,
+)
 SERVICES = tuple(
     service.full_name for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()
 )
@@ -107,6 +119,15 @@ class GrpcServer:
             SearchServicer(use_cases.search), server
         )
         gallery_service_pb2_grpc.add_GalleryServiceServicer_to_server(gallery, server)
+        adaptation_service_pb2_grpc.add_AdaptationServiceServicer_to_server(
+            AdaptationServicer(
+                use_cases.adaptation, use_cases.runs, use_cases.crop_stream, draining=draining
+            ),
+            server,
+        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+            ModelServicer(use_cases.registry), server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
         if self._with_reflection:
             names = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)

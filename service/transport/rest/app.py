@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from fastapi import FastAPI
 from starlette.formparsers import MultiPartParser
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from resight import __version__
-from service.transport.rest import cameras, crops, probes, problems, queries
+from service.transport.rest import adaptation, cameras, crops, models, probes, problems, queries
 from service.transport.rest.body_limit import BodyLimit
 from service.transport.rest.observation import Observation
 from service.transport.rest.probes import State
@@ -26,7 +27,9 @@ def create_app(
     *,
     state: Callable[[], State],
     refresh: Callable[[], None],
+    draining: asyncio.Event,
     max_image_bytes: int,
+    max_bundle_bytes: int,
 ) -> ASGIApp:
     """The application, middleware included.
 
@@ -34,7 +37,9 @@ def create_app(
         use_cases: What is served.
         state: Whether the service is ready.
         refresh: Brings the gauges up to date before they are shown.
+        draining: Set when the service begins to stop.
         max_image_bytes: Longest image; a body may be a little longer.
+        max_bundle_bytes: Longest archive of a bundle, likewise.
     """
     # A larger upload would be spooled to disk, and query images are never written there.
     MultiPartParser.spool_max_size = max_image_bytes + _FORM_OVERHEAD
@@ -52,7 +57,16 @@ def create_app(
         cameras.router(use_cases.cameras),
         crops.router(use_cases.crops, use_cases.ingest),
         queries.router(use_cases.search, use_cases.embed),
+        adaptation.router(
+            use_cases.adaptation, use_cases.runs, use_cases.crop_stream, draining=draining
+        ),
+        models.router(use_cases.registry),
     ):
         app.include_router(router, prefix="/v1/galleries/{gallery}", responses=problems.PROBLEMS)
     problems.document(app)
-    return Observation(BodyLimit(app, max_bytes=max_image_bytes + _FORM_OVERHEAD))
+
+    def limit(scope: Scope) -> int:
+        longest = max_bundle_bytes if models.is_upload(scope) else max_image_bytes
+        return longest + _FORM_OVERHEAD
+
+    return Observation(BodyLimit(app, limit=limit))

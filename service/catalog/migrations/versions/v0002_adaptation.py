@@ -87,7 +87,8 @@ def upgrade() -> None:
         sa.Column("method", sa.String(length=64), nullable=False),
         sa.Column("gate_outcome", sa.String(length=16), nullable=False),
         sa.Column("gate_score", sa.Float(), nullable=False),
-        sa.Column("gate", sa.Text(), nullable=False),
+        sa.Column("gate_reasons", sa.JSON(), nullable=False),
+        sa.Column("gate_report", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(
             ["model_row"], ["models.model_row"], name=op.f("fk_model_bundles_model_row")
         ),

@@ -1,0 +1,48 @@
+"""Settings of adaptation, registered models and privacy; sections of ``service.settings``."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["AdaptationSettings", "ModelSettings", "PrivacySettings"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class AdaptationSettings(_Section):
+    """Leases and records of nightly runs. A lease that is not extended is free after it expires,
+    so its length is how long a dead night blocks the next one.
+    """
+
+    lease_seconds: float = Field(default=300.0, ge=1)
+    max_lease_seconds: float = Field(default=3600.0, ge=1, le=86_400)
+    max_figures_bytes: int = Field(default=1024 * 1024, ge=1024)
+    max_report_crops: int = Field(default=10_000, ge=1, le=100_000)
+    max_run_crops: int = Field(default=5_000_000, ge=1)
+    stream_readers: int = Field(default=8, ge=1, le=256)
+
+    @model_validator(mode="after")
+    def _default_allowed(self) -> Self:
+        if self.lease_seconds > self.max_lease_seconds:
+            raise ValueError("lease_seconds must not exceed max_lease_seconds")
+        return self
+
+
+class ModelSettings(_Section):
+    """Bundles that are uploaded."""
+
+    max_bundle_bytes: int = Field(default=1024**3, ge=1024)
+    max_gate_bytes: int = Field(default=256 * 1024, ge=1024)
+    max_uploads: int = Field(default=2, ge=1, le=64)
+
+
+class PrivacySettings(_Section):
+    """Without ``store_images`` a crop's image is embedded and forgotten: it cannot be got again,
+    and nights are refused.
+    """
+
+    store_images: bool = True
