@@ -46,6 +46,8 @@ class RestServer:
     def serve(self, app: ASGIApp) -> asyncio.Task[None]:
         """Answer requests on a task of its own; it ends when the server stops."""
         assert self._socket is not None, "bind comes first"  # noqa: S101
+        # uvicorn listens some turns of the loop later, when `ready` may have been said already.
+        self._socket.listen(_BACKLOG)
         config = uvicorn.Config(
             app,
             lifespan="off",
