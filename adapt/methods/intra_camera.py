@@ -1,0 +1,131 @@
+"""Stage 1 of CALR (Li et al. 2024): one camera's own model, trained for its labels alone.
+
+Each epoch: features of the camera's crops -> local clusters (``adapt.methods.local_clusters``) ->
+cluster memory and InfoNCE (``adapt.memory.cluster``). The labels of the best silhouette are kept,
+the model is not. No crop is an outlier.
+
+Intended deviations: crops are labelled once more after the last epoch, whose training would be for
+nothing otherwise; so no epoch at all leaves the clusters of the untouched encoder. A single local
+cluster, which a cut by distance may leave, is contrasted with nothing: a loss of 0, no gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adapt.memory.cluster import ClusterMemory
+from adapt.methods.local_clusters import LocalClusters, local_clusters
+from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
+from adapt.training.config import RunConfig
+from adapt.training.distributed import current
+
+__all__ = ["IntraCamera"]
+
+
+class IntraCamera(Method):
+    """What trains the model of one camera.
+
+    Attributes:
+        kept: The labels of the best silhouette so far.
+        kept_epoch: Epoch, from 0, at whose beginning they were made.
+        silhouettes: Of every labelling so far.
+    """
+
+    name = "calr"
+
+    def __init__(self, config: RunConfig, device: torch.device) -> None:
+        self._config = config
+        self._device = device
+        self._memory: ClusterMemory | None = None
+        self.kept: LocalClusters | None = None
+        self.kept_epoch = 0
+        self.silhouettes: list[float] = []
+
+    def label(self, features: Features) -> LocalClusters:
+        """Clusters the camera's crops, and keeps the labels where they are the best so far."""
+        threads = self._config.threads or None
+
+        def cluster() -> dict[str, Any]:
+            made = local_clusters(features.vectors, self._config.calr, threads=threads)
+            return {
+                "labels": torch.from_numpy(made.labels),
+                "silhouette": made.silhouette,
+                "notes": list(made.notes),
+            }
+
+        given = current().once(cluster)
+        found = LocalClusters(given["labels"].numpy(), given["silhouette"], tuple(given["notes"]))
+        if self.kept is None or found.silhouette > self.kept.silhouette:
+            self.kept, self.kept_epoch = found, len(self.silhouettes)
+        self.silhouettes.append(found.silhouette)
+        return found
+
+    def wants_features(self, epoch: int) -> bool:  # noqa: ARG002
+        """Every epoch."""
+        return True
+
+    def prepare_epoch(self, features: Features | None, epoch: int) -> EpochLabels:  # noqa: ARG002
+        """Labels the crops and rebuilds the centroids."""
+        if features is None:
+            raise ValueError("calr extracts features every epoch")
+        found = self.label(features)
+        classes = torch.from_numpy(found.labels)
+        self._memory = ClusterMemory(
+            torch.from_numpy(features.vectors).to(self._device),
+            classes.to(self._device),
+            found.count,
+            temperature=self._config.temperature,
+            momentum=self._config.momentum,
+            update="mean",
+        )
+        sizes = torch.bincount(classes)
+        return EpochLabels(
+            classes=found.labels,
+            count=found.count,
+            clusters=int((sizes > 1).sum()),
+            outliers=int((sizes == 1).sum()),
+            largest=int(sizes.max()),
+            notes=found.notes,
+            extra={"silhouette": found.silhouette},
+        )
+
+    def loss(self, batch: Batch) -> Tensor:
+        """InfoNCE against the centroids."""
+        return self._ready().loss(batch.features, batch.classes)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Similarity to the centroids over the temperature."""
+        return self._ready().logits(batch.features)
+
+    def update(self, batch: Batch) -> None:
+        """Moves the centroids."""
+        self._ready().update(batch.features, batch.classes)
+
+    def state_dict(self) -> dict[str, StateValue]:
+        """The labels kept, and how good each labelling was."""
+        kept = self.kept
+        return {
+            "labels": None if kept is None else torch.from_numpy(kept.labels),
+            "silhouette": None if kept is None else kept.silhouette,
+            "notes": None if kept is None else "\n".join(kept.notes),
+            "kept_epoch": self.kept_epoch,
+            "silhouettes": torch.tensor(self.silhouettes, dtype=torch.float64),
+        }
+
+    def load_state_dict(self, state: MethodState) -> None:
+        """Takes back what ``state_dict`` gave; the next epoch builds its own centroids."""
+        labels, notes, silhouettes = state["labels"], state["notes"], state["silhouettes"]
+        if isinstance(labels, Tensor) and isinstance(silhouettes, Tensor):
+            self.kept = LocalClusters(
+                labels.numpy(), float(state["silhouette"] or 0.0), tuple(str(notes).splitlines())
+            )
+            self.silhouettes = silhouettes.tolist()
+        self.kept_epoch = int(state["kept_epoch"] or 0)
+
+    def _ready(self) -> ClusterMemory:
+        if self._memory is None:
+            raise ValueError("prepare_epoch comes first")
+        return self._memory

@@ -1,0 +1,228 @@
+"""The first stage of CALR, camera by camera: a model each, from the run's initial encoder.
+
+What remains of a camera is its local labels, in ``RUN/local_clusters/camera-NNNN.pt``; of a camera
+in training its checkpoint beside it. A stage that was killed at any moment takes up both. Every
+camera starts from seeds of its own, so that the order in which cameras are trained, or which of
+them are taken up, changes nothing; the generators of the run are left as they were.
+
+No camera stops the run: one with too few crops has each crop as a local cluster; one whose training
+fails keeps its best labels so far. Both are reported.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adapt.backbones.embedder import Embedder
+from adapt.data.cache import CropCache
+from adapt.methods.intra_camera import IntraCamera
+from adapt.methods.local_clusters import too_few
+from adapt.methods.method import Features
+from adapt.report.summary import RunSummary
+from adapt.training import randomness
+from adapt.training.batch_norm import group_batch_norms
+from adapt.training.checkpoint import Identity, load_checkpoint, save_checkpoint
+from adapt.training.config import RunConfig
+from adapt.training.crop_set import CropSet
+from adapt.training.distributed import current
+from adapt.training.engine import Engine
+from adapt.training.extraction import Extractor
+from adapt.training.views import Workload
+from resight.console import note
+from resight.errors import FailedPrecondition
+
+__all__ = ["CameraStage", "ExtractorOf"]
+
+ExtractorOf = Callable[[CropCache], Extractor]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    labels: NDArray[np.int64]
+    record: dict[str, Any]
+
+
+class CameraStage:
+    """Local clusters of every camera.
+
+    Args:
+        encoder: The initial one; copied.
+        crops: With cameras.
+        work: Of the run.
+        extractor_of: Makes an extractor for some of the crops.
+        folder: Where results and checkpoints are.
+        identity: Of the run.
+        summary: Takes a record of each camera, and warnings.
+    """
+
+    def __init__(
+        self,
+        encoder: Embedder,
+        config: RunConfig,
+        crops: CropSet,
+        work: Workload,
+        extractor_of: ExtractorOf,
+        *,
+        folder: Path,
+        identity: Identity,
+        summary: RunSummary,
+    ) -> None:
+        self._encoder = copy.deepcopy(encoder)
+        self._config = _of_a_camera(config)
+        self._crops = crops
+        self._work = work
+        self._extractor_of = extractor_of
+        self._folder = folder
+        source = encoder.init_report.sha256[:16]
+        self._identity = replace(identity, network=f"{identity.network}-{source}")
+        self._summary = summary
+
+    def run(self) -> NDArray[np.int64]:
+        """Local cluster (N,) of every crop, unique over the cameras.
+
+        Raises:
+            BundleCorrupt, FailedPrecondition: The folder holds results of another run.
+        """
+        codes = self._crops.cameras.codes
+        if codes is None:
+            raise ValueError("the stage needs cameras")
+        self._folder.mkdir(exist_ok=True)
+        state = randomness.capture()
+        labels = np.full(len(codes), -1, dtype=np.int64)
+        used = 0
+        self._summary.local_clusters.clear()
+        for code, name in enumerate(self._crops.cameras.names):
+            members = np.flatnonzero(codes == code).astype(np.int64)
+            outcome = self._camera(code, name, members)
+            labels[members] = outcome.labels + used
+            used += int(outcome.labels.max()) + 1
+            self._summary.local_clusters.append(outcome.record)
+            for message in outcome.record["notes"]:
+                if self._summary.warn(f"camera {name}: {message}"):
+                    note(f"warning: camera {name}: {message}")
+        randomness.restore(state)
+        return labels
+
+    def _camera(self, code: int, name: str, members: NDArray[np.int64]) -> _Outcome:
+        result = self._folder / f"camera-{code:04d}.pt"
+        checkpoint = self._folder / f"camera-{code:04d}.checkpoint.pt"
+        if result.exists():
+            state = load_checkpoint(result, self._identity)
+            return _Outcome(state["labels"].numpy(), state["record"])
+        started = time.perf_counter()
+        outcome = self._cluster(name, members, checkpoint)
+        outcome.record["seconds"] = time.perf_counter() - started
+        content = {"labels": torch.from_numpy(outcome.labels), "record": outcome.record}
+        save_checkpoint(result, self._identity, content)
+        if current().first:
+            checkpoint.unlink(missing_ok=True)
+        return outcome
+
+    def _cluster(self, name: str, members: NDArray[np.int64], checkpoint: Path) -> _Outcome:
+        total = len(self._crops.cameras.names)
+        done = len(self._summary.local_clusters)
+        note(f"camera {name} ({done + 1} of {total}): {len(members)} crops")
+        reason = too_few(len(members), self._config.calr)
+        if reason is not None:
+            own = np.arange(len(members), dtype=np.int64)
+            return _Outcome(own, _record(name, own, [f"{reason}: each is its own local cluster"]))
+        randomness.seed_everything(self._config.seed)
+        method = IntraCamera(self._config, self._work.device)
+        summary = RunSummary(method.name, self._summary.run_id)
+        engine = self._engine(method, members, checkpoint, summary)
+        notes: list[str] = []
+        try:
+            if checkpoint.exists():
+                engine.resume()
+            engine.run()
+            method.label(self._extract(engine, members))
+        except FailedPrecondition as error:
+            if method.kept is None or error.reason == "CHECKPOINT_MISMATCH":
+                raise
+            notes.append(f"{error.message}; the labels so far are kept")
+        if method.kept is None:
+            raise ValueError("no labelling was made")
+        labels = method.kept.labels
+        record = _record(name, labels, [*method.kept.notes, *notes])
+        record |= {
+            "silhouette": method.kept.silhouette,
+            "kept_epoch": method.kept_epoch,
+            "silhouettes": list(method.silhouettes),
+            "losses": [epoch.loss for epoch in summary.epochs],
+        }
+        return _Outcome(labels, record)
+
+    def _engine(
+        self,
+        method: IntraCamera,
+        members: NDArray[np.int64],
+        checkpoint: Path,
+        summary: RunSummary,
+    ) -> Engine:
+        model = copy.deepcopy(self._encoder)
+        group_batch_norms(model, self._config.bn_group)
+        cache = _subset(self._crops.cache, members)
+        work = replace(
+            self._work,
+            cache=cache,
+            cameras=None,
+            extractor=self._extractor_of(cache),
+            iterations=self._config.calr.intra_iterations,
+        )
+        return Engine(
+            model,
+            method,
+            self._config,
+            work,
+            checkpoint=checkpoint,
+            identity=self._identity,
+            summary=summary,
+        )
+
+    def _extract(self, engine: Engine, members: NDArray[np.int64]) -> Features:
+        return self._extractor_of(_subset(self._crops.cache, members))(engine.encoder)
+
+
+def _of_a_camera(config: RunConfig) -> RunConfig:
+    """The run's settings but for those that stage 1 has of its own."""
+    own = config.calr
+    return config.model_copy(
+        update={
+            "epochs": own.intra_epochs,
+            "iterations": own.intra_iterations,
+            "p": own.intra_p,
+            "k": own.intra_k,
+            # No twin and no teacher; compiling for each camera would cost more than it saves.
+            "ema": 0.0,
+            "teacher": config.teacher.model_copy(update={"weight": 0.0}),
+            "compile": False,
+        }
+    )
+
+
+def _subset(cache: CropCache, members: NDArray[np.int64]) -> CropCache:
+    crops = tuple(cache.crops[row] for row in members)
+    return replace(cache, rows=cache.rows[members], crops=crops, skipped=())
+
+
+def _record(name: str, labels: NDArray[np.int64], notes: list[str]) -> dict[str, Any]:
+    """What the summary says of a camera."""
+    return {
+        "camera": name,
+        "crops": len(labels),
+        "clusters": int(labels.max()) + 1,
+        "silhouette": None,
+        "kept_epoch": None,
+        "silhouettes": [],
+        "losses": [],
+        "notes": notes,
+    }
