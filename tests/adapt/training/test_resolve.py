@@ -67,7 +67,7 @@ def test_values_that_cannot_be_are_refused(assignments: list[str], field: str) -
 @pytest.mark.parametrize(
     "assignments",
     [["bn_group=48"], ["k2=31"], ["features=memory"], ["method=spcl", "eps=0.99"],
-     ["min_iterations=500"]],
+     ["min_iterations=500"], ["method=cap", "cap.intra_weight=0"]],
 )  # fmt: skip
 def test_settings_that_contradict_each_other_are_refused(assignments: list[str]) -> None:
     with pytest.raises(InvalidArgument):
@@ -105,6 +105,12 @@ def test_published_recipes() -> None:
     spcl = resolve(options={"preset": "published", "method": "spcl"})
     assert (spcl.p, spcl.k, spcl.bn_group, spcl.momentum) == (16, 4, 16, 0.2)
     assert (spcl.features, spcl.spcl.eps_gap) == ("memory", 0.02)
+    pplr = resolve(options={"preset": "published", "method": "pplr"})
+    assert (pplr.height, pplr.width, pplr.p, pplr.k, pplr.bn_group) == (384, 128, 16, 4, 16)
+    assert (pplr.pplr.parts, pplr.pplr.aals_epoch, pplr.pplr.lambda_camera) == (3, 5, 0.5)
+    cap = resolve(options={"preset": "published", "method": "cap"})
+    assert (cap.p, cap.k, cap.k1, cap.eps, cap.temperature) == (8, 4, 20, 0.5, 0.07)
+    assert (cap.cap.inter_epoch, cap.cap.inter_weight, cap.warmup_epochs) == (5, 0.5, 10)
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))

@@ -29,10 +29,16 @@ def test_warm_up_rises_to_the_rate() -> None:
     )
 
 
+def test_warm_up_may_be_counted_in_epochs() -> None:
+    config = RunConfig(lr=1.0, schedule="constant", warmup_epochs=2, warmup_iterations=3)
+    assert [learning_rate(config, s, 5) for s in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1, 1])
+
+
 @pytest.mark.parametrize(
     ("method", "crops", "iterations"),
     [("cluster-contrast", 12_936, 203), ("cluster-contrast", 32_621, 400),
-     ("cluster-contrast", 800, 13), ("spcl", 12_936, 405), ("spcl", 32_621, 800)],
+     ("cluster-contrast", 800, 13), ("spcl", 12_936, 405), ("spcl", 32_621, 800),
+     ("pplr", 12_936, 400), ("pplr", 32_621, 400), ("cap", 12_936, 405), ("cap", 32_621, 1020)],
 )  # fmt: skip
 def test_iterations_follow_the_crops(method: str, crops: int, iterations: int) -> None:
     config = resolve(options={"preset": "published", "method": method})
