@@ -29,7 +29,7 @@ def run(
     crops: Annotated[Path, typer.Option(help="Folder or .csv/.parquet manifest of crops.")],
     output: Annotated[Path, typer.Option(help="Folder of the run; its bundle/ is the encoder.")],
     method: Annotated[
-        str | None, typer.Option(help="cluster-contrast (default), spcl or bn-stats.")
+        str | None, typer.Option(help="cluster-contrast (default), spcl, pplr, cap or bn-stats.")
     ] = None,
     init: Annotated[
         str | None,

@@ -10,6 +10,7 @@ from adapt.methods.bn_stats import BatchNormStatistics
 from adapt.methods.cap import Cap
 from adapt.methods.cluster_contrast import ClusterContrast
 from adapt.methods.method import Method
+from adapt.methods.pplr import Pplr
 from adapt.methods.spcl import Spcl
 from adapt.training.config import RunConfig
 
@@ -22,6 +23,8 @@ def create_method(
     """The method that ``config.method`` names, for crops with ``cameras`` (N,) or None."""
     if config.method == "spcl":
         return Spcl(config, cameras, device)
+    if config.method == "pplr":
+        return Pplr(config, cameras, device)
     if config.method == "cap":
         return Cap(config, cameras, device)
     if config.method == "bn-stats":
