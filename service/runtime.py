@@ -13,6 +13,7 @@ process that cannot answer must not look alive.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -145,6 +146,10 @@ class Runtime:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._on_signal, name)
+        # What the start has made stays: collecting garbage must not walk it again, while every call
+        # waits, each time a large answer fills the young generations.
+        gc.collect()
+        gc.freeze()
         await self._set_state("ready")
         self.endpoints = Endpoints(
             grpc=joined(settings.grpc.host, grpc_port),

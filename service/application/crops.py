@@ -22,7 +22,7 @@ from service.domain import names
 from service.domain import page as pages
 from service.domain.crop import Crop, CropFilter
 from service.domain.identifier import image_key
-from service.domain.instant import from_micros, to_micros
+from service.domain.instant import from_micros
 from service.domain.page import Page
 from service.domain.ports import BlobStore, Clock
 from service.settings import LimitSettings
@@ -141,7 +141,7 @@ class Crops:
         if len(found) > size:
             last = found[size - 1]
             token = pages.encode_token(
-                [to_micros(last.capture_time), last.crop_id.hex], listing=listing
+                [last.capture_micros, last.crop_id.hex], listing=listing
             )
         return Page(found[:size], token)
 

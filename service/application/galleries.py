@@ -150,7 +150,7 @@ class Gallery:
             IndexRows(
                 ids=halves.reshape(-1, 2).astype(np.uint64),
                 cameras=np.array([self._codes[item.camera_row] for item in inserts], np.int32),
-                times=np.array([to_micros(item.crop.capture_time) for item in inserts], np.int64),
+                times=np.array([item.crop.capture_micros for item in inserts], np.int64),
                 vectors=np.stack([item.vector for item in inserts]).astype(np.float32, copy=False),
             )
         )

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from uuid import UUID
@@ -222,7 +222,7 @@ def _insert(
         gallery_row=gallery.record.gallery_row,
         camera_row=camera.camera_row,
         model_row=gallery.record.model_row,
-        crop=replace(crop, zone=crop.zone or camera.camera.zone),
+        crop=crop._replace(zone=crop.zone or camera.camera.zone),
         blob_id=blob_id,
         vector=vector,
     )

@@ -17,6 +17,7 @@ from service.catalog import reads
 from service.catalog.store import Catalog
 from service.domain import names
 from service.domain import query as queries
+from service.domain.crop import Crop
 from service.domain.ports import IndexHits
 from service.domain.query import Match, SearchAnswer, SearchQuery
 from service.settings import LimitSettings
@@ -93,16 +94,12 @@ class Search:
         raise _other_than_one(query)
 
     async def _answer(self, gallery: Gallery, hits: IndexHits) -> SearchAnswer:
-        crops = (
-            await self._catalog.read(reads.crops_by_id, gallery.record.gallery_row, hits.ids)
-            if hits.ids
-            else {}
-        )
+        crops = await self._crops(gallery, hits) if hits.ids else []
         # A crop deleted since the search is in the hits but no longer in the catalog.
         matches = tuple(
-            Match(crops[crop_id], float(score))
-            for crop_id, score in zip(hits.ids, hits.scores, strict=True)
-            if crop_id in crops
+            Match(crop, score)
+            for crop, score in zip(crops, hits.scores.tolist(), strict=True)
+            if crop is not None
         )
         return SearchAnswer(
             matches=matches,
@@ -110,6 +107,14 @@ class Search:
             mode=hits.mode,
             rows_scanned=hits.rows_scanned,
             rows_total=hits.rows_total,
+        )
+
+    async def _crops(self, gallery: Gallery, hits: IndexHits) -> list[Crop | None]:
+        return await self._catalog.read(
+            reads.crops_by_id,
+            gallery.record.gallery_row,
+            hits.ids,
+            gallery_size=hits.rows_total,
         )
 
 

@@ -18,6 +18,7 @@ from service.catalog import reads, writes
 from service.catalog.records import CropInsert, InsertStatus
 from service.catalog.store import Catalog
 from service.domain.crop import Camera, Crop
+from service.domain.instant import to_micros
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -51,7 +52,7 @@ class Setting:
         ).result()
 
     def crop(self, digest: bytes = b"") -> CropInsert:
-        crop = Crop(uuid4(), "c", NOW, digest or uuid4().bytes * 2)
+        crop = Crop(uuid4(), "c", to_micros(NOW), digest or uuid4().bytes * 2)
         return CropInsert(
             self.gallery.gallery_row,
             self.camera.camera_row,
