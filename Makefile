@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint format bench proto lock clean
+.PHONY: help setup tensorrt demo test lint format bench proto lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -17,6 +17,14 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements/dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
+
+tensorrt: .tensorrt-rtx/.installed ## install the TensorRT-RTX builder for its tests, beside .venv
+
+# Not in .venv: the lock files do not know it, and tests must show what happens without.
+.tensorrt-rtx/.installed: requirements/tensorrt-rtx.txt $(STAMP)
+	rm -rf .tensorrt-rtx
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .tensorrt-rtx --requirement requirements/tensorrt-rtx.txt
+	touch $@
 
 demo: setup ## adapt, serve and query a small simulated site
 	$(BIN)/resight demo $(ARGS)
@@ -45,4 +53,4 @@ lock: setup ## re-resolve the constraint files
 	$(BIN)/python tools/lock.py
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .tensorrt-rtx .mypy_cache .pytest_cache .ruff_cache build *.egg-info

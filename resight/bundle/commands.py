@@ -1,4 +1,4 @@
-"""``resight bundle``: import, inspect and verify encoders."""
+"""``resight bundle``: import, inspect and verify encoders, build their engines."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from resight.bundle.layout import MAX_ENCODER_BYTES
 from resight.bundle.reader import open_bundle, verify_golden
 from resight.console import emit, note
 from resight.crops.preprocessing import Preprocessing
+from resight.engines.check import check_engines
+from resight.engines.commands import engine
 from resight.errors import InvalidArgument
 
 __all__ = ["app"]
@@ -23,6 +25,7 @@ __all__ = ["app"]
 _MAX_CARD_BYTES = 1024 * 1024
 
 app = typer.Typer(help="Import, inspect and verify encoders.", no_args_is_help=True)
+app.command()(engine)
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder or .tar.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -121,17 +124,27 @@ def inspect(bundle: BundlePath, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def verify(bundle: BundlePath, as_json: AsJson = False) -> None:
+def verify(
+    bundle: BundlePath,
+    engines: Annotated[
+        bool, typer.Option(help="Also run the engines that are for this machine's GPU.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Verify every digest and recompute the golden outputs."""
     opened = open_bundle(bundle, golden=False)
     cosine = verify_golden(opened)
     files = len(opened.manifest.files)
-    emit(
-        _describe(opened, bundle) | {"verified": True, "files": files, "golden_min_cosine": cosine},
-        as_json=as_json,
-        text=f"{bundle}: {files} files and {opened.manifest.golden.count} golden outputs are as"
-        f" written (lowest cosine {cosine:.6f}); model version {opened.model_version}",
+    payload: dict[str, Any] = {"verified": True, "files": files, "golden_min_cosine": cosine}
+    text = (
+        f"{bundle}: {files} files and {opened.manifest.golden.count} golden outputs are as"
+        f" written (lowest cosine {cosine:.6f}); model version {opened.model_version}"
     )
+    if engines:
+        verdicts = check_engines(opened)
+        payload["engines"] = [verdict.payload() for verdict in verdicts]
+        text = "\n".join([text, *(verdict.text() for verdict in verdicts)])
+    emit(_describe(opened, bundle) | payload, as_json=as_json, text=text)
 
 
 def _read(field: str, path: Path, limit: int) -> bytes:

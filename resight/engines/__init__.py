@@ -1,0 +1,1 @@
+"""TensorRT engines: built for one kind of GPU, kept in the bundle, checked on a card."""
