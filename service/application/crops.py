@@ -140,9 +140,7 @@ class Crops:
         token = ""
         if len(found) > size:
             last = found[size - 1]
-            token = pages.encode_token(
-                [last.capture_micros, last.crop_id.hex], listing=listing
-            )
+            token = pages.encode_token([last.capture_micros, last.crop_id.hex], listing=listing)
         return Page(found[:size], token)
 
     async def delete(self, gallery: str, crop_id: str) -> None:
