@@ -171,21 +171,21 @@ class Adaptation:
 
         def apply(connection: Connection, gallery_row: int, record: RunRecord) -> RunRecord:
             now = self._clock.now()
-            if record.run.new_crops + record.run.replay_crops + added > (
-                self._settings.max_run_crops
-            ):
-                raise InvalidArgument(
-                    f"the run has {self._settings.max_run_crops} crops or more; raise "
-                    "adaptation.max_run_crops",
-                    field="new_crop_ids",
-                )
             if text is not None:
                 runs.note_figures(connection, record.run_row, text, now=now)
             runs.note_crops(connection, record.run_row, fresh, replay=False, now=now)
             runs.note_crops(connection, record.run_row, replay, replay=True, now=now)
-            return runs.extend_lease(
+            stored = runs.extend_lease(
                 connection, gallery_row, record, lease=None, progress=None, now=now
             )
+            # Raising undoes what was noted.
+            if stored.run.new_crops + stored.run.replay_crops > self._settings.max_run_crops:
+                raise InvalidArgument(
+                    f"the run used more than {self._settings.max_run_crops} crops; use fewer, or "
+                    "raise adaptation.max_run_crops",
+                    field="new_crop_ids",
+                )
+            return stored
 
         return (await self._held(key, apply)).run
 

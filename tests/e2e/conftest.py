@@ -113,17 +113,27 @@ def white_png() -> bytes:
     return encoded(Image.new("RGB", (64, 128), (255, 255, 255)), "PNG")
 
 
-@pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("bundle") / "tiny"
+def tiny_bundle_at(output: Path, *, height: int = HEIGHT, card: str = "# Tiny\n") -> Path:
+    """A bundle of the tiny encoder; the height decides its version."""
     write_bundle(
         output,
-        encoder=tiny_encoder(),
-        preprocessing=Preprocessing(HEIGHT, WIDTH, "bilinear"),
+        encoder=tiny_encoder(height),
+        preprocessing=Preprocessing(height, WIDTH, "bilinear"),
         provenance=bundle_pb2.Provenance(method="import"),
-        model_card="# Tiny\n",
+        model_card=card,
     )
     return output
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle_at(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def make_bundle() -> Callable[..., Path]:
+    """``make_bundle(output, height=48, card=...)``: another version than the one that is served."""
+    return lambda output, height=48, **told: tiny_bundle_at(output, height=height, **told)
 
 
 @contextmanager

@@ -12,11 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+from resight.bundle import write_bundle
+from resight.crops import Preprocessing
 from resight.errors import UndecodableImage
+from resight.v1 import bundle_pb2
+from service.application.adaptation import StartedRun
 from service.application.application import Application
+from service.application.registry import Upload
+from service.application.run_key import RunKey
+from service.domain.adaptation import Ending, RunState
 from service.domain.crop import Camera
-from service.domain.ports import Priority
+from service.domain.ports import Clock, Priority
 from service.settings import load_settings
 
 DIMENSION = 32
@@ -28,6 +36,19 @@ def vector_of(image: bytes) -> np.ndarray:
     digest = hashlib.shake_256(image).digest(8 * DIMENSION)
     values = np.frombuffer(digest, dtype="<u8").astype(np.float64) / 2**64 - 0.5
     return (values / np.linalg.norm(values)).astype(np.float32)
+
+
+class HandClock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.time = NOON + timedelta(days=1)
+
+    def now(self) -> datetime:
+        return self.time
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
 
 
 class HashEmbedder:
@@ -56,15 +77,26 @@ def embedder() -> HashEmbedder:
 
 
 @pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
 def opened(tmp_path: Path, embedder: HashEmbedder) -> Callable[..., Any]:
     """`async with opened() as application:`, with cameras c1 to c3 in `default`."""
 
     @asynccontextmanager
     async def open_application(
-        *, cameras: bool = True, with_embedder: HashEmbedder | None = None, **overrides: Any
+        *,
+        cameras: bool = True,
+        with_embedder: HashEmbedder | None = None,
+        clock: Clock | None = None,
+        **overrides: Any,
     ) -> AsyncIterator[Application]:
         settings = load_settings({"data_dir": tmp_path / "data", **overrides})
-        application = await Application.open(settings, embedder=with_embedder or embedder)
+        application = await Application.open(
+            settings, embedder=with_embedder or embedder, clock=clock
+        )
         try:
             if cameras:
                 for name in ("c1", "c2", "c3"):
@@ -92,3 +124,69 @@ def at() -> Callable[[float], datetime]:
 def vectors() -> Callable[[bytes], np.ndarray]:
     """The embedder's function, for independent scores."""
     return vector_of
+
+
+def linear_encoder(seed: int) -> bytes:
+    """A graph under the bundle's contract: 16 x 8 pixels times a random matrix, unit length."""
+    values = np.random.default_rng(seed).standard_normal((16 * 8 * 3, 4)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["float"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "matrix"], ["product"]),
+        helper.make_node("ReduceL2", ["product", "axis"], ["norm"], keepdims=1),
+        helper.make_node("Div", ["product", "norm"], ["embeddings"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["b", 16, 8, 3])],
+        [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["b", 4])],
+        [
+            numpy_helper.from_array(values, "matrix"),
+            numpy_helper.from_array(np.array([1]), "axis"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path) -> Callable[..., bytes]:
+    """The archive of a small real bundle; the seed decides its version."""
+
+    def make(*, seed: int = 0, parent: str = "", run_id: str = "r") -> bytes:
+        output = tmp_path / f"made-{seed}-{run_id}.tar"
+        write_bundle(
+            output,
+            encoder=linear_encoder(seed),
+            preprocessing=Preprocessing(16, 8, "bilinear"),
+            provenance=bundle_pb2.Provenance(method="test", parent_version=parent, run_id=run_id),
+            model_card="# Linear\n",
+        )
+        return output.read_bytes()
+
+    return make
+
+
+@pytest.fixture
+def succeed(make_bundle: Callable[..., bytes]) -> Callable[..., Awaitable[None]]:
+    """`await succeed(application, started)`: register a candidate for the run and end it."""
+
+    async def end(application: Application, started: StartedRun, seed: int = 0) -> None:
+        data = make_bundle(seed=seed)
+        key = RunKey("", str(started.run.run_id), started.lease_token)
+
+        async def whole() -> AsyncIterator[bytes]:
+            yield data
+
+        upload = Upload(
+            gallery="",
+            sha256=hashlib.sha256(data).digest(),
+            size_bytes=len(data),
+            run_id=key.run_id,
+            lease_token=key.lease_token,
+        )
+        await application.registry.register(upload, whole())
+        await application.adaptation.finish(key, Ending(RunState.SUCCEEDED, "", ""))
+
+    return end
