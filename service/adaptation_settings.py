@@ -6,14 +6,14 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["AdaptationSettings", "ModelSettings", "PrivacySettings"]
+__all__ = ["ModelSettings", "NightlySettings", "PrivacySettings"]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class AdaptationSettings(_Section):
+class NightlySettings(_Section):
     """Leases and records of nightly runs. A lease that is not extended is free after it expires,
     so its length is how long a dead night blocks the next one.
     """

@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from resight.errors import InvalidArgument
-from service.adaptation_settings import AdaptationSettings, ModelSettings, PrivacySettings
+from service.adaptation_settings import ModelSettings, NightlySettings, PrivacySettings
 
 __all__ = [
     "BatcherSettings",
@@ -157,7 +157,7 @@ class ServiceSettings(BaseSettings):
     search: SearchSettings = SearchSettings()
     catalog: CatalogSettings = CatalogSettings()
     blobs: BlobSettings = BlobSettings()
-    adaptation: AdaptationSettings = AdaptationSettings()
+    nightly: NightlySettings = NightlySettings()
     models: ModelSettings = ModelSettings()
     privacy: PrivacySettings = PrivacySettings()
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from resight.errors import InvalidArgument
-from service.adaptation_settings import AdaptationSettings
+from service.adaptation_settings import NightlySettings
 from service.application.galleries import Galleries, Gallery
 from service.application.run_key import RunKey, require_images
 from service.catalog import run_reads, runs
@@ -66,7 +66,7 @@ class Adaptation:
         catalog: Catalog,
         galleries: Galleries,
         clock: Clock,
-        settings: AdaptationSettings,
+        settings: NightlySettings,
         images_stored: bool,
     ) -> None:
         self._catalog = catalog
@@ -156,14 +156,14 @@ class Adaptation:
             text = domain.figures_text(
                 figures,
                 limit=self._settings.max_figures_bytes,
-                setting="adaptation.max_figures_bytes",
+                setting="nightly.max_figures_bytes",
                 name="figures",
             )
         added = len(new_crop_ids) + len(replay_crop_ids)
         if added > self._settings.max_report_crops:
             raise InvalidArgument(
                 f"the report has {added} crop ids; send at most {self._settings.max_report_crops} "
-                "a call (adaptation.max_report_crops) and report the others in another",
+                "a call (nightly.max_report_crops) and report the others in another",
                 field="new_crop_ids",
             )
         fresh = [names.crop_id(value, field="new_crop_ids") for value in new_crop_ids]
@@ -182,7 +182,7 @@ class Adaptation:
             if stored.run.new_crops + stored.run.replay_crops > self._settings.max_run_crops:
                 raise InvalidArgument(
                     f"the run used more than {self._settings.max_run_crops} crops; use fewer, or "
-                    "raise adaptation.max_run_crops",
+                    "raise nightly.max_run_crops",
                     field="new_crop_ids",
                 )
             return stored

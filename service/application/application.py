@@ -58,7 +58,7 @@ class Application:
         embedder: Embedder,
         clock: Clock,
     ) -> None:
-        limits = settings.limits
+        limits, images_stored = settings.limits, settings.privacy.store_images
         threads = settings.search.threads or len(os.sched_getaffinity(0))
         self._directory = directory
         self._catalog = catalog
@@ -84,6 +84,7 @@ class Application:
             unbroken=self._unbroken,
             clock=clock,
             limits=limits,
+            images_stored=images_stored,
         )
         self.ingest = Ingest(
             catalog=catalog,
@@ -95,6 +96,7 @@ class Application:
             embedder=embedder,
             clock=clock,
             limits=limits,
+            images_stored=images_stored,
         )
         self.embed = Embed(galleries=galleries, embedder=embedder, limits=limits)
         self.search = Search(
@@ -104,12 +106,11 @@ class Application:
             search_threads=self._search_threads,
             limits=limits,
         )
-        images_stored = settings.privacy.store_images
         self.adaptation = Adaptation(
             catalog=catalog,
             galleries=galleries,
             clock=clock,
-            settings=settings.adaptation,
+            settings=settings.nightly,
             images_stored=images_stored,
         )
         self.runs = RunRecords(
@@ -121,7 +122,7 @@ class Application:
             blobs=blobs,
             blob_threads=self._blob_threads,
             images_stored=images_stored,
-            readers=settings.adaptation.stream_readers,
+            readers=settings.nightly.stream_readers,
             max_cameras=limits.max_filter_cameras,
         )
         self.registry = Registry(

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from resight.errors import DataLoss, NotFound, Unavailable
 from service.application.galleries import Galleries, Gallery
+from service.application.run_key import require_images
 from service.application.unbroken import Unbroken
 from service.catalog import reads, writes
 from service.catalog.records import CropRecord
@@ -67,7 +68,9 @@ class Crops:
         unbroken: Unbroken,
         clock: Clock,
         limits: LimitSettings,
+        images_stored: bool = True,
     ) -> None:
+        self._images_stored = images_stored
         self._unbroken = unbroken
         self._catalog = catalog
         self._galleries = galleries
@@ -81,6 +84,7 @@ class Crops:
 
         Raises:
             InvalidArgument, NotFound: bad or unknown id.
+            FailedPrecondition: images are not stored (reason ``IMAGES_NOT_STORED``).
             DataLoss: its image is lost or damaged (reason ``IMAGE_DAMAGED``).
         """
         live = self._galleries.get(gallery)
@@ -88,6 +92,7 @@ class Crops:
         record = await self._record(live, wanted)
         if not include_image:
             return StoredCrop(record.crop, None)
+        require_images(self._images_stored)
         key = image_key(live.name, record.blob_id)
         loop = asyncio.get_running_loop()
         try:

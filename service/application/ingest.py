@@ -94,7 +94,9 @@ class Ingest:
         embedder: Embedder,
         clock: Clock,
         limits: LimitSettings,
+        images_stored: bool = True,
     ) -> None:
+        self._images_stored = images_stored
         self._unbroken = unbroken
         self._catalog = catalog
         self._galleries = galleries
@@ -154,6 +156,8 @@ class Ingest:
 
     async def _commit(self, insert: CropInsert, key: str, image: bytes) -> InsertOutcome:
         """Image first, catalog second: a crash between the two leaves an image, never a crop."""
+        if not self._images_stored:
+            return await self._catalog.insert(insert)
         with self._in_flight.holding(insert.blob_id):
             await self._write_image(key, image)
             outcome = await self._catalog.insert(insert)

@@ -40,15 +40,15 @@ def run_id(value: str) -> UUID:
 
 
 def require_images(stored: bool) -> None:
-    """Refuse to adapt where no image is kept.
+    """Refuse what needs the images of crops where none is kept.
 
     Raises:
         FailedPrecondition: images are not stored (reason ``IMAGES_NOT_STORED``).
     """
     if not stored:
         raise FailedPrecondition(
-            "privacy.store_images is off: this service keeps no crop images, so there is nothing "
-            "to adapt to; adapt from a folder with `resight adapt run`, or turn it on",
+            "privacy.store_images is off: this service keeps no image of a crop, neither to show "
+            "nor to adapt to; adapt from a folder with `resight adapt run`, or turn it on",
             field="privacy.store_images",
             reason="IMAGES_NOT_STORED",
         )

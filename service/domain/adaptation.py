@@ -152,7 +152,7 @@ class LeaseRule:
             raise InvalidArgument(
                 f"lease_duration is {value.total_seconds():g} s; send "
                 f"{SHORTEST_LEASE.total_seconds():g} to {self.longest.total_seconds():g} s "
-                "(adaptation.max_lease_seconds), or leave it unset for "
+                "(nightly.max_lease_seconds), or leave it unset for "
                 f"{self.default.total_seconds():g} s",
                 field="lease_duration",
             )

@@ -232,7 +232,7 @@ def test_a_report_is_kept_once_and_in_bounds(opened, run) -> None:
     limits = {"max_figures_bytes": 1024, "max_report_crops": 4, "max_run_crops": 6}
 
     async def work() -> None:
-        async with opened(adaptation=limits) as application:
+        async with opened(nightly=limits) as application:
             adaptation = application.adaptation
             started = await adaptation.start("", "x")
             ids = [str(uuid4()) for _ in range(7)]

@@ -54,7 +54,7 @@ def ids_of(items: list[StreamedCrop]) -> list[str]:
 
 def test_crops_come_as_they_were_stored(opened, run, at) -> None:
     async def work() -> None:
-        async with opened(adaptation={"stream_readers": 3}) as application:
+        async with opened(nightly={"stream_readers": 3}) as application:
             ids = await ingest(application, at, range(11))
             started = await application.adaptation.start("", "x")
             await ingest(application, at, range(11, 14))
