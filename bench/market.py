@@ -10,7 +10,7 @@ validation_split``) and on the dev half, wall and processor seconds, peak memory
 machine and versions. An interrupted run continues after its last whole epoch. A run that fails is
 reported and left out; the others follow.
 
-``DIR`` holds ``bounding_box_train``, ``query`` and ``bounding_box_test``; no label is used but by
+``--markdown`` prints the table of docs/benchmarks.md. ``DIR`` holds ``bounding_box_train``, ``query`` and ``bounding_box_test``; no label is used but by
 ``resight adapt evaluate``.
 """
 
@@ -38,14 +38,18 @@ RESULTS = _HERE.parent / "docs" / "results" / "market.jsonl"
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench market", description=__doc__)
-    parser.add_argument("--market", type=Path, required=True)
-    parser.add_argument("--osnet", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--market", type=Path, default=Path("MARKET"))
+    parser.add_argument("--osnet", type=Path, default=Path("OSNET.pth"))
+    parser.add_argument("--work", type=Path, default=Path("RUNS"))
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--only", default="*", help="Names to run, as a shell pattern.")
     parser.add_argument("--list", action="store_true", help="Say what is left, and run nothing.")
+    parser.add_argument("--markdown", action="store_true", help="Print the results as a table.")
     options = parser.parse_args(argv)
+    if options.markdown:
+        print(_markdown(_lines(options.results)))
+        return 0
     table = tomllib.loads(options.table.read_text(encoding="utf-8"))
     done = {line["name"] for line in _lines(options.results)}
     left = [
@@ -72,6 +76,25 @@ def main(argv: Sequence[str]) -> int:
             with options.results.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
     return 1 if failed else 0
+
+
+def _markdown(lines: Sequence[dict[str, Any]]) -> str:
+    rows = [
+        "| run | mAP | rank-1 | mAP, validation | clusters | wall | processor | peak |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for line in sorted(lines, key=lambda line: str(line["name"])):
+        dev, chosen = line["dev"], line["validation"]
+        clusters = line["clusters"][-1] if line["clusters"] else ""
+        cost = "resumed, not timed | | " if "wall_s" not in line else (
+            f"{line['wall_s'] / 60:.1f} min | {line['processor_s'] / 60:.1f} min"
+            f" | {line['peak_mib'] / 1024:.1f} GiB"
+        )  # fmt: skip
+        rows.append(
+            f"| {line['name']} | {100 * dev['map']:.1f} | {100 * dev['rank1']:.1f}"
+            f" | {100 * chosen['map']:.1f} | {clusters} | {cost} |"
+        )
+    return "\n".join(rows)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
