@@ -1,4 +1,4 @@
-"""gRPC status codes as the error tree, on the client's side."""
+"""gRPC status codes, with the reasons in their details, as the error tree on the client's side."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import grpc
 
 from resight import errors
+from resight.client.error_info import reason_of
 
 __all__ = ["translated"]
 
@@ -30,4 +31,6 @@ def translated() -> Iterator[None]:
     except grpc.RpcError as error:
         code = error.code()
         kind = _CLASSES.get(code, errors.ResightError)
-        raise kind(error.details() or f"the call failed with {code.name}") from error
+        raise kind(
+            error.details() or f"the call failed with {code.name}", reason=reason_of(error) or None
+        ) from error
