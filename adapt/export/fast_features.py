@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ class OrtExtractor:
         threads: Threads of one run.
         batch: Crops a run; larger inputs are cut.
         graph: The same network's trace at that size, to save tracing it again.
+        maps: Whether :meth:`extract_with_maps` will be asked; ``graph`` must then have maps.
 
     Raises:
         InvalidArgument: The network cannot be exported.
@@ -39,6 +42,7 @@ class OrtExtractor:
         *,
         batch: int = 64,
         graph: EncoderGraph | None = None,
+        maps: bool = False,
     ) -> None:
         if threads < 1 or batch < 1:
             raise InvalidArgument(
@@ -47,13 +51,14 @@ class OrtExtractor:
         self._shape = (height, width, 3)
         self._threads = threads
         self._batch = batch
-        self._graph = graph or EncoderGraph(embedder, height=height, width=width)
+        self._maps = maps
+        self._graph = graph or EncoderGraph(embedder, height=height, width=width, maps=maps)
         self.refresh(embedder)
 
     @property
-    def graph(self) -> EncoderGraph:
-        """The trace, for the export at the end of the run."""
-        return self._graph
+    def graph(self) -> EncoderGraph | None:
+        """The trace, for the export at the end of the run; None if it has maps."""
+        return None if self._maps else self._graph
 
     def refresh(self, embedder: Embedder) -> None:
         """Take over the weights as they are now.
@@ -77,14 +82,33 @@ class OrtExtractor:
         Raises:
             InvalidArgument: Wrong dtype or shape.
         """
+        features = np.empty((len(images), self._dim), np.float32)
+        for start, part in self._batches(images):
+            features[start : start + len(part)] = self._session.run(
+                ["embeddings"], {"images": part}
+            )[0]
+        return features
+
+    def extract_with_maps(
+        self, images: NDArray[np.uint8]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Yield features as ``extract`` and maps (b, C, H', W') of runs of crops, in order.
+
+        Raises:
+            InvalidArgument: Wrong dtype or shape, or built without ``maps``.
+        """
+        if not self._maps:
+            raise InvalidArgument("this extractor was built without maps", field="maps")
+        for _, part in self._batches(images):
+            features, maps = self._session.run(["embeddings", "maps"], {"images": part})
+            yield features, maps
+
+    def _batches(self, images: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         if images.dtype != np.uint8 or images.shape[1:] != self._shape:
             raise InvalidArgument(
                 f"images are {images.dtype} {images.shape}, not uint8 (B, {self._shape[0]}, "
                 f"{self._shape[1]}, 3): resize them first",
                 field="images",
             )
-        features = np.empty((len(images), self._dim), np.float32)
         for start in range(0, len(images), self._batch):
-            part = np.ascontiguousarray(images[start : start + self._batch])
-            features[start : start + len(part)] = self._session.run(None, {"images": part})[0]
-        return features
+            yield start, np.ascontiguousarray(images[start : start + self._batch])

@@ -18,7 +18,7 @@ from typing import Any
 import onnx
 import onnxscript.optimizer
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from adapt.backbones.embedder import Embedder
 from resight.bundle.wrap import wrap_encoder
@@ -36,15 +36,18 @@ class EncoderGraph:
         embedder: Traced in eval mode, on a copy: the caller's is left as it is.
         height: Input height in pixels.
         width: Input width in pixels.
+        maps: Whether the graph also gives the backbone's maps. Such a graph is for extraction: no
+            bundle holds it, and its bytes for given weights are others.
 
     Raises:
         InvalidArgument: The exporter cannot express the network.
     """
 
-    def __init__(self, embedder: Embedder, *, height: int, width: int) -> None:
+    def __init__(self, embedder: Embedder, *, height: int, width: int, maps: bool = False) -> None:
         self._height = height
         self._width = width
-        self._model = _trace(embedder, height, width)
+        self._maps = maps
+        self._model = _trace(embedder, height, width, maps=maps)
         self._names = {initializer.name for initializer in self._model.graph.initializer}
 
     def fill(self, embedder: Embedder) -> bytes:
@@ -57,7 +60,7 @@ class EncoderGraph:
 
         Returns:
             A graph from ``images`` (uint8, B x H x W x 3) to ``embeddings`` (float32, B x dim,
-            L2-normalised).
+            L2-normalised) and, where asked for, ``maps`` (float32, B x C x H' x W').
 
         Raises:
             InvalidArgument: The embedder is of another architecture.
@@ -79,7 +82,7 @@ class EncoderGraph:
             initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
         folded = onnxscript.optimizer.optimize(model)
         _strip(folded)
-        return wrap_encoder(
+        wrapped = wrap_encoder(
             folded.SerializeToString(deterministic=True),
             layout="NCHW",
             height=self._height,
@@ -88,11 +91,25 @@ class EncoderGraph:
             mean=embedder.mean,
             std=embedder.std,
             channel_order="RGB",
+            output_name="features",
         )
+        return _give_maps(wrapped) if self._maps else wrapped
 
 
-def _trace(embedder: Embedder, height: int, width: int) -> onnx.ModelProto:
+def _give_maps(wrapped: bytes) -> bytes:
+    """Makes the maps, which wrapping keeps as an inner value under its prefix, an output again."""
+    model = onnx.load_model_from_string(wrapped)
+    model.graph.node.append(helper.make_node("Identity", ["encoder/maps"], ["maps"]))
+    model.graph.output.append(
+        helper.make_tensor_value_info("maps", onnx.TensorProto.FLOAT, ["batch", None, None, None])
+    )
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _trace(embedder: Embedder, height: int, width: int, *, maps: bool) -> onnx.ModelProto:
     network = copy.deepcopy(embedder).to("cpu", torch.float32).eval()
+    if maps:
+        network.forward = network.forward_with_maps  # type: ignore[method-assign,assignment]
     network.to(memory_format=torch.contiguous_format)
     # Two, not one: the exporter takes a batch of one for a constant.
     example = torch.zeros(2, 3, height, width)
@@ -104,7 +121,7 @@ def _trace(embedder: Embedder, height: int, width: int) -> onnx.ModelProto:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["crops"],
-                output_names=["features"],
+                output_names=["features", "maps"] if maps else ["features"],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 optimize=False,
                 verbose=False,

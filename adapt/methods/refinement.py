@@ -46,9 +46,10 @@ def guided_refinement(
         agreement: (B, P) C.
         beta: Share of the one-hot label.
     """
+    log_q = logits.log_softmax(dim=1)
     with torch.no_grad():
         weights = agreement.softmax(dim=1)
-        target = (weights[:, :, None] * part_logits.softmax(dim=2)).sum(dim=1) * (1.0 - beta)
-        own = classes[:, None]
-        target = target.scatter_add(1, own, torch.full_like(target[:, :1], beta))
-    return -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
+        ensemble = (weights[:, :, None] * part_logits.softmax(dim=2)).sum(dim=1)
+    own = log_q.gather(1, classes[:, None])[:, 0]
+    guided = (ensemble * log_q).sum(dim=1)
+    return -(beta * own + (1.0 - beta) * guided).mean()

@@ -115,13 +115,14 @@ def _unit(features: Tensor) -> NDArray[np.float32]:
 
 
 def onnx_session(
-    embedder: Embedder, config: RunConfig, device: torch.device
+    embedder: Embedder, config: RunConfig, device: torch.device, *, maps: bool = False
 ) -> OrtExtractor | None:
     """The ONNX Runtime session that ``config.extraction`` asks for; ``auto`` is one on a CPU.
 
     Args:
         embedder: The network before training, to trace; a network that cannot be exported is so
             found out before the training and not after.
+        maps: Whether parts will be extracted, which are made from the backbone's maps.
 
     Raises:
         InvalidArgument: ONNX extraction, and the network cannot be exported.
@@ -134,6 +135,7 @@ def onnx_session(
         config.width,
         config.threads or torch.get_num_threads(),
         batch=config.extraction_batch,
+        maps=maps,
     )
 
 
@@ -144,15 +146,18 @@ def choose_extractor(
     normalise: Normalisation,
     device: torch.device,
 ) -> Extractor:
-    """Extraction through ``session`` where there is one, else, or for parts, through torch."""
+    """Extraction through ``session`` where there is one, else through torch."""
     precision = Precision(config.precision if device.type == "cuda" else "fp32", device)
 
     def run(model: nn.Module, parts: PartHead | None = None) -> Features:
         own = sum(map(len, _own_batches(len(cache), config.extraction_batch)))
         with progress("extract features", own) as bar:
-            if session is not None and parts is None and isinstance(model, Embedder):
+            if session is not None and isinstance(model, Embedder):
                 session.refresh(model)
-                return Features(_extract_onnx(session, cache, config.extraction_batch, bar.advance))
+                batch = config.extraction_batch
+                if parts is None:
+                    return Features(_extract_onnx(session, cache, batch, bar.advance))
+                return _parts_onnx(session, cache, batch, bar.advance, parts, device)
             return extract(
                 model,
                 cache,
@@ -176,3 +181,22 @@ def _extract_onnx(
         rows.append(session.extract(cache.gather(indices)))
         advance(len(indices))
     return _joined(rows)
+
+
+@torch.inference_mode()
+def _parts_onnx(
+    session: OrtExtractor,
+    cache: CropCache,
+    batch: int,
+    advance: Callable[[int], None],
+    parts: PartHead,
+    device: torch.device,
+) -> Features:
+    rows: list[NDArray[np.float32]] = []
+    part_rows: list[NDArray[np.float32]] = []
+    for indices in _own_batches(len(cache), batch):
+        for features, maps in session.extract_with_maps(cache.gather(indices)):
+            rows.append(features)
+            part_rows.append(_unit(parts(torch.from_numpy(maps).to(device))))
+        advance(len(indices))
+    return Features(_joined(rows), _joined(part_rows))

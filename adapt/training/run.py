@@ -143,7 +143,7 @@ class _Run:
         normalise = Normalisation(embedder.mean, embedder.std, device=self._device)
         extractor: Extractor = _no_extractor
         if method.learns and self._config.epochs:
-            session = onnx_session(embedder, self._config, self._device)
+            session = onnx_session(embedder, self._config, self._device, maps=method.has_parts)
             if session is not None:
                 self._graph = session.graph
             extractor = choose_extractor(

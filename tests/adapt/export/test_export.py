@@ -117,6 +117,26 @@ def test_a_filled_graph_equals_a_fresh_trace() -> None:
     assert _trace("timm:resnet10t").fill(embedder) == after.fill(embedder)
 
 
+def test_maps_for_extraction_are_the_networks_and_stay_out_of_bundles() -> None:
+    embedder = _trained("timm:resnet10t").eval()
+    extractor = OrtExtractor(embedder, 64, 32, threads=1, batch=4, maps=True)
+    images = np.random.default_rng(1).integers(0, 256, (7, 64, 32, 3), dtype=np.uint8)
+    runs = list(extractor.extract_with_maps(images))
+    features, maps = (np.concatenate(column) for column in zip(*runs, strict=True))
+    mean, std = np.asarray(embedder.mean), np.asarray(embedder.std)
+    pixels = ((images / 255.0 - mean) / std).transpose(0, 3, 1, 2)
+    with torch.inference_mode():
+        expected = embedder.forward_with_maps(torch.tensor(pixels, dtype=torch.float32))[1].numpy()
+    assert [len(run[0]) for run in runs] == [4, 3]
+    assert np.abs(features - _by_hand(embedder, images)).max() < 1e-5
+    assert np.abs(maps - expected).max() < 1e-4 * np.abs(expected).max()
+    assert extractor.graph is None
+    plain = OrtExtractor(embedder, 64, 32, threads=1, graph=_trace("timm:resnet10t"))
+    assert np.abs(plain.extract(images) - features).max() < 1e-6
+    with pytest.raises(InvalidArgument, match="without maps"):
+        next(plain.extract_with_maps(images))
+
+
 def test_a_graph_refuses_another_network() -> None:
     with pytest.raises(InvalidArgument, match="another network"):
         _trace("osnet_x0_25").fill(build_embedder("osnet_x0_5", init="random"))

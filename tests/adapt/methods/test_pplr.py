@@ -283,7 +283,7 @@ def test_a_cut_run_resumes_to_the_same_end(
 
 
 def test_the_bundle_is_the_plain_encoder(make_crops: MakeCrops, tmp_path: Path) -> None:
-    settings = config(epochs=2, backbone="timm:test_efficientnet")
+    settings = config(epochs=2, backbone="timm:test_efficientnet", extraction="onnx")
     outcome = adapt(make_crops(), tmp_path / "run", settings)
     folder = outcome.directory.bundle
     assert open_bundle(folder).model_version == outcome.model_version
