@@ -81,7 +81,8 @@ def run(
         else:
             note("interrupted before the first epoch was complete; nothing is kept")
         raise
-    emit(outcome.payload(), as_json=as_json, text=_text(outcome))
+    if outcome.first:
+        emit(outcome.payload(), as_json=as_json, text=_text(outcome))
 
 
 def _text(outcome: RunOutcome) -> str:

@@ -27,6 +27,7 @@ class EpochRecord:
         seconds: Wall seconds of extract, cluster and train.
         cluster_seconds: Of ``cluster``, by step.
         extra: Figures of the method.
+        labels: Digest of the pseudo-labels, by which two runs are compared epoch by epoch.
     """
 
     epoch: int
@@ -40,6 +41,7 @@ class EpochRecord:
     seconds: Mapping[str, float]
     cluster_seconds: Mapping[str, float]
     extra: Mapping[str, float] = field(default_factory=dict)
+    labels: str = ""
 
 
 @dataclass

@@ -11,6 +11,7 @@ from pathlib import Path
 from adapt.data.cache import CropCache, build_cache
 from adapt.data.cameras import CameraCodes, camera_codes
 from adapt.training.config import RunConfig
+from adapt.training.distributed import current
 from resight.console import progress
 from resight.crops import Preprocessing, SkippedCrop, open_source
 from resight.errors import InvalidArgument
@@ -60,7 +61,7 @@ def read_crop_set(
     preprocessing = Preprocessing(config.height, config.width, config.resize_filter)
     _write_skipped(skipped_csv, report.skipped)
     report.require_crops()
-    with progress("decode crops", len(report.crops)) as bar:
+    with current().leading(), progress("decode crops", len(report.crops)) as bar:
         built = build_cache(
             report.crops, preprocessing, cache, threads=threads, advance=bar.advance
         )
@@ -83,6 +84,8 @@ def _require_enough(usable: int, skipped: int, config: RunConfig, source: str | 
 
 
 def _write_skipped(path: Path, skipped: Sequence[SkippedCrop]) -> None:
+    if not current().first:
+        return
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["path", "reason", "detail"])

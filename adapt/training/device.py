@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from adapt.training.config import RunConfig
+from adapt.training.distributed import local_rank, local_size
 from resight.errors import FailedPrecondition, InvalidArgument
 
 __all__ = ["Precision", "describe_device", "select_device", "set_threads"]
@@ -53,18 +54,22 @@ def _cpu_has_bf16() -> bool:
 def select_device(name: str) -> torch.device:
     """The device called ``name``; ``auto`` is CUDA where there is one.
 
+    Of several processes on a machine each has the GPU of its number.
+
     Raises:
         InvalidArgument: No such kind of device.
         FailedPrecondition: The device is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise InvalidArgument(f"device {name!r}: use auto, cpu or cuda", field="device") from error
     if device.type not in {"cpu", "cuda"}:
         raise InvalidArgument(f"device {name!r}: use auto, cpu or cuda", field="device")
+    if device.type == "cuda" and local_size() > 1:
+        device = _own_gpu(device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise FailedPrecondition(
             f"device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices;"
@@ -74,9 +79,25 @@ def select_device(name: str) -> torch.device:
     return device
 
 
+def _own_gpu(device: torch.device) -> torch.device:
+    if ":" in str(device):
+        raise InvalidArgument(
+            f"device {device}: {local_size()} processes of one run would share it; use"
+            " device=cuda, which gives each its own",
+            field="device",
+        )
+    if local_rank() >= torch.cuda.device_count():
+        raise FailedPrecondition(
+            f"torchrun started {local_size()} processes here and torch sees"
+            f" {torch.cuda.device_count()} GPUs: start one for each GPU, or use device=cpu",
+            field="device",
+        )
+    return torch.device("cuda", local_rank())
+
+
 def set_threads(config: RunConfig) -> int:
-    """Applies ``threads`` (0 = as many as this process may use) and ``deterministic``."""
-    count = config.threads or len(os.sched_getaffinity(0))
+    """Applies ``threads`` (0 = this process's part of those it may use) and ``deterministic``."""
+    count = config.threads or max(1, len(os.sched_getaffinity(0)) // local_size())
     torch.set_num_threads(count)
     if config.deterministic:
         # cuBLAS asks for this before its first call.

@@ -55,14 +55,21 @@ class RunDirectory:
         return self.path / "cache"
 
     @contextmanager
-    def opened(self, *, resume: bool) -> Iterator[None]:
+    def opened(self, *, resume: bool, writing: bool = True) -> Iterator[None]:
         """Creates the folder and holds it against a second run.
+
+        Args:
+            resume: Whether the run may take up what is there.
+            writing: Of the ranks of one run, one writes; the others have nothing to do here.
 
         Raises:
             AlreadyExists: It holds a run, and ``resume`` is not set.
             FailedPrecondition: Another run is writing to it, or it holds a finished one.
             InvalidArgument: The path is a file.
         """
+        if not writing:
+            yield
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:

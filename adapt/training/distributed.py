@@ -16,6 +16,7 @@ verbs do nothing.
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from resight.console import silence_progress
+from resight.console import silence
 from resight.errors import FailedPrecondition, InvalidArgument, ResightError, Unavailable
 
 __all__ = ["Ranks", "current", "joined", "local_rank", "local_size"]
@@ -62,7 +63,7 @@ class Ranks:
         Raises:
             InvalidArgument: ``count`` does not divide, or leaves a rank a single image.
         """
-        if count % self.size or count // self.size < 2:
+        if count % self.size or (self.size > 1 and count // self.size < 2):
             raise InvalidArgument(
                 f"a batch of p x k = {count} cannot be shared by {self.size} ranks: choose p and k"
                 " so that each gets the same number of images, two at least",
@@ -70,6 +71,18 @@ class Ranks:
             )
         each = count // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
+
+    def group_size(self, group: int, count: int) -> int:
+        """Images a batch-norm group, where ``group`` is asked for and ``count`` images shared.
+
+        A group lies within one rank; one that does not divide the share becomes the share, which
+        is also what 0, the whole batch, comes to on several ranks.
+        """
+        share = self.share(count)
+        each: int = share.stop - share.start
+        if self.size == 1 or (group and each % group == 0):
+            return group
+        return each
 
     def portion(self, count: int) -> slice:
         """This rank's contiguous part of ``count`` items, which need not divide."""
@@ -99,8 +112,30 @@ class Ranks:
         """
         return compute()
 
+    def require_same(self, text: str) -> None:
+        """Refuses to go on when this rank's ``text`` is not the first one's.
+
+        Raises:
+            FailedPrecondition: It is not.
+        """
+        if self.once(lambda: text) != text:
+            raise FailedPrecondition(
+                "this rank has other settings, weights or crops than the first: give all ranks the"
+                " same command and the same files",
+                reason="RANKS_DIFFER",
+            )
+
     def wait(self) -> None:
         """Returns when every rank has come here."""
+
+    @contextmanager
+    def leading(self) -> Iterator[None]:
+        """The first rank goes through alone, the others after it."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
 
 
 class _Joined(Ranks):
@@ -221,12 +256,12 @@ def local_size() -> int:
 
 
 @contextmanager
-def joined(*, minutes: int, cuda: bool) -> Iterator[Ranks]:
+def joined(*, minutes: int, device: torch.device) -> Iterator[Ranks]:
     """Joins the other processes that ``torchrun`` started; alone where there are none.
 
     Args:
         minutes: Longest wait for another rank, the first one's clustering included.
-        cuda: Whether tensors on GPUs travel too (NCCL); those on CPUs go by Gloo.
+        device: Of this process; tensors on GPUs go by NCCL, those on CPUs by Gloo.
 
     Raises:
         Unavailable: The others did not come.
@@ -236,8 +271,28 @@ def joined(*, minutes: int, cuda: bool) -> Iterator[Ranks]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _current is not _ALONE:
         yield _current
         return
+    if not dist.is_initialized():
+        _meet(minutes, device)
+    _current = _Joined()
+    silence(silent=not _current.first)
+    try:
+        yield _current
+        _current.wait()
+    except ResightError as error:
+        error.message = f"rank {_current.rank}: {error.message}"
+        raise
+    finally:
+        _current = _ALONE
+        silence(silent=False)
+
+
+def _meet(minutes: int, device: torch.device) -> None:
+    """Once a process: a group of the same name made anew finds the old one's addresses."""
+    cuda = device.type == "cuda"
     if cuda and not dist.is_nccl_available():
         raise FailedPrecondition("this torch has no NCCL: use device=cpu", field="device")
+    if cuda:
+        torch.cuda.set_device(device)
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(minutes=minutes)
@@ -246,19 +301,7 @@ def joined(*, minutes: int, cuda: bool) -> Iterator[Ranks]:
         raise Unavailable(
             f"cannot join the other ranks ({_first_line(error)}); start them all with torchrun"
         ) from error
-    _current = _Joined()
-    silence_progress(silent=not _current.first)
-    try:
-        yield _current
-        _current.wait()
-    except ResightError as error:
-        error.message = f"rank {_current.rank}: {error.message}"
-        raise
-    else:
-        dist.destroy_process_group()
-    finally:
-        _current = _ALONE
-        silence_progress(silent=False)
+    atexit.register(dist.destroy_process_group)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from pathlib import Path
@@ -157,6 +158,7 @@ class Engine:
                 seconds=seconds,
                 cluster_seconds=dict(labels.seconds),
                 extra=dict(labels.extra),
+                labels=hashlib.sha256(labels.classes.tobytes()).hexdigest()[:16],
             )
         )
 

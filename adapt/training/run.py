@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from adapt.training.config import RunConfig
 from adapt.training.crop_set import CropSet, read_crop_set
 from adapt.training.device import select_device, set_threads
 from adapt.training.directory import RunDirectory
+from adapt.training.distributed import current, joined
 from adapt.training.engine import Engine, Workload
 from adapt.training.extraction import Extractor, PartHead, choose_extractor, onnx_session
 from adapt.training.record import run_record
@@ -42,11 +44,19 @@ __all__ = ["RunOutcome", "adapt"]
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What a finished run leaves."""
+    """What a finished run leaves.
+
+    Attributes:
+        directory: Of the run.
+        model_version: Of the bundle.
+        summary: Figures; of several ranks the first's are the run's.
+        first: Whether this process is the one to report it.
+    """
 
     directory: RunDirectory
     model_version: str
     summary: RunSummary
+    first: bool = True
 
     def payload(self) -> dict[str, Any]:
         """The outcome as JSON values."""
@@ -80,16 +90,29 @@ def adapt(
         FailedPrecondition: Nothing to contrast, a loss that is not finite, a foreign checkpoint.
     """
     directory = RunDirectory(output)
-    with directory.opened(resume=resume):
+    device = select_device(config.device)
+    with (
+        joined(minutes=config.rank_timeout, device=device) as ranks,
+        directory.opened(resume=resume, writing=ranks.first),
+    ):
+        # Nobody goes on before the first rank has the folder.
+        ranks.wait()
         return _Run(config, directory).execute(source, cache or directory.cache, resume=resume)
 
 
 class _Run:
     def __init__(self, config: RunConfig, directory: RunDirectory) -> None:
         self._device = select_device(config.device)
-        # oneDNN's bfloat16 kernels for channels-last memory are not bitwise repeatable.
-        repeatable = config.deterministic and config.channels_last and self._device.type == "cpu"
-        self._config = config.model_copy(update={"channels_last": False}) if repeatable else config
+        self._ranks = current()
+        self._asked = config
+        self._config = config.model_copy(
+            update={
+                # oneDNN's bfloat16 kernels for channels-last memory are not bitwise repeatable.
+                "channels_last": config.channels_last
+                and not (config.deterministic and self._device.type == "cpu"),
+                "bn_group": self._ranks.group_size(config.bn_group, config.p * config.k),
+            }
+        )
         self._directory = directory
         self._threads = set_threads(config)
         # The trace made for feature extraction serves the export too.
@@ -116,14 +139,17 @@ class _Run:
             self._resume(engine)
         self._announce(crops, work, method)
         facts = self._facts(source, crops, work, embedder)
-        write_json(self._directory.record, run_record(self._config, self._device, **facts))
+        if self._ranks.first:
+            write_json(self._directory.record, run_record(self._config, self._device, **facts))
         try:
             if method.learns:
                 engine.run()
-            self._finish_batch_norm(engine.encoder, method, crops, work)
+            if self._ranks.first:
+                self._finish_batch_norm(engine.encoder, method, crops, work)
         finally:
             self._write_summary()
-        return self._export(engine, crops, embedder)
+        version = self._ranks.once(lambda: self._export(engine, crops, embedder))
+        return RunOutcome(self._directory, version, self._summary, self._ranks.first)
 
     def _build(self) -> Embedder:
         config = self._config
@@ -165,6 +191,7 @@ class _Run:
             network=network_digest(embedder),
             crops=crop_set_digest(crops.cache.crops, crops.preprocessing),
         )
+        self._ranks.require_same(json.dumps(asdict(identity), sort_keys=True))
         group_batch_norms(embedder, config.bn_group)
         if config.compile:
             embedder.compile()
@@ -196,6 +223,11 @@ class _Run:
             return
         if config.deterministic and self._device.type == "cpu":
             note("deterministic on a CPU: channels_last is off")
+        if self._asked.bn_group not in (0, config.bn_group):
+            self._warn(
+                f"bn_group={self._asked.bn_group} does not divide the {config.bn_group} images of"
+                f" each of {self._ranks.size} ranks: {config.bn_group} are a group"
+            )
         if usable < batch:
             self._warn(f"{usable} crops are fewer than a batch of {batch}: batches repeat crops")
         if config.epochs == 0:
@@ -215,6 +247,7 @@ class _Run:
             "crops": {"source": str(source), "cache": crops.cache.key, **crops.counts()},
             "iterations": work.iterations,
             "threads": self._threads,
+            "ranks": self._ranks.size,
             "init": asdict(report),
         }
 
@@ -243,7 +276,8 @@ class _Run:
                 f"{config.backbone} has no batch norm, or too few crops: nothing re-estimated"
             )
 
-    def _export(self, engine: Engine, crops: CropSet, embedder: Embedder) -> RunOutcome:
+    def _export(self, engine: Engine, crops: CropSet, embedder: Embedder) -> str:
+        """Writes the bundle; returns its model version."""
         encoder = engine.encoder
         ungroup(encoder)
         if not isinstance(encoder, Embedder):
@@ -268,9 +302,11 @@ class _Run:
             )
         self._summary.complete = True
         self._write_summary()
-        return RunOutcome(self._directory, bundle.model_version, self._summary)
+        return bundle.model_version
 
     def _write_summary(self) -> None:
+        if not self._ranks.first:
+            return
         write_json(self._directory.summary, self._summary.payload())
         self._directory.plot.write_bytes(draw(self._summary))
 
