@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["ProgressBar", "emit", "note", "progress", "silence_progress"]
+__all__ = ["ProgressBar", "emit", "note", "progress", "silence"]
 
 _silent = False
 
@@ -46,12 +46,14 @@ def emit(payload: Mapping[str, Any], *, as_json: bool, text: str) -> None:
 
 def note(message: str) -> None:
     """Writes one line to stderr: a step, a warning, an error."""
+    if _silent:
+        return
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
 
 
-def silence_progress(*, silent: bool) -> None:
-    """Whether ``progress`` shows nothing: of several processes on one job, one speaks."""
+def silence(*, silent: bool) -> None:
+    """Whether ``note`` and ``progress`` show nothing: of several processes on a job, one speaks."""
     global _silent
     _silent = silent
 
