@@ -10,8 +10,8 @@ validation_split``) and on the dev half, wall and processor seconds, peak memory
 machine and versions. An interrupted run continues after its last whole epoch. A run that fails is
 reported and left out; the others follow.
 
-``--markdown`` prints the table of docs/benchmarks.md. ``DIR`` holds ``bounding_box_train``, ``query`` and ``bounding_box_test``; no label is used but by
-``resight adapt evaluate``.
+``--markdown`` prints the table of docs/benchmarks.md. ``DIR`` holds ``bounding_box_train``,
+``query`` and ``bounding_box_test``; no label is used but by ``resight adapt evaluate``.
 """
 
 from __future__ import annotations
