@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,11 @@ class Engine:
         """Pseudo-labels (N,) of the last epoch."""
         return self._labels
 
-    def run(self) -> None:
+    def run(self, should_stop: Callable[[float], bool] | None = None) -> None:
         """Trains the epochs that are left.
+
+        Args:
+            should_stop: Told after each epoch how many seconds it took; whether to end with it.
 
         Raises:
             FailedPrecondition: Nothing to contrast, or the loss is not finite; the checkpoint of
@@ -87,6 +91,10 @@ class Engine:
             self._epoch(epoch)
             self.completed = epoch + 1
             self._save()
+            if self._is_stopped(should_stop):
+                left = self._config.epochs - self.completed
+                self.summary.warn(f"stopped after epoch {self.completed}: {left} were left to do")
+                return
 
     def resume(self) -> None:
         """Takes up the checkpoint; ``load_checkpoint`` says what it refuses."""
@@ -101,6 +109,13 @@ class Engine:
         self.summary.restore(state["summary"])
         self.completed = int(state["epoch"])
         randomness.restore(state["random"])
+
+    def _is_stopped(self, should_stop: Callable[[float], bool] | None) -> bool:
+        if should_stop is None or self.completed == self._config.epochs:
+            return False
+        seconds = sum(self.summary.epochs[-1].seconds.values())
+        # Clocks of two ranks differ: the first one's decides.
+        return current().once(lambda: should_stop(seconds))
 
     def _save(self) -> None:
         state: dict[str, Any] = {
