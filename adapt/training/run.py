@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -75,6 +75,7 @@ def adapt(
     *,
     resume: bool = False,
     cache: Path | None = None,
+    should_stop: Callable[[float], bool] | None = None,
 ) -> RunOutcome:
     """Adapts an encoder to the unlabelled crops of ``source``; the last epoch's is exported.
 
@@ -83,6 +84,8 @@ def adapt(
         output: Folder of the run (``RunDirectory``).
         resume: Continue from the last whole epoch.
         cache: Where decoded crops are kept for several runs; by default in ``output``.
+        should_stop: Told after each epoch how many seconds it took; the run ends with that epoch
+            when it answers true.
 
     Raises:
         InvalidArgument: Too few crops, or a setting that cannot work with them.
@@ -97,11 +100,18 @@ def adapt(
     ):
         # Nobody goes on before the first rank has the folder.
         ranks.wait()
-        return _Run(config, directory).execute(source, cache or directory.cache, resume=resume)
+        run = _Run(config, directory, should_stop)
+        return run.execute(source, cache or directory.cache, resume=resume)
 
 
 class _Run:
-    def __init__(self, config: RunConfig, directory: RunDirectory) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        directory: RunDirectory,
+        should_stop: Callable[[float], bool] | None,
+    ) -> None:
+        self._should_stop = should_stop
         self._device = select_device(config.device)
         self._ranks = current()
         self._asked = config
@@ -143,7 +153,7 @@ class _Run:
             write_json(self._directory.record, run_record(self._config, self._device, **facts))
         try:
             if method.learns:
-                engine.run()
+                engine.run(self._should_stop)
             if self._ranks.first:
                 self._finish_batch_norm(engine.encoder, method, crops, work)
         finally:
