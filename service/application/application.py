@@ -31,7 +31,7 @@ from service.application.search import Search
 from service.application.unbroken import Unbroken
 from service.blobs import open_blob_store
 from service.bundles import BundleShelf
-from service.catalog import reads, registry, writes
+from service.catalog import gallery_reads, gallery_writes, registry
 from service.catalog.store import Catalog
 from service.clock import SystemClock
 from service.domain.names import DEFAULT_GALLERY
@@ -239,10 +239,10 @@ def _adopt_model(
     catalog: Catalog, settings: ServiceSettings, embedder: Embedder, clock: Clock
 ) -> None:
     """Make the encoder's model the live one everywhere, and see that ``default`` exists."""
-    names = {record.name for record in catalog.read_now(reads.all_galleries)}
+    names = {record.name for record in catalog.read_now(gallery_reads.all_galleries)}
     for name in sorted(names | {DEFAULT_GALLERY}):
         ensure = partial(
-            writes.ensure_gallery,
+            gallery_writes.ensure_gallery,
             name=name,
             model_version=embedder.model_version,
             dimension=embedder.dimension,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
-from service.catalog import reads, writes
+from service.catalog import crop_reads, crop_writes
 from service.catalog.store import Catalog
 from service.domain.identifier import image_of_key
 from service.domain.ports import BlobStore
@@ -69,7 +69,7 @@ def sweep(catalog: Catalog, blobs: BlobStore, in_flight: BlobsInFlight) -> Sweep
         foreign += len(block) - len(by_id)
         images += len(by_id)
         idle = set(by_id) - in_flight.among(set(by_id))
-        for blob_id in idle - catalog.read_now(reads.stored_blobs, idle):
+        for blob_id in idle - catalog.read_now(crop_reads.stored_blobs, idle):
             blobs.delete(by_id[blob_id])
             orphans += 1
     if orphans or foreign:
@@ -82,10 +82,10 @@ def sweep(catalog: Catalog, blobs: BlobStore, in_flight: BlobsInFlight) -> Sweep
 def remove_deleted_images(catalog: Catalog, blobs: BlobStore) -> int:
     """Finish deletions that a crash or a failing store interrupted; returns how many."""
     removed = 0
-    while keys := catalog.read_now(reads.pending_blob_removals, limit=BLOCK):
+    while keys := catalog.read_now(crop_reads.pending_blob_removals, limit=BLOCK):
         for key in keys:
             blobs.delete(key)
-        catalog.writer.change(partial(writes.forget_blob_removals, keys=keys)).result()
+        catalog.writer.change(partial(crop_writes.forget_blob_removals, keys=keys)).result()
         removed += len(keys)
     if removed:
         logger.warning("blob store: removed %d images of deleted crops", removed)

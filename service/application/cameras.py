@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from service.application.galleries import Galleries
-from service.catalog import reads, writes
+from service.catalog import gallery_reads, gallery_writes
 from service.catalog.records import CameraRecord, GalleryRecord
 from service.catalog.store import Catalog
 from service.domain import names
@@ -53,7 +53,7 @@ class Cameras:
 
         def apply(connection: Connection) -> tuple[GalleryRecord, CameraRecord]:
             record = self._ensure_gallery(connection, name, now)
-            stored = writes.create_camera(
+            stored = gallery_writes.create_camera(
                 connection,
                 record.gallery_row,
                 checked,
@@ -80,7 +80,7 @@ class Cameras:
         listing = f"cameras/{live.name}"
         position = pages.decode_token(page_token, listing=listing)
         records = await self._catalog.read(
-            reads.list_cameras,
+            gallery_reads.list_cameras,
             live.record.gallery_row,
             after=str(position[0]) if position else "",
             limit=size + 1,
@@ -92,7 +92,7 @@ class Cameras:
         )
 
     def _ensure_gallery(self, connection: Connection, name: str, now: datetime) -> GalleryRecord:
-        return writes.ensure_gallery(
+        return gallery_writes.ensure_gallery(
             connection,
             name,
             model_version=self._embedder.model_version,

@@ -16,7 +16,7 @@ from resight.errors import DataLoss, NotFound, Unavailable
 from service.application.galleries import Galleries, Gallery
 from service.application.run_key import require_images
 from service.application.unbroken import Unbroken
-from service.catalog import reads, writes
+from service.catalog import crop_reads, crop_writes
 from service.catalog.records import CropRecord
 from service.catalog.store import Catalog
 from service.domain import names
@@ -133,7 +133,7 @@ class Crops:
         listing = f"crops/{live.name}/{chosen!r}"
         position = pages.decode_token(page_token, listing=listing)
         found = await self._catalog.read(
-            reads.list_crops,
+            crop_reads.list_crops,
             live.record.gallery_row,
             include_cameras=rows["include"] or None,
             exclude_cameras=rows["exclude"],
@@ -163,7 +163,7 @@ class Crops:
 
     async def _delete(self, live: Gallery, wanted: UUID) -> None:
         def apply(connection: Connection) -> str:
-            return writes.delete_crop(
+            return crop_writes.delete_crop(
                 connection,
                 live.record.gallery_row,
                 wanted,
@@ -186,7 +186,7 @@ class Crops:
                 field="blob_url",
                 reason="IMAGE_REMOVAL_PENDING",
             ) from error
-        await self._catalog.change(lambda found: writes.forget_blob_removals(found, [key]))
+        await self._catalog.change(lambda found: crop_writes.forget_blob_removals(found, [key]))
 
     async def stats(self, gallery: str) -> GalleryStats:
         """What the gallery holds.
@@ -195,7 +195,7 @@ class Crops:
             InvalidArgument, NotFound: bad or unknown gallery.
         """
         live = self._galleries.get(gallery)
-        counts = await self._catalog.read(reads.counts, live.record.gallery_row)
+        counts = await self._catalog.read(crop_reads.counts, live.record.gallery_row)
         return GalleryStats(
             crops=counts.crops,
             searchable=len(live.index),
@@ -207,7 +207,7 @@ class Crops:
         )
 
     async def _record(self, live: Gallery, crop_id: UUID) -> CropRecord:
-        record = await self._catalog.read(reads.crop, live.record.gallery_row, crop_id)
+        record = await self._catalog.read(crop_reads.crop, live.record.gallery_row, crop_id)
         if record is None:
             raise NotFound(
                 f"crop {crop_id} is not in gallery {live.name!r}",

@@ -15,7 +15,7 @@ from uuid import UUID
 import numpy as np
 
 from resight.errors import NotFound
-from service.catalog import reads
+from service.catalog import gallery_reads
 from service.catalog.records import CameraRecord, CropInsert, GalleryRecord
 from service.catalog.store import Catalog
 from service.domain import names
@@ -125,9 +125,9 @@ class Gallery:
 
     def load(self, catalog: Catalog) -> None:
         """Fill the empty index from the catalog, block by block."""
-        self.index.reserve(catalog.read_now(reads.count_vectors, self.record))
+        self.index.reserve(catalog.read_now(gallery_reads.count_vectors, self.record))
         with catalog.connect() as connection:
-            for block in reads.vector_blocks(connection, self.record, block=LOAD_BLOCK):
+            for block in gallery_reads.vector_blocks(connection, self.record, block=LOAD_BLOCK):
                 codes = [self._codes[row] for row in block.camera_rows.tolist()]
                 cameras = np.array(codes, dtype=np.int32)
                 self.index.add(IndexRows(block.ids, cameras, block.times, block.vectors))
@@ -205,8 +205,8 @@ class Galleries:
 
     def load(self, catalog: Catalog) -> None:
         """Open every gallery of the catalog and fill its index."""
-        for record in catalog.read_now(reads.all_galleries):
-            cameras = catalog.read_now(reads.all_cameras, record.gallery_row)
+        for record in catalog.read_now(gallery_reads.all_galleries):
+            cameras = catalog.read_now(gallery_reads.all_cameras, record.gallery_row)
             gallery = self.open(record, cameras)
             began = time.perf_counter()
             gallery.load(catalog)

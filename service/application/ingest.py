@@ -26,7 +26,7 @@ from resight.errors import (
 from service.application.blob_sweep import BlobsInFlight
 from service.application.galleries import Galleries, Gallery, LiveCamera
 from service.application.unbroken import Unbroken
-from service.catalog import reads
+from service.catalog import crop_reads
 from service.catalog.records import CropInsert, InsertOutcome, InsertStatus
 from service.catalog.store import Catalog
 from service.domain import names
@@ -136,7 +136,7 @@ class Ingest:
         crop = self._checked(item)
         camera = gallery.camera(crop.camera_id, field="crop.camera_id")
         existing = await self._catalog.read(
-            reads.duplicate,
+            crop_reads.duplicate,
             gallery.record.gallery_row,
             camera.camera_row,
             crop.capture_time,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from resight.errors import DeadlineExceeded, InvalidArgument, NotFound
 from service.application.embed import Embed
 from service.application.galleries import Galleries, Gallery
-from service.catalog import reads
+from service.catalog import crop_reads, gallery_reads
 from service.catalog.store import Catalog
 from service.domain import names
 from service.domain import query as queries
@@ -77,7 +77,7 @@ class Search:
             vector, _ = await self._embed.embed(gallery.name, query.image, deadline=query.deadline)
             return vector
         if crop_id is not None:
-            stored = await self._catalog.read(reads.vector, gallery.record, crop_id)
+            stored = await self._catalog.read(gallery_reads.vector, gallery.record, crop_id)
             if stored is None:
                 raise NotFound(
                     f"crop {crop_id} is not in gallery {gallery.name!r}",
@@ -111,7 +111,7 @@ class Search:
 
     async def _crops(self, gallery: Gallery, hits: IndexHits) -> list[Crop | None]:
         return await self._catalog.read(
-            reads.crops_by_id,
+            crop_reads.crops_by_id,
             gallery.record.gallery_row,
             hits.ids,
             gallery_size=hits.rows_total,

@@ -18,9 +18,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from resight.errors import ResightError, ResourceExhausted, Unavailable
+from service.catalog.crop_writes import insert_crops
 from service.catalog.engine import unavailable
 from service.catalog.records import CropInsert, InsertOutcome, InsertStatus
-from service.catalog.writes import insert_crops
 from service.domain.ports import Clock
 
 __all__ = ["CatalogWriter"]

@@ -14,7 +14,7 @@ from alembic import command
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
-from service.catalog import reads, run_reads, runs, schema
+from service.catalog import gallery_reads, run_reads, runs, schema
 from service.catalog.engine import open_engine
 from service.catalog.models import adaptation_leases, adaptation_runs, galleries, models
 
@@ -130,7 +130,7 @@ def test_a_catalog_of_the_first_schema_is_upgraded_with_what_it_holds(url: str) 
         )
     assert schema.upgrade(old) == ("0001", schema.head_revision())
     with old.begin() as connection:
-        (gallery,) = reads.all_galleries(connection)
+        (gallery,) = gallery_reads.all_galleries(connection)
         assert (gallery.name, gallery.model_version) == ("site", "v1")
         start(connection, 1, "a", NOW)
     old.dispose()

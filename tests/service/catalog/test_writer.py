@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from resight.errors import NotFound, ResourceExhausted, Unavailable
-from service.catalog import reads, writes
+from service.catalog import crop_reads, crop_writes, gallery_reads, gallery_writes
 from service.catalog.records import CropInsert, InsertStatus
 from service.catalog.store import Catalog
 from service.domain.crop import Camera, Crop
@@ -41,12 +41,12 @@ class Setting:
         )
         change = self.catalog.writer.change
         self.gallery = change(
-            lambda connection: writes.ensure_gallery(
+            lambda connection: gallery_writes.ensure_gallery(
                 connection, "g", model_version="m", dimension=4, now=NOW, max_galleries=9
             )
         ).result()
         self.camera = change(
-            lambda connection: writes.create_camera(
+            lambda connection: gallery_writes.create_camera(
                 connection, self.gallery.gallery_row, Camera("c"), now=NOW, max_cameras=9
             )
         ).result()
@@ -87,7 +87,7 @@ def test_waiting_requests_share_a_commit_and_keep_their_order(setting: Setting) 
     # One for the change that held the writer, one for the hundred.
     assert setting.catalog.writer.commits - before == 2
     assert setting.told == items
-    stored = setting.catalog.read_now(reads.counts, setting.gallery.gallery_row)
+    stored = setting.catalog.read_now(crop_reads.counts, setting.gallery.gallery_row)
     assert stored.crops == 100
 
 
@@ -96,7 +96,7 @@ def test_a_refused_change_leaves_its_neighbours_alone(setting: Setting) -> None:
     first = setting.catalog.writer.insert(setting.crop())
     row = setting.gallery.gallery_row
     refused = setting.catalog.writer.change(
-        lambda connection: writes.delete_crop(connection, row, uuid4(), gallery="g", now=NOW)
+        lambda connection: crop_writes.delete_crop(connection, row, uuid4(), gallery="g", now=NOW)
     )
     last = setting.catalog.writer.insert(setting.crop())
     release.set()
@@ -119,7 +119,7 @@ def test_a_statement_that_fails_fails_alone(setting: Setting) -> None:
     assert good.result().status is other.result().status is InsertStatus.INSERTED
     assert bad.exception() is not None
     assert len(setting.told) == 2
-    stored = setting.catalog.read_now(reads.counts, setting.gallery.gallery_row)
+    stored = setting.catalog.read_now(crop_reads.counts, setting.gallery.gallery_row)
     assert stored.crops == 2
 
 
@@ -127,7 +127,9 @@ def test_answers_come_after_the_commit_and_the_index(setting: Setting) -> None:
     item = setting.crop()
     setting.catalog.writer.insert(item).result()
     assert setting.told == [item]
-    found = setting.catalog.read_now(reads.crop, setting.gallery.gallery_row, item.crop.crop_id)
+    found = setting.catalog.read_now(
+        crop_reads.crop, setting.gallery.gallery_row, item.crop.crop_id
+    )
     assert found is not None
 
 
@@ -177,7 +179,7 @@ def test_vectors_stream_back_block_by_block(setting: Setting) -> None:
     for item in items:
         setting.catalog.writer.insert(item).result()
     with setting.catalog.connect() as connection:
-        blocks = list(reads.vector_blocks(connection, setting.gallery, block=3))
+        blocks = list(gallery_reads.vector_blocks(connection, setting.gallery, block=3))
     assert [len(block.times) for block in blocks] == [3, 3, 3, 1]
     ids = [high << 64 | low for block in blocks for high, low in block.ids.tolist()]
     assert ids == [item.crop.crop_id.int for item in items]

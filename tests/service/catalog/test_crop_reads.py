@@ -12,7 +12,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from service.catalog import reads, writes
+from service.catalog import crop_reads, gallery_writes
 from service.catalog.records import CropInsert
 from service.catalog.store import Catalog
 from service.domain.crop import Camera, Crop
@@ -38,14 +38,14 @@ def filled(catalog: Catalog, name: str, count: int) -> tuple[int, list[Crop]]:
     """A gallery of its own with crops over two cameras; its row, and the crops as stored."""
     change = catalog.writer.change
     gallery = change(
-        lambda connection: writes.ensure_gallery(
+        lambda connection: gallery_writes.ensure_gallery(
             connection, name, model_version="m", dimension=2, now=NOW, max_galleries=9
         )
     ).result()
     cameras = [
         change(
             partial(
-                writes.create_camera,
+                gallery_writes.create_camera,
                 gallery_row=gallery.gallery_row,
                 camera=Camera(camera_id),
                 now=NOW,
@@ -81,22 +81,22 @@ def test_crops_come_back_whole_and_in_the_order_asked(
     catalog: Catalog, wanted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three of twelve are looked up by key, in statements of two; twelve are read in one pass."""
-    monkeypatch.setattr(reads, "MAX_IN", 2)
+    monkeypatch.setattr(crop_reads, "MAX_IN", 2)
     row, stored = filled(catalog, "here", 12)
     _, elsewhere = filled(catalog, "elsewhere", 2)
     asked: list[Crop | None] = [*random.Random(0).sample(stored, wanted)]
     asked.insert(1, None)
     ids = [elsewhere[0].crop_id if crop is None else crop.crop_id for crop in asked]
-    found = catalog.read_now(reads.crops_by_id, row, ids, gallery_size=len(stored))
+    found = catalog.read_now(crop_reads.crops_by_id, row, ids, gallery_size=len(stored))
     assert found == asked
     for crop, crop_id in zip(asked, ids, strict=True):
-        record = catalog.read_now(reads.crop, row, crop_id)
+        record = catalog.read_now(crop_reads.crop, row, crop_id)
         assert (record and record.crop) == crop
 
 
 def test_times_are_instants_again(catalog: Catalog) -> None:
     row, stored = filled(catalog, "here", 1)
-    record = catalog.read_now(reads.crop, row, stored[0].crop_id)
+    record = catalog.read_now(crop_reads.crop, row, stored[0].crop_id)
     assert record is not None
     assert (record.crop.capture_time, record.crop.create_time) == (NOW, NOW)
     assert stored[0]._replace(create_micros=None).create_time is None

@@ -1,0 +1,53 @@
+"""The ordered log of each gallery, which replicas follow: positions taken, changes written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, insert, select, update
+
+from service.catalog.models import changes, galleries
+
+__all__ = ["give_back_positions", "log_crops", "take_positions"]
+
+
+def take_positions(connection: Connection, gallery_row: int, count: int) -> int:
+    """Lock the gallery's log until the commit and take ``count`` positions; returns the last."""
+    connection.execute(
+        update(galleries)
+        .where(galleries.c.gallery_row == gallery_row)
+        .values(position=galleries.c.position + count)
+    )
+    statement = select(galleries.c.position).where(galleries.c.gallery_row == gallery_row)
+    return int(connection.execute(statement).scalar_one())
+
+
+def give_back_positions(connection: Connection, gallery_row: int, count: int) -> None:
+    """Return the last positions taken, still under the lock: the log has no gaps."""
+    take_positions(connection, gallery_row, -count)
+
+
+def log_crops(
+    connection: Connection,
+    gallery_row: int,
+    kind: int,
+    ids: Sequence[UUID],
+    first: int,
+    now: datetime,
+) -> None:
+    """Write one change of this kind for each crop, at positions that begin with ``first``."""
+    connection.execute(
+        insert(changes),
+        [
+            {
+                "gallery_row": gallery_row,
+                "position": first + offset,
+                "kind": kind,
+                "crop_id": crop_id,
+                "create_time": now,
+            }
+            for offset, crop_id in enumerate(ids)
+        ],
+    )
