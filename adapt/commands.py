@@ -29,7 +29,8 @@ def run(
     crops: Annotated[Path, typer.Option(help="Folder or .csv/.parquet manifest of crops.")],
     output: Annotated[Path, typer.Option(help="Folder of the run; its bundle/ is the encoder.")],
     method: Annotated[
-        str | None, typer.Option(help="cluster-contrast (default), spcl, pplr, cap or bn-stats.")
+        str | None,
+        typer.Option(help="cluster-contrast (default), spcl, calr, pplr, cap or bn-stats."),
     ] = None,
     init: Annotated[
         str | None,
@@ -78,6 +79,9 @@ def run(
         if (output / "checkpoint.pt").exists():
             note("interrupted; the last whole epoch is kept: continue with the same command and"
                  " --resume")  # fmt: skip
+        elif any((output / "local_clusters").glob("*.pt")):
+            note("interrupted in the first stage; what its cameras have so far is kept: continue"
+                 " with the same command and --resume")  # fmt: skip
         else:
             note("interrupted before the first epoch was complete; nothing is kept")
         raise
@@ -88,6 +92,10 @@ def run(
 def _text(outcome: RunOutcome) -> str:
     summary = outcome.summary
     lines = [
+        f"camera {c['camera']}: {c['clusters']} local clusters of {c['crops']} crops"
+        for c in summary.local_clusters
+    ]
+    lines += [
         f"epoch {e.epoch}: {e.clusters} clusters, {e.outliers} crops in none, loss {e.loss:.3f},"
         f" {sum(e.seconds.values()):.1f} s"
         for e in summary.epochs

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from adapt.methods.bn_stats import BatchNormStatistics
+from adapt.methods.calr import Calr
 from adapt.methods.cap import Cap
 from adapt.methods.cluster_contrast import ClusterContrast
 from adapt.methods.method import Method
@@ -23,6 +24,8 @@ def create_method(
     """The method that ``config.method`` names, for crops with ``cameras`` (N,) or None."""
     if config.method == "spcl":
         return Spcl(config, cameras, device)
+    if config.method == "calr":
+        return Calr(config, cameras, device)
     if config.method == "pplr":
         return Pplr(config, cameras, device)
     if config.method == "cap":

@@ -53,6 +53,7 @@ class RunSummary:
         epochs: One record each.
         warnings: Degradations, each once.
         seconds: Wall seconds of the phases outside the epochs.
+        local_clusters: CALR's first stage, a record of each camera.
         complete: Whether the bundle was written.
     """
 
@@ -62,6 +63,7 @@ class RunSummary:
     epochs: list[EpochRecord] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    local_clusters: list[dict[str, Any]] = field(default_factory=list)
     complete: bool = False
 
     def warn(self, message: str) -> bool:
@@ -74,6 +76,12 @@ class RunSummary:
     def payload(self) -> dict[str, Any]:
         """The summary as JSON values."""
         return asdict(self)
+
+    @classmethod
+    def read(cls, payload: Mapping[str, Any]) -> RunSummary:
+        """The summary that gave ``payload``."""
+        epochs = [EpochRecord(**record) for record in payload["epochs"]]
+        return cls(**{**payload, "epochs": epochs})
 
     def restore(self, payload: Mapping[str, Any]) -> None:
         """Takes epochs and warnings of an interrupted run back in front of this one's."""

@@ -169,7 +169,8 @@ class CameraStage:
         summary: RunSummary,
     ) -> Engine:
         model = copy.deepcopy(self._encoder)
-        group_batch_norms(model, self._config.bn_group)
+        images = self._config.p * self._config.k
+        group_batch_norms(model, current().group_size(self._config.bn_group, images))
         cache = _subset(self._crops.cache, members)
         work = replace(
             self._work,

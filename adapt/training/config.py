@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from adapt.training.calr_settings import CalrSettings
 from adapt.training.cap_settings import CapSettings
 from adapt.training.pplr_settings import PplrSettings
 from adapt.training.section import Section
@@ -33,7 +34,9 @@ class SpclSettings(Section):
 class RunConfig(Section):
     """Everything that decides the outcome of a run, and how fast it is reached."""
 
-    method: Literal["cluster-contrast", "spcl", "pplr", "cap", "bn-stats"] = "cluster-contrast"
+    method: Literal["cluster-contrast", "spcl", "calr", "pplr", "cap", "bn-stats"] = (
+        "cluster-contrast"
+    )
     preset: Literal["published", "fast"] = "fast"
     seed: int = Field(default=1, ge=0, lt=2**31)
 
@@ -78,6 +81,7 @@ class RunConfig(Section):
     momentum: float = Field(default=0.1, ge=0, lt=1)
     cluster_contrast: ClusterContrastSettings = ClusterContrastSettings()
     spcl: SpclSettings = SpclSettings()
+    calr: CalrSettings = CalrSettings()
     pplr: PplrSettings = PplrSettings()
     cap: CapSettings = CapSettings()
 
@@ -148,6 +152,10 @@ class RunConfig(Section):
             )
         if self.distance == "ca-jaccard" and self.ignore_cameras:
             raise ValueError("distance=ca-jaccard needs the cameras that ignore_cameras hides")
+        if self.method == "calr" and self.ignore_cameras:
+            raise ValueError(
+                "method=calr needs the cameras that ignore_cameras hides; use another method"
+            )
         if self.min_iterations > self.max_iterations:
             raise ValueError("min_iterations must not exceed max_iterations")
         gap = self.spcl.eps_gap

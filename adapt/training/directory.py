@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,16 @@ class RunDirectory:
     def checkpoint(self) -> Path:
         """State after the last whole epoch."""
         return self.path / "checkpoint.pt"
+
+    @property
+    def local_clusters(self) -> Path:
+        """Results of CALR's first stage, camera by camera."""
+        return self.path / "local_clusters"
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is something for ``--resume``."""
+        return self.checkpoint.exists() or any(self.local_clusters.glob("*.pt"))
 
     @property
     def record(self) -> Path:
@@ -64,7 +75,7 @@ class RunDirectory:
 
         Raises:
             AlreadyExists: It holds a run, and ``resume`` is not set.
-            FailedPrecondition: Another run is writing to it, or it holds a finished one.
+            FailedPrecondition: Another run is writing to it.
             InvalidArgument: The path is a file.
         """
         if not writing:
@@ -83,16 +94,26 @@ class RunDirectory:
                 raise FailedPrecondition(
                     f"--output {self.path}: another run is writing there", field="output"
                 ) from error
-            self._require_free(resume=resume)
+            if not resume:
+                self._require_free()
+            self._remove_leftovers()
             yield
 
-    def _require_free(self, *, resume: bool) -> None:
+    def _remove_leftovers(self) -> None:
+        """What a run killed while writing has left; nobody else writes here."""
+        for path in (*self.path.glob("*.partial"), *self.path.glob(f".{self.bundle.name}.*")):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _require_free(self) -> None:
         if self.bundle.exists():
             raise AlreadyExists(
                 f"--output {self.path} holds a finished run ({self.bundle}); name another folder",
                 field="output",
             )
-        if self.checkpoint.exists() and not resume:
+        if self.unfinished:
             raise AlreadyExists(
                 f"--output {self.path} holds an unfinished run; continue it with --resume or name"
                 " another folder",

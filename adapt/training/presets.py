@@ -71,6 +71,16 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "momentum": 0.2,
             "features": "memory",
         },
+        # Its own clustering is Infomap's; DBSCAN's values are those of the family.
+        "calr": {
+            **_PUBLISHED,
+            "p": 16,
+            "k": 16,
+            "bn_group": 64,
+            "passes": 4.0,
+            "max_iterations": 400,
+            "momentum": 0.1,
+        },
         # eps is that of the variant without cameras; its authors take .4 on Market-1501 and .6 on
         # MSMT17 with them.
         "pplr": {
@@ -109,6 +119,19 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "fast": {
         "cluster-contrast": {**_FAST, "momentum": 0.1},
         "spcl": {**_FAST, "momentum": 0.2, "features": "memory"},
+        # Stage 1 passes about twice over each camera. Cosines are lower once cameras are centred.
+        "calr": {
+            **_FAST,
+            "momentum": 0.1,
+            "calr": {
+                "intra_epochs": 2,
+                "intra_iterations": 30,
+                "intra_p": 16,
+                "min_cosine": 0.3,
+                "entropy_epoch": 1,
+                "camera_epochs": 1,
+            },
+        },
         # What begins at the published 5 of 50 epochs begins at 1 of 5.
         "pplr": {**_FAST, "temperature": 0.07, "pplr": {"aals_epoch": 1}},
         "cap": {**_FAST, "temperature": 0.07, "momentum": 0.2, "cap": {"inter_epoch": 1}},

@@ -26,6 +26,7 @@ _MAX_FILE_BYTES = 2**20
 _SECTION_METHODS = {
     "cluster_contrast": "cluster-contrast",
     "spcl": "spcl",
+    "calr": "calr",
     "pplr": "pplr",
     "cap": "cap",
 }

@@ -7,27 +7,29 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from adapt.backbones.build import build_embedder
 from adapt.backbones.embedder import Embedder
 from adapt.data.augmentation import Normalisation
-from adapt.export.bundle import export_bundle
 from adapt.export.graph import EncoderGraph
+from adapt.methods.calr import Calr
 from adapt.methods.method import Features, Method
 from adapt.methods.registry import create_method
 from adapt.report.plot import draw
 from adapt.report.summary import RunSummary, json_bytes, write_json
 from adapt.training import randomness
-from adapt.training.batch_norm import group_batch_norms, reestimate, ungroup
+from adapt.training.batch_norm import group_batch_norms
+from adapt.training.camera_stage import CameraStage, ExtractorOf
 from adapt.training.checkpoint import Identity, crop_set_digest, network_digest
+from adapt.training.conclusion import estimation_batches, finish_batch_norm, write_bundle
 from adapt.training.config import RunConfig
 from adapt.training.crop_set import CropSet, read_crop_set
 from adapt.training.device import select_device, set_threads
@@ -35,37 +37,12 @@ from adapt.training.directory import RunDirectory
 from adapt.training.distributed import current, joined
 from adapt.training.engine import Engine, Workload
 from adapt.training.extraction import Extractor, PartHead, choose_extractor, onnx_session
+from adapt.training.outcome import RunOutcome, find_finished
 from adapt.training.record import run_record
 from adapt.training.schedule import iterations_per_epoch
-from resight.console import note, progress
+from resight.console import note
 
 __all__ = ["RunOutcome", "adapt"]
-
-
-@dataclass(frozen=True)
-class RunOutcome:
-    """What a finished run leaves.
-
-    Attributes:
-        directory: Of the run.
-        model_version: Of the bundle.
-        summary: Figures; of several ranks the first's are the run's.
-        first: Whether this process is the one to report it.
-    """
-
-    directory: RunDirectory
-    model_version: str
-    summary: RunSummary
-    first: bool = True
-
-    def payload(self) -> dict[str, Any]:
-        """The outcome as JSON values."""
-        return {
-            **self.summary.payload(),
-            "output": str(self.directory.path),
-            "bundle": str(self.directory.bundle),
-            "model_version": self.model_version,
-        }
 
 
 def adapt(
@@ -127,10 +104,13 @@ class _Run:
         self._threads = set_threads(config)
         # The trace made for feature extraction serves the export too.
         self._graph: EncoderGraph | None = None
+        self._extractor_of: ExtractorOf | None = None
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         self._summary = RunSummary(config.method, f"{stamp}-{secrets.token_hex(3)}")
 
     def execute(self, source: str | Path, cache: Path, *, resume: bool) -> RunOutcome:
+        if resume and (finished := self._finished(source)) is not None:
+            return finished
         randomness.seed_everything(self._config.seed)
         with self._timed("read"):
             crops = read_crop_set(
@@ -144,6 +124,7 @@ class _Run:
         embedder = self._build()
         method = create_method(self._config, crops.cameras.codes, self._device)
         work = self._workload(embedder, method, crops)
+        stage = self._camera_stage(embedder, method, work, crops)
         engine = self._engine(embedder, method, work, crops)
         if resume:
             self._resume(engine)
@@ -152,6 +133,9 @@ class _Run:
         if self._ranks.first:
             write_json(self._directory.record, run_record(self._config, self._device, **facts))
         try:
+            if isinstance(method, Calr) and stage is not None:
+                with self._timed("local_clusters"):
+                    method.local = stage.run()
             if method.learns:
                 engine.run(self._should_stop)
             if self._ranks.first:
@@ -160,6 +144,14 @@ class _Run:
             self._write_summary()
         version = self._ranks.once(lambda: self._export(engine, crops, embedder))
         return RunOutcome(self._directory, version, self._summary, self._ranks.first)
+
+    def _finished(self, source: str | Path) -> RunOutcome | None:
+        first = self._ranks.first
+        with self._ranks.leading():
+            outcome = find_finished(self._directory, self._config, source, first=first)
+        if outcome is not None:
+            note("the run was finished already")
+        return outcome
 
     def _build(self) -> Embedder:
         config = self._config
@@ -182,9 +174,10 @@ class _Run:
             session = onnx_session(embedder, self._config, self._device, maps=method.has_parts)
             if session is not None:
                 self._graph = session.graph
-            extractor = choose_extractor(
-                session, self._config, crops.cache, normalise, self._device
+            self._extractor_of = partial(
+                choose_extractor, session, self._config, normalise=normalise, device=self._device
             )
+            extractor = self._extractor_of(crops.cache)
         return Workload(
             cache=crops.cache,
             cameras=crops.cameras.codes if self._config.camera_aware else None,
@@ -196,12 +189,7 @@ class _Run:
 
     def _engine(self, embedder: Embedder, method: Method, work: Workload, crops: CropSet) -> Engine:
         config = self._config
-        identity = Identity(
-            config=config.model_dump(mode="json"),
-            network=network_digest(embedder),
-            crops=crop_set_digest(crops.cache.crops, crops.preprocessing),
-        )
-        self._ranks.require_same(json.dumps(asdict(identity), sort_keys=True))
+        identity = self._identity(embedder, crops)
         group_batch_norms(embedder, config.bn_group)
         if config.compile:
             embedder.compile()
@@ -215,9 +203,38 @@ class _Run:
             summary=self._summary,
         )
 
+    def _identity(self, embedder: Embedder, crops: CropSet) -> Identity:
+        identity = Identity(
+            config=self._config.model_dump(mode="json"),
+            network=network_digest(embedder),
+            crops=crop_set_digest(crops.cache.crops, crops.preprocessing),
+        )
+        self._ranks.require_same(json.dumps(asdict(identity), sort_keys=True))
+        return identity
+
+    def _camera_stage(
+        self, embedder: Embedder, method: Method, work: Workload, crops: CropSet
+    ) -> CameraStage | None:
+        """CALR's first stage, which starts from the encoder as it is now."""
+        if not isinstance(method, Calr) or self._extractor_of is None:
+            return None
+        return CameraStage(
+            embedder,
+            self._config,
+            crops,
+            work,
+            self._extractor_of,
+            folder=self._directory.local_clusters,
+            identity=self._identity(embedder, crops),
+            summary=self._summary,
+        )
+
     def _resume(self, engine: Engine) -> None:
-        if not self._directory.checkpoint.exists():
+        if not self._directory.unfinished:
             self._warn("--resume found no checkpoint: the run starts from the beginning")
+            return
+        if not self._directory.checkpoint.exists():
+            note("resuming in the first stage, camera by camera")
             return
         engine.resume()
         note(f"resuming after epoch {engine.completed} of {self._config.epochs}")
@@ -265,22 +282,13 @@ class _Run:
         self, encoder: nn.Module, method: Method, crops: CropSet, work: Workload
     ) -> None:
         config = self._config
-        size = config.p * config.k
-        count = config.bn_reestimate
-        if not method.learns and not count:
-            count = -(-len(crops.cache) // size)
-        if not count:
+        batches = estimation_batches(config, len(crops.cache), learns=method.learns)
+        if not batches:
             return
-        order = np.random.default_rng(config.seed).permutation(len(crops.cache))
-        with self._timed("batch_norm"), progress("batch-norm statistics", count) as bar:
-
-            def images() -> Iterator[Tensor]:
-                for start in range(0, min(count * size, len(order)), size):
-                    pixels = crops.cache.gather(order[start : start + size])
-                    yield work.normalise(torch.from_numpy(pixels).to(self._device)).contiguous()
-                    bar.advance(1)
-
-            used = reestimate(encoder, images())
+        with self._timed("batch_norm"):
+            used = finish_batch_norm(
+                encoder, config, crops, work.normalise, batches=batches, device=self._device
+            )
         if not used:
             self._warn(
                 f"{config.backbone} has no batch norm, or too few crops: nothing re-estimated"
@@ -288,31 +296,23 @@ class _Run:
 
     def _export(self, engine: Engine, crops: CropSet, embedder: Embedder) -> str:
         """Writes the bundle; returns its model version."""
-        encoder = engine.encoder
-        ungroup(encoder)
-        if not isinstance(encoder, Embedder):
-            raise TypeError("the encoder is not an Embedder")
-        config = self._config.model_dump(mode="json")
-        config["init"] = Path(config["init"]).name if config["init"] else "embedded"
-        report = embedder.init_report
         with self._timed("export"):
-            bundle = export_bundle(
-                encoder.to("cpu").eval(),
+            version = write_bundle(
+                engine.encoder,
+                self._config,
+                crops,
                 output=self._directory.bundle,
-                preprocessing=crops.preprocessing,
-                method=self._config.method,
                 run_id=self._summary.run_id,
-                config=config,
-                parent_version=report.parent_version,
+                parent_version=embedder.init_report.parent_version,
                 graph=self._graph,
-                summary_files={
+                files={
                     "summary.json": json_bytes({**self._summary.payload(), "complete": True}),
                     "summary.png": self._directory.plot.read_bytes(),
                 },
             )
         self._summary.complete = True
         self._write_summary()
-        return bundle.model_version
+        return version
 
     def _write_summary(self) -> None:
         if not self._ranks.first:

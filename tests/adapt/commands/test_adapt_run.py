@@ -49,7 +49,7 @@ def test_json_is_one_object_and_progress_goes_elsewhere(
     [
         (["--set", "epoch=3"], ["epoch", "did you mean", "epochs"]),
         (["--set", "lr=-1"], ["lr"]),
-        (["--method", "calr"], ["method", "cluster-contrast"]),
+        (["--method", "moco"], ["method", "cluster-contrast"]),
         (["--backbone", "resnet5000"], ["backbone"]),
         (["--init", "/nowhere/weights.pth"], ["/nowhere/weights.pth"]),
         (["--config", "/nowhere.yaml"], ["/nowhere.yaml"]),

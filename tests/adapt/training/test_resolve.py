@@ -105,6 +105,13 @@ def test_published_recipes() -> None:
     spcl = resolve(options={"preset": "published", "method": "spcl"})
     assert (spcl.p, spcl.k, spcl.bn_group, spcl.momentum) == (16, 4, 16, 0.2)
     assert (spcl.features, spcl.spcl.eps_gap) == ("memory", 0.02)
+    calr = resolve(options={"preset": "published", "method": "calr"})
+    assert (calr.p, calr.k, calr.bn_group, calr.momentum) == (16, 16, 64, 0.1)
+    stage = calr.calr
+    assert (stage.intra_epochs, stage.intra_iterations) == (20, 100)
+    assert (stage.intra_p * stage.intra_k, stage.intra_k1, stage.intra_k2) == (256, 15, 4)
+    assert (stage.local_clusters.mode, stage.local_clusters.value) == ("ratio", 1 / 5)
+    assert (stage.entropy_epoch, stage.camera_epochs, stage.camera_loss) == (5, 3, "as_released")
     pplr = resolve(options={"preset": "published", "method": "pplr"})
     assert (pplr.height, pplr.width, pplr.p, pplr.k, pplr.bn_group) == (384, 128, 16, 4, 16)
     assert (pplr.pplr.parts, pplr.pplr.aals_epoch, pplr.pplr.lambda_camera) == (3, 5, 0.5)
