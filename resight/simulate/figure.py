@@ -1,9 +1,8 @@
-"""A walking figure: joints by gait phase, then body parts drawn from far to near."""
+"""A walking figure: body parts drawn from far to near."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -13,29 +12,11 @@ from resight.simulate.canvas import Canvas, Painter
 from resight.simulate.clothes import torso_painter
 from resight.simulate.palette import Rgb
 from resight.simulate.person import Person
+from resight.simulate.skeleton import CHEST, HEAD, HIP, NECK, SHOULDER, WAIST, Pose, Skeleton
 
-__all__ = ["Pose", "draw_person"]
-
-
-@dataclass(frozen=True)
-class Pose:
-    """Where a person is in their stride.
-
-    Args:
-        phase: Gait phase in radians; a full stride is 2 pi.
-        standing: Whether they stand still (arms and legs hardly move).
-        carry: Bend of the elbows in radians, 0 for hanging arms.
-    """
-
-    phase: float
-    standing: bool
-    carry: float
+__all__ = ["draw_person"]
 
 
-# Heights of landmarks as shares of the body height.
-_HIP, _WAIST, _CHEST, _SHOULDER, _NECK, _HEAD = 0.49, 0.60, 0.71, 0.815, 0.855, 0.925
-_THIGH, _SHANK, _ANKLE = 0.235, 0.215, 0.04
-_UPPER_ARM, _FOREARM = 0.175, 0.16
 _HANGING_TOPS = {"tee": 0.52, "long_sleeve": 0.52, "jacket_open": 0.48, "jacket_closed": 0.49}
 _HEMS = {"short_skirt": 0.36, "long_skirt": 0.13}
 
@@ -58,58 +39,18 @@ def draw_person(canvas: Canvas, person: Person, pose: Pose) -> None:
         if not body.back_shows:
             parts.append((0.02, body.backpack_straps))
     elif person.bag == "shoulder":
-        centre = np.array((person.bag_side * 0.2, -0.02, _HIP * person.height))
+        centre = np.array((person.bag_side * 0.2, -0.02, HIP * person.height))
         parts.append((3 * body.nearness(centre) + 0.03, body.shoulder_bag))
     for _, draw in sorted(parts, key=lambda part: part[0]):
         draw()
 
 
-class _Body:
+class _Body(Skeleton):
     """The parts of one person in one pose on one canvas."""
 
     def __init__(self, canvas: Canvas, person: Person, pose: Pose) -> None:
+        super().__init__(person, pose, canvas.view)
         self.canvas = canvas
-        self.person = person
-        self.pose = pose
-        self.size = person.height
-        self.padding = 1.14 if person.top in {"jacket_open", "jacket_closed", "coat"} else 1.0
-        self.back_shows = np.cos(canvas.view.yaw) < 0.0
-        swing = 0.06 if pose.standing else person.stride
-        self.swing = swing
-        self.bob = 0.012 * self.size * np.cos(2 * pose.phase) * (0.0 if pose.standing else 1.0)
-
-    def nearness(self, point: NDArray[np.float64]) -> float:
-        flat = np.array((point[0], point[1], 0.0))
-        return float(self.canvas.view.project(flat)[2])
-
-    def leg_joints(self, side: int) -> NDArray[np.float64]:
-        """Hip, knee, ankle and toe (4, 3)."""
-        phase = self.pose.phase + (0.0 if side > 0 else np.pi)
-        thigh = self.swing * np.sin(phase)
-        bend = (0.1 + 1.1 * self.swing * max(0.0, np.cos(phase + 0.5))) * (
-            0.3 if self.pose.standing else 1.0
-        )
-        x = side * self.person.hips * 0.5
-        hip = np.array((x, 0.0, _HIP * self.size + self.bob))
-        knee = hip + _THIGH * self.size * np.array((0.0, np.sin(thigh), -np.cos(thigh)))
-        shank = thigh - bend
-        ankle = knee + _SHANK * self.size * np.array((0.0, np.sin(shank), -np.cos(shank)))
-        toe = ankle + self.size * np.array((side * 0.012, 0.095, -0.022))
-        return np.stack((hip, knee, ankle, toe))
-
-    def arm_joints(self, side: int) -> NDArray[np.float64]:
-        """Shoulder, elbow and hand (3, 3)."""
-        phase = self.pose.phase + (np.pi if side > 0 else 0.0)
-        angle = self.person.arm_swing * np.sin(phase) * (0.15 if self.pose.standing else 1.0)
-        x = side * (self.person.shoulders * self.padding - 0.02)
-        lean = self.person.lean * 0.3 * self.size
-        shoulder = np.array((x, lean, _SHOULDER * self.size + self.bob - 0.02))
-        out = 0.10 * self.person.girth
-        upper = np.array((side * out, np.sin(angle), -np.cos(angle)))
-        elbow = shoulder + _UPPER_ARM * self.size * upper
-        bent = angle + 0.25 + self.pose.carry
-        lower = np.array((side * out * 0.3, np.sin(bent), -np.cos(bent)))
-        return np.stack((shoulder, elbow, elbow + _FOREARM * self.size * lower))
 
     def leg(self, joints: NDArray[np.float64]) -> None:
         person, girth = self.person, self.person.girth
@@ -145,14 +86,14 @@ class _Body:
         """Pelvis, skirt and the skirts of a coat."""
         person, size = self.person, self.size
         wide, deep = person.hips * person.girth, 0.115 * person.girth
-        pelvis = self.rings(((_HIP - 0.045, wide * 0.94, deep * 0.9), (_WAIST, wide * 0.9, deep)))
+        pelvis = self.rings(((HIP - 0.045, wide * 0.94, deep * 0.9), (WAIST, wide * 0.9, deep)))
         self.canvas.surface(pelvis, person.bottom_colour)
         hem = _HEMS.get(person.bottom)
         if hem is not None:
             flare = 1.3 if person.bottom == "short_skirt" else 1.2
             sway = 0.02 * np.sin(self.pose.phase)
-            rows = ((hem, wide * flare, deep * flare + 0.03), (_HIP, wide * 1.04, deep * 1.1))
-            skirt = self.rings((*rows, (_WAIST, wide * 0.88, deep)))
+            rows = ((hem, wide * flare, deep * flare + 0.03), (HIP, wide * 1.04, deep * 1.1))
+            skirt = self.rings((*rows, (WAIST, wide * 0.88, deep)))
             skirt[0, 4] += sway * size
             self.canvas.surface(skirt, person.bottom_colour, slope=0.1)
         elif person.bottom == "shorts":
@@ -173,22 +114,22 @@ class _Body:
         depth = 0.118 * girth * pad
         outline = (
             (hem, hip * (1.12 if hem < 0.4 else 1.0), depth * 1.05),
-            (_WAIST, waist, depth * 0.98),
-            (_CHEST, person.shoulders * pad * (0.55 + 0.42 * girth), depth * 1.04),
-            (_SHOULDER - 0.02, person.shoulders * pad * 0.98, depth * 0.9),
-            (_SHOULDER + 0.015, person.shoulders * pad * 0.72, depth * 0.72),
-            (_NECK, 0.065, 0.062),
+            (WAIST, waist, depth * 0.98),
+            (CHEST, person.shoulders * pad * (0.55 + 0.42 * girth), depth * 1.04),
+            (SHOULDER - 0.02, person.shoulders * pad * 0.98, depth * 0.9),
+            (SHOULDER + 0.015, person.shoulders * pad * 0.72, depth * 0.72),
+            (NECK, 0.065, 0.062),
         )
         painter, bands = torso_painter(person)
         rings = self.rings(outline)
         self.canvas.surface(_subdivide(rings, bands), painter, slope=0.12)
-        neck = self.rings(((_NECK - 0.012, 0.058, 0.056), (_NECK + 0.03, 0.052, 0.055)))
+        neck = self.rings(((NECK - 0.012, 0.058, 0.056), (NECK + 0.03, 0.052, 0.055)))
         self.canvas.surface(neck, person.skin)
 
     def head(self) -> None:
         person, size = self.person, self.size
         angles = np.linspace(-1.35, 1.45, 9)
-        centre, tall = _HEAD, 0.068
+        centre, tall = HEAD, 0.068
         rows = [
             (centre + tall * np.sin(a), 0.078 * np.cos(a) + 0.004, 0.096 * np.cos(a) + 0.004)
             for a in angles
@@ -201,7 +142,7 @@ class _Body:
         if person.hair in {"bob", "hood", "long"}:
             rings[:3, 1:3] *= grow
         self.canvas.surface(rings, painter, slope=0.15)
-        top = np.array((0.0, 0.0, (_HEAD + 0.03) * size + self.bob))
+        top = np.array((0.0, 0.0, (HEAD + 0.03) * size + self.bob))
         if person.hair == "bun":
             self.canvas.blob(top + np.array((0.0, -0.09, 0.02)), 0.055, person.hair_colour)
         elif person.hair == "cap":
@@ -273,14 +214,6 @@ class _Body:
         rings[:, 3] += x
         rings[:, 4] += y
         self.canvas.surface(rings, self.person.bag_colour)
-
-    def rings(self, rows: tuple[tuple[float, float, float], ...]) -> NDArray[np.float64]:
-        """(R, 5) rings from (share of the height, half width m, half depth m), leaning."""
-        table = np.array(rows, dtype=np.float64)
-        z = table[:, 0] * self.size + self.bob
-        above = np.clip(table[:, 0] - _HIP, 0.0, None)
-        lean = self.person.lean * above * self.size
-        return np.column_stack((z, table[:, 1], table[:, 2], np.zeros_like(z), lean))
 
 
 def _head_painter(person: Person) -> Painter:

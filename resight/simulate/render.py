@@ -11,12 +11,13 @@ from PIL import Image, ImageDraw, ImageFilter
 from resight.simulate.camera import Camera, cameras, develop
 from resight.simulate.canvas import Canvas
 from resight.simulate.encounter import Encounter, encounter
-from resight.simulate.figure import Pose, draw_person
+from resight.simulate.figure import draw_person
 from resight.simulate.person import Person, people
 from resight.simulate.randomness import Purpose, stream
 from resight.simulate.scene import Scene, scene
 from resight.simulate.schedule import BYSTANDERS, TEST, TRAIN, Shot, bystander_count
 from resight.simulate.settings import SimulationSettings
+from resight.simulate.skeleton import Pose
 from resight.simulate.view import View
 
 __all__ = ["Studio"]

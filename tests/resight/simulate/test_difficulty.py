@@ -95,8 +95,9 @@ def test_no_two_crops_are_the_same_picture(crops: Crops) -> None:
 def test_a_person_looks_different_from_behind(settings: SimulationSettings) -> None:
     """Turning a backpacker round moves more pixels than the next step of the same walk does."""
     from resight.simulate.canvas import Canvas
-    from resight.simulate.figure import Pose, draw_person
+    from resight.simulate.figure import draw_person
     from resight.simulate.person import people
+    from resight.simulate.skeleton import Pose
     from resight.simulate.view import View
 
     crowd = people(0, population=0, count=60, group=1)
