@@ -9,6 +9,7 @@ import typer
 
 from adapt.clustering.command import register as register_cluster
 from adapt.evaluation.command import register as register_evaluate
+from adapt.nightly.command import register as register_nightly
 from adapt.report.command import register as register_report
 from resight.console import emit, note
 
@@ -20,6 +21,7 @@ __all__ = ["app"]
 app = typer.Typer(help="Learn from unlabelled crops; evaluate; cluster.", no_args_is_help=True)
 register_cluster(app)
 register_evaluate(app)
+register_nightly(app)
 register_report(app)
 
 
