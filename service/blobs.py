@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import fsspec
 
+from resight.durable import flush_folder
 from resight.errors import FailedPrecondition, InvalidArgument
 from service.domain.ports import BlobStore
 
@@ -69,7 +70,7 @@ class FolderBlobStore:
             path.unlink()
         except FileNotFoundError:
             return
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
 
     def keys(self) -> Iterator[str]:
         """Every stored key."""
@@ -86,13 +87,13 @@ class FolderBlobStore:
         except FileNotFoundError:
             self._make_folder(target.parent)
             temporary.rename(target)
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
 
     def _make_folder(self, folder: Path) -> None:
         if not folder.is_dir():
             self._make_folder(folder.parent)
             folder.mkdir(exist_ok=True, mode=0o700)
-            _flush_folder(folder.parent)
+            flush_folder(folder.parent)
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")
@@ -155,11 +156,3 @@ def open_blob_store(url: str) -> BlobStore:
     if parts.scheme in ("", "file"):
         return FolderBlobStore(Path(unquote(parts.path)).absolute())
     return RemoteBlobStore(url)
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

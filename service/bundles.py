@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from resight.durable import flush_folder
 from resight.errors import FailedPrecondition
 
 __all__ = ["BundleShelf", "Incoming"]
@@ -76,9 +77,9 @@ class BundleShelf:
         target = self.path(gallery, sha256)
         if not target.parent.is_dir():
             target.parent.mkdir(mode=0o700)
-            _flush_folder(self._root)
+            flush_folder(self._root)
         incoming.path.rename(target)
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
 
     def path(self, gallery: str, sha256: bytes) -> Path:
         """Where an archive lies."""
@@ -95,11 +96,3 @@ class BundleShelf:
         for path in orphans:
             path.unlink()
         return len(orphans)
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from resight.bundle.archive import pack
+from resight.durable import flush_folder
 
 __all__ = ["place"]
 
@@ -35,7 +36,7 @@ def place(files: Mapping[str, bytes | Path], output: Path) -> None:
             pack(bundle, output)
         else:
             _swap(bundle, output, staging / "replaced")
-        _sync_folder(output.parent)
+        flush_folder(output.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -65,11 +66,3 @@ def _swap(bundle: Path, output: Path, aside: Path) -> None:
         if replaces:
             os.replace(aside, output)
         raise
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

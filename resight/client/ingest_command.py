@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ import typer
 from resight.client.capture_times import CaptureTimeSource, with_capture_times
 from resight.client.connection import DEFAULT_TARGET, connect
 from resight.client.ingest import IngestReport, Uploader
-from resight.client.options import AsJson, Gallery, Target
+from resight.client.options import AsJson, Gallery, Target, instant
 from resight.console import emit, note, progress
 from resight.crops import CropRef, SourceReport, open_source
 from resight.errors import InvalidArgument
@@ -53,7 +52,9 @@ def ingest(
     """
     found = open_source(source).scan()
     crops = with_capture_times(
-        _with_cameras(found), source=capture_time_from, start=_instant(assume_start)
+        _with_cameras(found),
+        source=capture_time_from,
+        start=instant(assume_start, "--assume-start"),
     )
     begun = time.monotonic()
     with connect(target) as connection, progress("ingesting", len(crops)) as bar:
@@ -76,20 +77,6 @@ def _with_cameras(found: SourceReport) -> Sequence[CropRef]:
             field="camera",
         )
     return crops
-
-
-def _instant(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r} is not a time such as 2026-01-01T00:00:00Z", param_hint="--assume-start"
-        ) from error
-    if instant.tzinfo is None:
-        raise typer.BadParameter("append Z for UTC", param_hint="--assume-start")
-    return instant.astimezone(UTC)
 
 
 def _register(stub: GalleryServiceStub, gallery: str, found: SourceReport) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from resight.client.connection import DEFAULT_TARGET, connect
-from resight.client.options import AsJson, Gallery, Target
+from resight.client.options import AsJson, Gallery, Target, instant
 from resight.console import emit
 from resight.crops import read_crop
 from resight.v1 import search_service_pb2
@@ -93,16 +92,9 @@ def _table(payload: dict[str, Any]) -> str:
 
 
 def _timestamp(text: str | None, option: str) -> Timestamp | None:
-    if text is None:
+    time = instant(text, option)
+    if time is None:
         return None
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text!r} is not a time such as 2026-01-01T00:00:00Z", param_hint=option
-        ) from error
-    if instant.tzinfo is None:
-        raise typer.BadParameter("append Z for UTC", param_hint=option)
     message = Timestamp()
-    message.FromDatetime(instant.astimezone(UTC))
+    message.FromDatetime(time)
     return message

@@ -107,6 +107,8 @@ def test_mistakes_are_answered_with_the_fix(
     query = str(manifest.parent / "1.jpg")
     assert "top_k" in resight("search", query, "--top-k", "0", *at, code=1)
     assert "resight serve" in resight("search", query, "--target", "127.0.0.1:1", code=1)
+    assert "append Z" in resight("search", query, "--since", "2026-04-01T10:00:00", *at, code=2)
+    assert "--until" in resight("search", query, "--until", "later", *at, code=2)
 
 
 def test_the_example_of_the_api_page_runs(
