@@ -148,7 +148,11 @@ def _fill(
                 skipped[row] = skip
             advance(1)
     pixels.flush()
-    (folder / "index.json").write_text(json.dumps({"skipped": skipped}))
+    # On the disk before the rename is: a power cut must not leave a cache of noughts.
+    with (folder / "index.json").open("w") as stream:
+        stream.write(json.dumps({"skipped": skipped}))
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _bounded(

@@ -17,7 +17,14 @@ from adapt.training.distributed import current
 from resight.crops import CropRef, Preprocessing
 from resight.errors import BundleCorrupt, FailedPrecondition
 
-__all__ = ["Identity", "crop_set_digest", "load_checkpoint", "network_digest", "save_checkpoint"]
+__all__ = [
+    "Identity",
+    "crop_set_digest",
+    "differing_settings",
+    "load_checkpoint",
+    "network_digest",
+    "save_checkpoint",
+]
 
 _FORMAT = 2
 # How a run is computed may change between interruption and resumption; what it computes may not.
@@ -106,13 +113,18 @@ def load_checkpoint(path: Path, identity: Identity) -> dict[str, Any]:
     return content
 
 
-def _require_same(path: Path, found: Identity, wanted: Identity) -> None:
-    keys = sorted((found.config.keys() | wanted.config.keys()) - _FREE_KEYS)
-    differing = [
-        f"{key} ({found.config.get(key)!r} there, {wanted.config.get(key)!r} now)"
+def differing_settings(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """In words, the settings by which two runs come to different results."""
+    keys = sorted((found.keys() | wanted.keys()) - _FREE_KEYS)
+    return [
+        f"{key} ({found.get(key)!r} there, {wanted.get(key)!r} now)"
         for key in keys
-        if found.config.get(key) != wanted.config.get(key)
+        if found.get(key) != wanted.get(key)
     ]
+
+
+def _require_same(path: Path, found: Identity, wanted: Identity) -> None:
+    differing = differing_settings(found.config, wanted.config)
     mend = "give the same settings and crops as the first run, or start anew with another --output"
     if differing:
         what = "was made with other settings: " + ", ".join(differing)

@@ -136,9 +136,10 @@ def test_a_killed_run_resumes_to_the_same_end(make_crops: MakeCrops, tmp_path: P
 
 def test_a_finished_run_is_not_overwritten(make_crops: MakeCrops, tmp_path: Path) -> None:
     (tmp_path / "run" / "bundle").mkdir(parents=True)
-    for resume in (False, True):
-        with pytest.raises(AlreadyExists, match="finished run"):
-            adapt(make_crops(name=f"c{resume}"), tmp_path / "run", config(), resume=resume)
+    with pytest.raises(AlreadyExists, match="holds a finished run"):
+        adapt(make_crops(name="a"), tmp_path / "run", config())
+    with pytest.raises(AlreadyExists, match="not one of a finished run"):
+        adapt(make_crops(name="b"), tmp_path / "run", config(), resume=True)
 
 
 def test_an_unfinished_run_is_not_overwritten(make_crops: MakeCrops, tmp_path: Path) -> None:
