@@ -12,6 +12,7 @@ from adapt.evaluation.command import register as register_evaluate
 from adapt.nightly.command import register as register_nightly
 from adapt.report.command import register as register_report
 from resight.console import emit, note
+from resight.interruption import interrupted_by_sigterm
 
 if TYPE_CHECKING:
     from adapt.training.run import RunOutcome
@@ -76,7 +77,8 @@ def run(
     }  # fmt: skip
     resolved = resolve(file=config, assignments=assignments or [], options=options)
     try:
-        outcome = adapt(crops, output, resolved, resume=resume, cache=cache)
+        with interrupted_by_sigterm():
+            outcome = adapt(crops, output, resolved, resume=resume, cache=cache)
     except KeyboardInterrupt:
         if (output / "checkpoint.pt").exists():
             note("interrupted; the last whole epoch is kept: continue with the same command and"

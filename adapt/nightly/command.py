@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -19,6 +17,7 @@ from resight.bundle import open_bundle
 from resight.client.connection import DEFAULT_TARGET
 from resight.console import emit, note
 from resight.errors import ResightError
+from resight.interruption import interrupted_by_sigterm
 
 __all__ = ["register"]
 
@@ -110,9 +109,7 @@ def nightly(
     )
     folder = NightState(state, memory_only=memory_only)
     outcome = NightOutcome(gallery)
-    # What a job scheduler sends first; as Ctrl-C it lets the run be finished in words.
-    signal.signal(signal.SIGTERM, _interrupt)
-    with folder.opened():
+    with interrupted_by_sigterm(), folder.opened():
         try:
             run_night(settings, encoder, resolved, folder, outcome)
         finally:
@@ -121,10 +118,6 @@ def nightly(
     if outcome.result in ("failed", "held"):
         note(f"error: {outcome.message}")
     raise typer.Exit(outcome.exit_code)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _publish(outcome: NightOutcome, memory: Memory, file: Path | None, gateway: str | None) -> None:

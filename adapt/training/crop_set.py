@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from adapt.data.cache import CropCache, build_cache
 from adapt.data.cameras import CameraCodes, camera_codes
 from adapt.training.config import RunConfig
 from adapt.training.distributed import current
-from resight.console import progress
-from resight.crops import Preprocessing, SkippedCrop, open_source
+from resight.console import ProgressBar, note, progress
+from resight.crops import CropRef, Preprocessing, SkippedCrop, open_source
 from resight.errors import InvalidArgument
 
 __all__ = ["CropSet", "read_crop_set"]
@@ -61,15 +62,30 @@ def read_crop_set(
     preprocessing = Preprocessing(config.height, config.width, config.resize_filter)
     _write_skipped(skipped_csv, report.skipped)
     report.require_crops()
-    with current().leading(), progress("decode crops", len(report.crops)) as bar:
-        built = build_cache(
-            report.crops, preprocessing, cache, threads=threads, advance=bar.advance
-        )
+    built = _decoded(report.crops, preprocessing, cache, threads)
     skipped = (*report.skipped, *built.skipped)
     _write_skipped(skipped_csv, skipped)
     _require_enough(len(built), len(skipped), config, source)
     cameras = camera_codes(built.crops, ignore=config.ignore_cameras)
     return CropSet(built, cameras, skipped, preprocessing)
+
+
+def _decoded(
+    crops: Sequence[CropRef], preprocessing: Preprocessing, folder: Path, threads: int
+) -> CropCache:
+    with current().leading(), ExitStack() as shown:
+        bar: ProgressBar | None = None
+
+        def advance(count: int) -> None:
+            nonlocal bar
+            if bar is None:
+                bar = shown.enter_context(progress("decode crops", len(crops)))
+            bar.advance(count)
+
+        built = build_cache(crops, preprocessing, folder, threads=threads, advance=advance)
+    if built.reused:
+        note(f"decoded crops are reused: {len(built)}, from {folder}")
+    return built
 
 
 def _require_enough(usable: int, skipped: int, config: RunConfig, source: str | Path) -> None:

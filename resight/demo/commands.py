@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import signal
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -15,6 +13,7 @@ from resight.demo.folder import DemoFolder
 from resight.demo.process import shown
 from resight.demo.run import DemoOutcome, demonstrate
 from resight.demo.settings import DemoSettings
+from resight.interruption import interrupted_by_sigterm
 
 __all__ = ["app"]
 
@@ -64,16 +63,9 @@ def demo(
     )
     folder = DemoFolder.create(output, force=force)
     # The default action of SIGTERM would leave the service running.
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
+    with interrupted_by_sigterm():
         outcome = demonstrate(settings, folder)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
     emit(outcome.payload(), as_json=as_json, text=_text(outcome, folder))
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-    raise KeyboardInterrupt
 
 
 def _text(outcome: DemoOutcome, folder: DemoFolder) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from resight.cli import main
 
@@ -100,3 +104,58 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert "--resume" in capsys.readouterr().err
     assert (tmp_path / "run" / "checkpoint.pt").is_file()
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["complete"] is False
+
+
+def terminated(command: list[str], folder: Path, when: Callable[[str], bool]) -> str:
+    """Starts a run, sends it SIGTERM when what it wrote so far fits; returns its stderr."""
+    log = folder / "stderr.txt"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
+    try:
+        end = time.monotonic() + 120
+        while not when(log.read_text()):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait(120) == 128 + signal.SIGINT, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    return log.read_text()
+
+
+def test_sigterm_keeps_the_last_whole_epoch_and_says_how_to_go_on(
+    make_crops: Callable[..., Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    checkpoint = output / "checkpoint.pt"
+    command = [
+        sys.executable, "-m", "resight", "adapt", "run", "--crops", str(make_crops()),
+        "--output", str(output), "--epochs", "10000", "--iterations", "1", "--p", "4", "--k", "2",
+        *OPTIONS,
+    ]  # fmt: skip
+    said = terminated(command, tmp_path, lambda _: checkpoint.exists())
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert not (output / "bundle").exists()
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["complete"] is False
+    kept = torch.load(checkpoint, weights_only=True)["epoch"]
+    assert 1 <= kept <= len(summary["epochs"]) <= kept + 1
+    said = terminated([*command, "--resume"], tmp_path, lambda text: "resuming after" in text)
+    assert f"resuming after epoch {kept} of 10000" in said
+    assert torch.load(checkpoint, weights_only=True)["epoch"] >= kept
+
+
+def test_sigterm_before_the_first_epoch_says_that_nothing_is_kept(
+    make_crops: Callable[..., Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "resight", "adapt", "run", "--crops", str(make_crops()),
+        "--output", str(output), "--iterations", "10000", "--p", "4", "--k", "2", *OPTIONS,
+    ]  # fmt: skip
+    said = terminated(command, tmp_path, lambda _: (output / "run.json").exists())
+    assert "nothing is kept" in said
+    assert not (output / "bundle").exists()
