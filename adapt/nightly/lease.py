@@ -81,6 +81,7 @@ class Lease:
         self._patience = patience
         self._progress = messages.AdaptationProgress()
         self._ended = threading.Event()
+        self._wake = threading.Event()
         self._fault: ResightError | None = None
         self.run_id = started.run.run_id
         self.cameras = {
@@ -116,7 +117,7 @@ class Lease:
         try:
             yield lease
         finally:
-            lease._ended.set()
+            lease._stop()
             lease._thread.join()
 
     @property
@@ -144,11 +145,14 @@ class Lease:
             raise self._fault
 
     def at(self, stage: str, fraction: float = 0.0, message: str = "") -> None:
-        """What the next heartbeat says of the progress."""
+        """What heartbeats say of the progress; another stage is said at once."""
         self.require()
+        before = self._progress.stage
         self._progress = messages.AdaptationProgress(
             stage=stage, fraction=min(1.0, max(0.0, fraction)), message=message
         )
+        if stage != before:
+            self._wake.set()
 
     def report(
         self,
@@ -196,21 +200,30 @@ class Lease:
         self._call(
             partial(self._stub.FinishAdaptationRun, request, timeout=_CALL_SECONDS), patience
         )
-        self._ended.set()
+        self._stop()
 
     def _call(self, call: Callable[[], T], patience: float | None = None) -> T:
         self.require()
         return patiently(call, seconds=self._patience if patience is None else patience)
 
+    def _stop(self) -> None:
+        self._ended.set()
+        self._wake.set()
+
     def _beat(self) -> None:
         wait, away = self._interval, False
-        while not self._ended.wait(wait):
+        while True:
+            self._wake.wait(wait)
+            self._wake.clear()
+            if self._ended.is_set():
+                return
             request = messages.HeartbeatAdaptationRunRequest(**self.key, progress=self._progress)
             try:
                 with translated():
                     self._stub.HeartbeatAdaptationRun(request, timeout=self._interval)
             except FailedPrecondition as error:
-                if not self._ended.is_set():
+                # A beat may cross the end of the run; that is no loss.
+                if error.reason != "RUN_ENDED":
                     self._fault = error
                     note(f"lease lost: {error.message}")
                 return

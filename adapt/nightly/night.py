@@ -299,6 +299,7 @@ def _require_live(connection: Connection, settings: NightSettings, live: Bundle)
 
 def _end(outcome: NightOutcome, end: _End) -> None:
     outcome.result, outcome.reason, outcome.message = end.result, end.reason, end.message
+    outcome.ended = time.time()
 
 
 def _remember(state: NightState, memory: Memory, outcome: NightOutcome) -> None:
@@ -306,7 +307,7 @@ def _remember(state: NightState, memory: Memory, outcome: NightOutcome) -> None:
     state.remember(
         replace(
             memory,
-            last_success=time.time() if outcome.result == "succeeded" else memory.last_success,
+            last_success=outcome.ended if outcome.result == "succeeded" else memory.last_success,
             tail_seconds=memory.tail_seconds if tail is None else tail,
             last=outcome.payload(),
         )

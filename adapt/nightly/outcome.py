@@ -26,6 +26,7 @@ class NightOutcome:
         result: How it ended; ``held`` when another night had the lease.
         reason: Stable code in UPPER_SNAKE_CASE, empty for a success.
         message: The same for people.
+        ended: When the run was finished, seconds since 1970.
         run_id: Run on the service; empty when none was started.
         model_version: The registered candidate; empty when there is none.
         live_version: The encoder it started from.
@@ -41,6 +42,7 @@ class NightOutcome:
     result: Result = "failed"
     reason: str = ""
     message: str = ""
+    ended: float | None = None
     run_id: str = ""
     model_version: str = ""
     live_version: str = ""

@@ -164,6 +164,33 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     assert ours == theirs
 
 
+def test_a_stopped_run_ends_with_a_whole_epoch_from_which_it_goes_on(bench: Bench) -> None:
+    whole = bench.engine(name="whole", epochs=4)
+    whole.run()
+    told: list[float] = []
+
+    def after_two(seconds: float) -> bool:
+        told.append(seconds)
+        return len(told) == 2
+
+    stopped = bench.engine(name="cut", epochs=4)
+    stopped.run(after_two)
+    assert stopped.completed == len(stopped.summary.epochs) == 2
+    assert told == [sum(epoch.seconds.values()) for epoch in stopped.summary.epochs]
+    assert "stopped after epoch 2: 2 were left to do" in stopped.summary.warnings
+    resumed = bench.engine(name="cut", epochs=4)
+    resumed.resume()
+    resumed.run(lambda _: False)
+    assert same(weights(whole), weights(resumed))
+
+
+def test_nobody_is_asked_after_the_last_epoch(bench: Bench) -> None:
+    engine = bench.engine(epochs=1)
+    engine.run(lambda _: pytest.fail("asked"))
+    assert engine.completed == 1
+    assert not engine.summary.warnings
+
+
 def test_theta_is_fixed_at_the_first_epoch_and_survives(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
