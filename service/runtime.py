@@ -3,11 +3,11 @@
 Start: take both ports (a taken one is known at once), verify the bundle, warm the encoder up, load
 the gallery from the catalog, then listen, then ready. Nothing is served before everything works.
 
-End, on SIGTERM or SIGINT: health NOT_SERVING and ``/readyz`` 503 first, then (after the delay in
-which load balancers notice) no new calls, those in flight finish within ``drain_seconds``, ingest
-streams are told which items to send again, the catalog commits what it has; exit 0. A second
-signal exits at once. When the encoder dies the same happens without any grace, and exit is 1: a
-process that cannot answer must not look alive.
+End, on SIGTERM or SIGINT: health NOT_SERVING and ``/readyz`` 503 first, then (after
+``drain_delay_seconds``, in which load balancers notice) no new calls, those in flight finish within
+``drain_seconds``, ingest streams are told which items to send again, the catalog commits what it
+has; exit 0. A second signal exits at once. When the encoder dies the same happens without any
+grace, and exit is 1: a process that cannot answer must not look alive.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ logger = logging.getLogger(__name__)
 
 EXIT_DRAINED = 0
 EXIT_FAILED = 1
-_PIPELINE_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -70,14 +69,15 @@ class Endpoints:
 class Runtime:
     """``await Runtime.start(settings)``, then ``await serve_until_stopped()``."""
 
-    def __init__(self, settings: ServiceSettings, *, drain_delay: float) -> None:
+    def __init__(self, settings: ServiceSettings) -> None:
         self._settings = settings
-        self._drain_delay = drain_delay
         self._state: State = "starting"
         self._stop = asyncio.Event()
         self._draining = asyncio.Event()
         self._grpc = GrpcServer(
-            max_message_bytes=settings.grpc.max_message_bytes, with_reflection=settings.reflection
+            max_message_bytes=settings.grpc.max_message_bytes,
+            max_concurrent_rpcs=settings.grpc.max_concurrent_rpcs,
+            with_reflection=settings.reflection,
         )
         self._rest = RestServer()
         self._pipeline: Pipeline
@@ -87,18 +87,14 @@ class Runtime:
         self.endpoints: Endpoints
 
     @classmethod
-    async def start(cls, settings: ServiceSettings, *, drain_delay: float = 0.0) -> Self:
+    async def start(cls, settings: ServiceSettings) -> Self:
         """A service that is ready.
-
-        Args:
-            settings: Everything it is told.
-            drain_delay: Seconds to go on serving after health has said NOT_SERVING.
 
         Raises:
             ResightError: A setting, the bundle, the catalog or a port cannot be used; the message
                 names it and the fix.
         """
-        runtime = cls(settings, drain_delay=drain_delay)
+        runtime = cls(settings)
         try:
             await runtime._start()
         except BaseException:
@@ -168,13 +164,16 @@ class Runtime:
                 "the encoder is dead; the process ends: %s", _reason(self._pipeline_task)
             )
         stopping.cancel()
-        await self._shut_down(grace=0.0 if failed else self._settings.drain_seconds)
+        if failed:
+            await self._shut_down(delay=0.0, grace=0.0)
+        else:
+            settings = self._settings
+            await self._shut_down(delay=settings.drain_delay_seconds, grace=settings.drain_seconds)
         return EXIT_FAILED if failed else EXIT_DRAINED
 
-    async def _shut_down(self, *, grace: float) -> None:
+    async def _shut_down(self, *, delay: float, grace: float) -> None:
         await self._set_state("draining")
-        if grace:
-            await asyncio.sleep(self._drain_delay)
+        await asyncio.sleep(delay)
         self._draining.set()
         await asyncio.gather(self._grpc.stop(grace), self._rest.stop(grace))
         self._pipeline.close()
@@ -186,7 +185,13 @@ class Runtime:
     def _on_signal(self, name: signal.Signals) -> None:
         if self._stop.is_set():
             os._exit(128 + name)
-        logger.info("%s: draining for at most %.0f s", name.name, self._settings.drain_seconds)
+        settings = self._settings
+        logger.info(
+            "%s: answering for %.0f s more, then draining for at most %.0f s",
+            name.name,
+            settings.drain_delay_seconds,
+            settings.drain_seconds,
+        )
         self._stop.set()
 
     async def _set_state(self, state: State) -> None:
@@ -229,7 +234,7 @@ def _policy(settings: ServiceSettings) -> PipelinePolicy:
         batch=BatchPolicy(max_batch=settings.batcher.max_batch),
         decode_threads=settings.encoder.decode_threads or usable_cpus(),
         max_images=settings.batcher.max_queue,
-        max_bytes=_PIPELINE_BYTES,
+        max_bytes=settings.batcher.max_queue_bytes,
         limits=ImageLimits(
             max_bytes=limits.max_image_bytes,
             max_pixels=limits.max_pixels,

@@ -53,11 +53,14 @@ class _Section(BaseModel):
 
 
 class GrpcSettings(_Section):
-    """The gRPC listener; port 0 takes a free one."""
+    """The gRPC listener; port 0 takes a free one. Calls beyond ``max_concurrent_rpcs``, streams and
+    health checks included, are refused at once.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 7443
     max_message_bytes: int = Field(default=24 * 1024 * 1024, ge=1024)
+    max_concurrent_rpcs: int = Field(default=2048, ge=1)
     max_in_flight_per_stream: int = Field(default=64, ge=1)
 
 
@@ -91,14 +94,19 @@ class LimitSettings(_Section):
 
 
 class BatcherSettings(_Section):
-    """Dynamic batching in front of the encoder."""
+    """Dynamic batching in front of the encoder, and what may wait for it: ``max_queue`` images of
+    ``max_queue_bytes`` together, as they came and decoded.
+    """
 
     max_batch: int = Field(default=16, ge=1, le=1024)
     max_queue: int = Field(default=256, ge=1)
+    max_queue_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
 
 
 class EncoderSettings(_Section):
-    """The encoder session; 0 threads means as many as the process may use."""
+    """Threads of the encoder and of decoding. 0 means all CPUs that affinity and cgroup quota
+    allow, for the encoder less the one that decoding, RPC and search need while a batch runs.
+    """
 
     threads: int = Field(default=0, ge=0)
     decode_threads: int = Field(default=0, ge=0)
@@ -132,6 +140,8 @@ class ServiceSettings(BaseSettings):
     """Everything `resight serve` can be told.
 
     ``database_url`` and ``blob_url`` default to a SQLite file and a folder under ``data_dir``.
+    After SIGTERM calls are answered for ``drain_delay_seconds`` more, while health already says no;
+    then those in flight have ``drain_seconds``.
     """
 
     model_config = SettingsConfigDict(
@@ -146,6 +156,7 @@ class ServiceSettings(BaseSettings):
     bundle: Path | None = None
     database_url: SecretStr | None = None
     blob_url: str | None = None
+    drain_delay_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     drain_seconds: float = Field(default=20.0, ge=0, allow_inf_nan=False)
     reflection: bool = True
     allow_insecure_network: bool = False

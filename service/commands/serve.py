@@ -36,8 +36,11 @@ def serve(
         int | None, typer.Option(help="0 takes a free one. [RESIGHT_REST__PORT]")
     ] = None,
     drain_delay: Annotated[
-        float, typer.Option(min=0, help="Seconds to go on serving after health says no.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="Seconds to go on serving after health says no. [RESIGHT_DRAIN_DELAY_SECONDS]"
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(help="Of the encoder; 0: all CPUs but one. [RESIGHT_ENCODER__THREADS]"),
@@ -56,17 +59,18 @@ def serve(
                 "grpc": {"host": host, "port": grpc_port},
                 "rest": {"host": host, "port": rest_port},
                 "encoder": {"threads": threads},
+                "drain_delay_seconds": drain_delay,
             }
         )
     )
-    raise typer.Exit(_run(settings, drain_delay))
+    raise typer.Exit(_run(settings))
 
 
-def _run(settings: Any, drain_delay: float) -> int:
+def _run(settings: Any) -> int:
     from service.runtime import Runtime
 
     async def main() -> int:
-        runtime = await Runtime.start(settings, drain_delay=drain_delay)
+        runtime = await Runtime.start(settings)
         at = runtime.endpoints
         typer.echo(f"ready grpc={at.grpc} rest={at.rest} model={at.model_version} crops={at.crops}")
         return await runtime.serve_until_stopped()

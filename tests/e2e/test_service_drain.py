@@ -69,6 +69,21 @@ def test_sigterm_under_load(
         assert service.stop(signal.SIGINT) == 0
 
 
+def test_calls_are_answered_while_load_balancers_notice(
+    start_service: Any, tmp_path: Path, make_jpeg: Callable[..., bytes]
+) -> None:
+    """Also when what is in flight afterwards has no time to finish."""
+    delay = {"RESIGHT_DRAIN_DELAY_SECONDS": "600", "RESIGHT_DRAIN_SECONDS": "0"}
+    with start_service(tmp_path / "data", **delay) as service, connect(service.grpc) as before:
+        service.process.send_signal(signal.SIGTERM)
+        assert_not_ready(service, before)
+        with connect(service.grpc) as after:  # a new connection, from one who has not noticed
+            for connection in (before, after):
+                query = search_service_pb2.SearchRequest(image=make_jpeg(1))
+                assert connection.search.Search(query).rows_total == 0
+        assert service.process.poll() is None
+
+
 def test_a_second_signal_ends_at_once(start_service: Any, tmp_path: Path) -> None:
     with start_service(tmp_path / "data", "--drain-delay", "60") as service:
         service.process.send_signal(signal.SIGTERM)

@@ -34,7 +34,6 @@ from service.transport.use_cases import UseCases
 
 __all__ = ["GrpcServer"]
 
-MAX_CONCURRENT_RPCS = 2048
 _KEEPALIVE = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -58,10 +57,13 @@ class GrpcServer:
 
     Args:
         max_message_bytes: Receive and send limit of one message.
+        max_concurrent_rpcs: Calls at the same time; more are answered RESOURCE_EXHAUSTED.
         with_reflection: Whether clients can list the public services.
     """
 
-    def __init__(self, *, max_message_bytes: int, with_reflection: bool) -> None:
+    def __init__(
+        self, *, max_message_bytes: int, max_concurrent_rpcs: int, with_reflection: bool
+    ) -> None:
         self.health = Health(SERVICES)
         self._with_reflection = with_reflection
         self._interceptor = CallInterceptor()
@@ -74,7 +76,7 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
                 *_KEEPALIVE,
             ),
-            maximum_concurrent_rpcs=MAX_CONCURRENT_RPCS,
+            maximum_concurrent_rpcs=max_concurrent_rpcs,
         )
 
     def bind(self, host: str, port: int) -> int:

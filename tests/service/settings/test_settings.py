@@ -51,6 +51,11 @@ def test_secrets_come_from_files_and_are_not_shown(monkeypatch, tmp_path: Path) 
         ("RESIGHT_LIMITS__EARLIEST_CAPTURE_TIME", "1990-01-01T00:00:00", "UTC offset"),
         ("RESIGHT_GRPC__PORT_FILE", "/nowhere/at/all", "cannot read"),
         ("RESIGHT_DRAIN_SECONDS", "nan", "drain_seconds"),
+        ("RESIGHT_DRAIN_DELAY_SECONDS", "-1", "drain_delay_seconds"),
+        ("RESIGHT_DRAIN_DELAY_SECONDS", "inf", "drain_delay_seconds"),
+        ("RESIGHT_BATCHER__MAX_QUEUE_BYTES", "1023", "batcher.max_queue_bytes"),
+        ("RESIGHT_BATCHER__MAX_QUEUE_BYTES", "1 GB", "batcher.max_queue_bytes"),
+        ("RESIGHT_GRPC__MAX_CONCURRENT_RPCS", "0", "grpc.max_concurrent_rpcs"),
     ],
 )
 def test_a_wrong_name_or_value_is_named(monkeypatch, name, value, message) -> None:
