@@ -13,12 +13,9 @@ Reliability, on pairs held out, in ten bins B of equal width, weights summing to
 
     ECE = sum_B | sum_{i in B} w_i (p_i - c_i) |
 
-The prior of unlabelled pairs maximises the likelihood of their similarities (Saerens et al. 2002):
-
-    pi <- mean_i  pi e^f(s_i) / (pi e^f(s_i) + 1 - pi)
-
 Intended deviations: pairs of one track are easier than pairs of one person across cameras, so true
-matches between cameras get too low a probability rather than too high; the manifest says so.
+matches between cameras get too low a probability rather than too high (docs/bundle.md has figures);
+the manifest says so.
 """
 
 from __future__ import annotations
@@ -33,12 +30,12 @@ from resight.bundle.calibration import Calibration
 from resight.errors import FailedPrecondition
 from resight.v1 import bundle_pb2
 
-__all__ = ["Form", "at_prior", "calibrate", "estimate_prior", "reliability"]
+__all__ = ["Evidence", "Form", "at_prior", "calibrate", "reliability"]
 
 Form = Literal["logistic", "isotonic"]
+Evidence = Literal["tracklets", "clusters"]
 
 _BINS = 10
-_PRIORS = (1e-6, 0.5)
 _NEWTON_STEPS = 100
 _LOWEST_SLOPE = 1e-3
 ACROSS_CAMERAS = (
@@ -48,7 +45,11 @@ ACROSS_CAMERAS = (
 
 
 def calibrate(
-    vectors: NDArray[np.floating], pairs: LabelFreePairs, *, form: Form = "logistic"
+    vectors: NDArray[np.floating],
+    pairs: LabelFreePairs,
+    *,
+    form: Form = "logistic",
+    evidence: Evidence = "tracklets",
 ) -> bundle_pb2.ScoreCalibration:
     """Fits on the pairs to fit on, measures on the pairs held out.
 
@@ -56,6 +57,7 @@ def calibrate(
         vectors: float (N, D), unit length.
         pairs: Of the same N crops.
         form: Of the map.
+        evidence: Where the pairs come from.
 
     Returns:
         The calibration at a prior of 1/2; see ``at_prior``.
@@ -66,28 +68,30 @@ def calibrate(
     similarity = pairs.similarities(vectors)
     fit, held = ~pairs.held_out, pairs.held_out
     same = pairs.same
+    kinds = bundle_pb2.ScoreCalibration
+    tracked = evidence == "tracklets"
     message = bundle_pb2.ScoreCalibration(
-        evidence=bundle_pb2.ScoreCalibration.EVIDENCE_TRACKLETS,
+        evidence=kinds.EVIDENCE_TRACKLETS if tracked else kinds.EVIDENCE_CLUSTERS,
         prior=0.5,
         positives=int((fit & same).sum()),
         negatives=int((fit & ~same).sum()),
         held_out_positives=int((held & same).sum()),
         held_out_negatives=int((held & ~same).sum()),
-        notes=[ACROSS_CAMERAS, *pairs.notes],
+        notes=[ACROSS_CAMERAS, *pairs.notes] if tracked else pairs.notes,
     )
     slope, intercept = _logistic(similarity[fit], same[fit])
     if not slope > _LOWEST_SLOPE:
         raise FailedPrecondition(
-            "calibration: crops of one track are no more similar than crops of two people; the"
-            " encoder, or the tracks, are wrong",
+            "calibration: pairs of one person are no more similar than pairs of two: the encoder or"
+            f" the {evidence} are wrong",
             field="calibration",
             reason="NOT_SEPARATED",
         )
     if form == "logistic":
-        message.form = bundle_pb2.ScoreCalibration.FORM_LOGISTIC
+        message.form = kinds.FORM_LOGISTIC
         message.slope, message.intercept = slope, intercept
     else:
-        message.form = bundle_pb2.ScoreCalibration.FORM_ISOTONIC
+        message.form = kinds.FORM_ISOTONIC
         knots, log_odds = _isotonic(similarity[fit], same[fit])
         message.knot_similarities.extend(knots.tolist())
         message.knot_log_odds.extend(log_odds.tolist())
@@ -95,7 +99,7 @@ def calibrate(
         found = np.array(Calibration.from_proto(message).probabilities(similarity[held].tolist()))
         ece, loss = reliability(found, same[held])
         message.expected_calibration_error, message.log_loss = ece, loss
-    else:
+    elif tracked:
         message.notes.append("no pairs of both kinds were held out: its reliability is not known")
     return message
 
@@ -110,30 +114,6 @@ def at_prior(message: bundle_pb2.ScoreCalibration, prior: float) -> bundle_pb2.S
     del shifted.knot_log_odds[:]
     shifted.knot_log_odds.extend(value + shift for value in message.knot_log_odds)
     return shifted
-
-
-def estimate_prior(
-    message: bundle_pb2.ScoreCalibration, similarities: NDArray[np.floating]
-) -> float:
-    """Share of pairs of one person among unlabelled ones, kept within 1e-6 and 1/2.
-
-    Args:
-        message: A calibration.
-        similarities: (P,) of pairs of crops of different tracks, drawn at random.
-    """
-    calibration = Calibration.from_proto(message)
-    ratio = np.exp(
-        np.clip([calibration.log_odds(float(s), prior=0.5) for s in similarities], -50, 50)
-    )
-    low, high = _PRIORS
-    prior = 0.1
-    for _ in range(1000):
-        moved = float(np.mean(prior * ratio / (prior * ratio + 1 - prior)))
-        moved = min(max(moved, low), high)
-        if abs(moved - prior) < 1e-6 * prior:
-            break
-        prior = moved
-    return prior
 
 
 def reliability(

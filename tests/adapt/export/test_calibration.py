@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
@@ -18,17 +17,15 @@ from adapt.export.calibration import (
     _logistic,
     at_prior,
     calibrate,
-    estimate_prior,
     reliability,
 )
-from adapt.export.mixture import calibrate_on_clusters, cluster_pairs
+from adapt.export.cluster_pairs import cluster_pairs, cluster_prior
 from adapt.export.pairs import LabelFreePairs
 from resight.bundle.calibration import Calibration
 from resight.errors import FailedPrecondition
 from resight.v1 import bundle_pb2
 
 SAME, DIFFERENT, SPREAD = 0.7, 0.3, 0.12
-TRUE_SLOPE = (SAME - DIFFERENT) / SPREAD**2
 
 
 def world(count: int, share: float, seed: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -129,19 +126,15 @@ def test_reliability_is_its_equation() -> None:
     assert loss == pytest.approx(-(share * np.log(np.where(same, p, 1 - p))).sum())
 
 
-@pytest.mark.parametrize("prior", [0.002, 0.05, 0.4])
-def test_the_prior_of_unlabelled_pairs_is_found(prior: float) -> None:
+def test_another_prior_is_the_same_map_shifted() -> None:
     s, same = world(6000, 0.5, 5)
     message = calibrate(as_vectors(s), as_pairs(same, np.zeros(len(s), bool)))
-    unlabelled, truth = world(60_000, prior, 6)
-    found = estimate_prior(message, unlabelled)
-    assert found == pytest.approx(truth.mean(), rel=0.25)
-    moved = Calibration.from_proto(at_prior(message, found))
-    assert moved.prior == found
-    original = Calibration.from_proto(message)
+    original, moved = (
+        Calibration.from_proto(entry) for entry in (message, at_prior(message, 0.003))
+    )
+    assert moved.prior == 0.003
     for value in (-0.2, 0.5, 0.9):
-        expected = original.probability(value, prior=found)
-        assert moved.probability(value) == pytest.approx(expected)
+        assert moved.probability(value) == pytest.approx(original.probability(value, prior=0.003))
     assert any("held out" in note for note in message.notes)
 
 
@@ -170,42 +163,68 @@ def test_a_perfect_encoder_stays_finite() -> None:
         assert 0 < calibration.probability(0.1) < 0.1
 
 
-def test_clusters_that_are_right_give_the_discriminants_line() -> None:
-    """With witnesses that never err the mixture is linear discriminant analysis."""
-    s, same = world(8000, 0.5, 8)
-    message = calibrate_on_clusters(s, same)
-    model = LinearDiscriminantAnalysis(priors=[0.5, 0.5]).fit(s[:, None], same)
-    assert message.slope == pytest.approx(model.coef_[0, 0], rel=0.03)
-    assert message.intercept == pytest.approx(model.intercept_[0], rel=0.03)
-    assert message.evidence == bundle_pb2.ScoreCalibration.EVIDENCE_CLUSTERS
-    assert Calibration.from_proto(message).from_labels_of_its_own
-    assert "ranking" in message.notes[0]
-
-
-def test_clusters_that_err_are_seen_through() -> None:
-    """Two fifths of the clusters' words are wrong, regardless of the similarity."""
-    s, same = world(20_000, 0.5, 9)
-    lies = np.random.default_rng(1).random(len(s)) < np.where(same, 0.3, 0.1)
-    message = calibrate_on_clusters(s, same ^ lies)
-    assert message.slope == pytest.approx(TRUE_SLOPE, rel=0.1)
-    threshold = -message.intercept / message.slope
-    assert threshold == pytest.approx((SAME + DIFFERENT) / 2, abs=0.01)
-    naive = LinearDiscriminantAnalysis(priors=[0.5, 0.5]).fit(s[:, None], same ^ lies)
-    assert abs(naive.coef_[0, 0] - TRUE_SLOPE) > 3 * abs(message.slope - TRUE_SLOPE)
+def people(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 80, count), rng.integers(0, 4, count)
 
 
 def test_cluster_pairs_are_what_they_say() -> None:
-    rng = np.random.default_rng(2)
-    labels, cameras = rng.integers(-1, 40, 600), rng.integers(-1, 3, 600)
-    pairs, together = cluster_pairs(labels, cameras)
-    assert together.sum() * 2 == len(together)
-    assert np.array_equal(labels[pairs[:, 0]] == labels[pairs[:, 1]], together)
-    assert (labels[pairs] >= 0).all()
-    assert (pairs[:, 0] != pairs[:, 1]).all()
-    assert (cameras[pairs[:, 0]] != cameras[pairs[:, 1]]).all()
-    assert (cameras[pairs] >= 0).all()
-    one_camera, _ = cluster_pairs(labels, np.zeros(600, int))
-    assert len(one_camera)
+    labels, cameras = people(1500, 2)
+    labels[::5] = -1
+    pairs = cluster_pairs(labels, cameras)
+    together = labels[pairs.left] == labels[pairs.right]
+    assert (together & (labels[pairs.left] >= 0))[pairs.same].all()
+    assert not (together & (labels[pairs.left] >= 0))[~pairs.same].any()
+    assert (labels[pairs.left[~pairs.same]] < 0).any()
+    assert (cameras[pairs.left] != cameras[pairs.right]).all()
+    assert not pairs.held_out.any()
+    keys = {tuple(sorted(p)) for p in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)}
+    assert len(keys) == len(pairs.left)
+    assert cluster_pairs(labels, np.zeros(1500, int)).same.sum() >= 50
+    assert cluster_pairs(labels).same.sum() >= 50
     for bad in (np.full(600, -1), np.arange(600), np.zeros(600, int)):
         with pytest.raises(FailedPrecondition, match="50 of each"):
             cluster_pairs(bad)
+
+
+def test_clusters_give_a_marked_calibration() -> None:
+    """Clusters that are right: the log-odds of the world, with nothing claimed of reliability."""
+    rng = np.random.default_rng(3)
+    labels, cameras = people(1500, 3)
+    centres = rng.normal(size=(80, 6))
+    vectors = centres[labels] + 0.8 * rng.normal(size=(1500, 6))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    message = calibrate(vectors, cluster_pairs(labels, cameras), evidence="clusters")
+    assert message.evidence == bundle_pb2.ScoreCalibration.EVIDENCE_CLUSTERS
+    assert message.held_out_positives == message.expected_calibration_error == 0
+    assert any("confirm it" in note for note in message.notes)
+    calibration = Calibration.from_proto(message)
+    assert calibration.from_labels_of_its_own
+    left, right = rng.integers(0, 1500, (2, 40_000))
+    s = np.einsum("ij,ij->i", vectors[left], vectors[right])
+    same = labels[left] == labels[right]
+    bins = np.digitize(s, [0.0, 0.25, 0.5, 0.75, 0.9])
+    prior = float(same[left != right].mean())
+    found = np.array(calibration.probabilities(s.tolist(), prior=prior))
+    for place in range(1, 5):
+        inside = (bins == place) & (left != right)
+        assert found[inside].mean() == pytest.approx(same[inside].mean(), abs=0.05)
+
+
+@pytest.mark.parametrize("with_cameras", [True, False])
+def test_the_prior_is_the_share_of_pairs_of_one_cluster(with_cameras: bool) -> None:
+    labels, cameras = people(300, 4)
+    labels[::7] = -1
+    cameras[::11] = -1
+    one = every = 0
+    for i in range(300):
+        for j in range(300):
+            if with_cameras and (cameras[i] == cameras[j] or -1 in (cameras[i], cameras[j])):
+                continue
+            if i != j:
+                every += 1
+                one += labels[i] == labels[j] >= 0
+    found = cluster_prior(labels, cameras if with_cameras else None)
+    assert found == pytest.approx(one / every)
+    assert cluster_prior(np.full(9, -1)) is None
+    assert cluster_prior(labels, np.zeros(300, int)) == cluster_prior(labels)
