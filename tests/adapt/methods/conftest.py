@@ -43,7 +43,7 @@ def run(make_crops: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.Mon
         if not crops.exists():
             make_crops(cameras=cameras, name=crops.name)
         with monkeypatch.context() as patch:
-            patch.setattr("adapt.training.run.export_bundle", no_export)
+            patch.setattr("adapt.training.run._Run._export", no_export)
             if cut:
                 patch.setattr(engine, "save_checkpoint", save_and_stop)
             with pytest.raises(CutError):
