@@ -176,6 +176,12 @@ def start_service(tiny_bundle: Path) -> Callable[..., object]:
 
 
 @pytest.fixture(scope="session")
+def start_serving() -> Callable[..., object]:
+    """``with start_serving(bundle, data, *options, **environment) as service``."""
+    return serving
+
+
+@pytest.fixture(scope="session")
 def service(
     tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path
 ) -> Iterator[ServiceProcess]:
