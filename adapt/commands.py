@@ -40,7 +40,8 @@ def run(
         typer.Option(help="Weights: embedded (default), random, timm, a file, or a bundle."),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="published or fast; by default published on CUDA only.")
+        str | None,
+        typer.Option(help="fast, night or published; by default published on CUDA, else fast."),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="Network, as in docs/adapt.md.")] = None,
     height: Annotated[int | None, typer.Option(help="Input height in pixels.")] = None,

@@ -37,7 +37,7 @@ class RunConfig(Section):
     method: Literal["cluster-contrast", "spcl", "calr", "pplr", "cap", "bn-stats"] = (
         "cluster-contrast"
     )
-    preset: Literal["published", "fast"] = "fast"
+    preset: Literal["published", "fast", "night"] = "fast"
     seed: int = Field(default=1, ge=0, lt=2**31)
 
     # Encoder and its input.

@@ -1,9 +1,10 @@
 """Values of the settings by preset and method; data only.
 
-``published`` is each paper's recipe as its released code runs it, for a GPU. ``fast`` is what fits
-a night on a few CPU cores; its clustering values were chosen on Market-1501's validation
-identities, by the purity and completeness of their clusters (docs/benchmarks.md). Where neither is
-named, a CUDA device gets ``published`` and a CPU gets ``fast``.
+``published`` is each paper's recipe as its released code runs it, for a GPU. ``fast`` is minutes on
+two CPU cores; its clustering values were chosen on Market-1501's validation identities, by the
+purity and completeness of their clusters (docs/benchmarks.md). ``night`` is ``fast`` at four times
+the length, half an hour there. Where none is named, a CUDA device gets ``published`` and a CPU gets
+``fast``.
 """
 
 from __future__ import annotations
@@ -49,93 +50,103 @@ _FAST: Mapping[str, Any] = {
     "channels_last": True,
 }
 
-PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "published": {
-        "cluster-contrast": {
-            **_PUBLISHED,
-            "p": 16,
-            "k": 16,
-            "bn_group": 64,
-            "passes": 4.0,
-            "max_iterations": 400,
-            "momentum": 0.1,
-            "features": "re-extract",
-        },
-        "spcl": {
-            **_PUBLISHED,
-            "p": 16,
-            "k": 4,
-            "bn_group": 16,
-            "passes": 2.0,
-            "max_iterations": 800,
-            "momentum": 0.2,
-            "features": "memory",
-        },
-        # Its own clustering is Infomap's; DBSCAN's values are those of the family.
+_Methods = Mapping[str, Mapping[str, Any]]
+_PUBLISHED_METHODS: _Methods = {
+    "cluster-contrast": {
+        **_PUBLISHED,
+        "p": 16,
+        "k": 16,
+        "bn_group": 64,
+        "passes": 4.0,
+        "max_iterations": 400,
+        "momentum": 0.1,
+        "features": "re-extract",
+    },
+    "spcl": {
+        **_PUBLISHED,
+        "p": 16,
+        "k": 4,
+        "bn_group": 16,
+        "passes": 2.0,
+        "max_iterations": 800,
+        "momentum": 0.2,
+        "features": "memory",
+    },
+    # Its own clustering is Infomap's; DBSCAN's values are those of the family.
+    "calr": {
+        **_PUBLISHED,
+        "p": 16,
+        "k": 16,
+        "bn_group": 64,
+        "passes": 4.0,
+        "max_iterations": 400,
+        "momentum": 0.1,
+    },
+    # eps is that of the variant without cameras; its authors take .4 on Market-1501 and .6 on
+    # MSMT17 with them.
+    "pplr": {
+        **_PUBLISHED,
+        "height": 384,
+        "p": 16,
+        "k": 4,
+        "bn_group": 16,
+        "passes": 2.0,
+        "max_iterations": 400,
+        "temperature": 0.07,
+        "eps": 0.5,
+    },
+    # One pass an epoch, however many crops there are.
+    "cap": {
+        **_PUBLISHED,
+        "p": 8,
+        "k": 4,
+        "passes": 1.0,
+        "max_iterations": 1_000_000,
+        "warmup_epochs": 10,
+        "temperature": 0.07,
+        "momentum": 0.2,
+        "eps": 0.5,
+        "k1": 20,
+    },
+    # As Cluster Contrast, whose control it is.
+    "bn-stats": {
+        "epochs": 0,
+        "resize_filter": "bicubic",
+        "p": 16,
+        "k": 16,
+        "bn_group": 64,
+    },
+}
+_FAST_METHODS: _Methods = {
+    "cluster-contrast": {**_FAST, "momentum": 0.1},
+    "spcl": {**_FAST, "momentum": 0.2, "features": "memory"},
+    # Stage 1 passes about twice over each camera. Cosines are lower once cameras are centred.
+    "calr": {
+        **_FAST,
+        "momentum": 0.1,
         "calr": {
-            **_PUBLISHED,
-            "p": 16,
-            "k": 16,
-            "bn_group": 64,
-            "passes": 4.0,
-            "max_iterations": 400,
-            "momentum": 0.1,
-        },
-        # eps is that of the variant without cameras; its authors take .4 on Market-1501 and .6 on
-        # MSMT17 with them.
-        "pplr": {
-            **_PUBLISHED,
-            "height": 384,
-            "p": 16,
-            "k": 4,
-            "bn_group": 16,
-            "passes": 2.0,
-            "max_iterations": 400,
-            "temperature": 0.07,
-            "eps": 0.5,
-        },
-        # One pass an epoch, however many crops there are.
-        "cap": {
-            **_PUBLISHED,
-            "p": 8,
-            "k": 4,
-            "passes": 1.0,
-            "max_iterations": 1_000_000,
-            "warmup_epochs": 10,
-            "temperature": 0.07,
-            "momentum": 0.2,
-            "eps": 0.5,
-            "k1": 20,
-        },
-        # As Cluster Contrast, whose control it is.
-        "bn-stats": {
-            "epochs": 0,
-            "resize_filter": "bicubic",
-            "p": 16,
-            "k": 16,
-            "bn_group": 64,
+            "intra_epochs": 2,
+            "intra_iterations": 30,
+            "intra_p": 16,
+            "min_cosine": 0.3,
+            "entropy_epoch": 1,
+            "camera_epochs": 1,
         },
     },
-    "fast": {
-        "cluster-contrast": {**_FAST, "momentum": 0.1},
-        "spcl": {**_FAST, "momentum": 0.2, "features": "memory"},
-        # Stage 1 passes about twice over each camera. Cosines are lower once cameras are centred.
-        "calr": {
-            **_FAST,
-            "momentum": 0.1,
-            "calr": {
-                "intra_epochs": 2,
-                "intra_iterations": 30,
-                "intra_p": 16,
-                "min_cosine": 0.3,
-                "entropy_epoch": 1,
-                "camera_epochs": 1,
-            },
-        },
-        # What begins at the published 5 of 50 epochs begins at 1 of 5.
-        "pplr": {**_FAST, "temperature": 0.07, "pplr": {"aals_epoch": 1}},
-        "cap": {**_FAST, "temperature": 0.07, "momentum": 0.2, "cap": {"inter_epoch": 1}},
-        "bn-stats": {"epochs": 0},
+    # What begins at the published 5 of 50 epochs begins at 1 of 5.
+    "pplr": {**_FAST, "temperature": 0.07, "pplr": {"aals_epoch": 1}},
+    "cap": {**_FAST, "temperature": 0.07, "momentum": 0.2, "cap": {"inter_epoch": 1}},
+    "bn-stats": {"epochs": 0},
+}
+# Their lengths, where there are epochs at all.
+_NIGHT: Mapping[str, Any] = {"epochs": 10, "max_iterations": 200}
+
+PRESETS: Mapping[str, _Methods] = {
+    "published": _PUBLISHED_METHODS,
+    "fast": _FAST_METHODS,
+    "night": {
+        name: {**values, **_NIGHT} if values["epochs"] else values
+        for name, values in _FAST_METHODS.items()
     },
 }
 
