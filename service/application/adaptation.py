@@ -109,7 +109,7 @@ class Adaptation:
         self._noted(live, record)
         if took_over:
             ADAPTATION_RUNS.labels(live.name, RunState.ABANDONED.value).inc()
-        counts = await self._catalog.read(_counts, live.record.gallery_row, record)
+        counts = await self._catalog.read(_counts, live, record)
         cameras = [
             CameraCrops(name, *(count.get(camera.camera_row, 0) for count in counts))
             for name, camera in sorted(live.cameras.items())
@@ -256,9 +256,10 @@ class Adaptation:
 
 
 def _counts(
-    connection: Connection, gallery_row: int, record: RunRecord
+    connection: Connection, live: Gallery, record: RunRecord
 ) -> tuple[dict[int, int], dict[int, int]]:
     """Crops by camera row in the run's window, and before it."""
-    inside = Window(gallery_row, record.since_row, record.until_row)
-    before = Window(gallery_row, 0, record.since_row)
+    row, cameras = live.record.gallery_row, [c.camera_row for c in live.cameras.values()]
+    inside = Window(row, record.since_row, record.until_row, cameras)
+    before = Window(row, 0, record.since_row, cameras)
     return counts_by_camera(connection, inside), counts_by_camera(connection, before)

@@ -151,7 +151,9 @@ crops = Table(
     # What makes two crops the same. The digest comes early because lookups give it.
     UniqueConstraint("gallery_row", "sha256", "camera_row", "capture_time", "track_id"),
     Index(None, "gallery_row", "capture_time", "crop_id"),
-    Index(None, "camera_row"),
+    # The order in which a night is fed, of one camera and of all.
+    Index(None, "camera_row", "crop_row"),
+    Index(None, "gallery_row", "crop_row"),
     sqlite_autoincrement=True,
 )
 

@@ -14,7 +14,15 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import BigInteger, Connection, Select, func, select, type_coerce
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    func,
+    select,
+    type_coerce,
+)
 
 from service.catalog.models import cameras, crops
 from service.domain.crop import Crop
@@ -23,6 +31,7 @@ from service.domain.sampling import Sample
 __all__ = ["Window", "WindowCrop", "chosen_crops", "counts_by_camera", "next_crops", "sampled_rows"]
 
 SAMPLE_BLOCK = 50_000
+MAX_IN = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +54,16 @@ class WindowCrop:
 
 
 def counts_by_camera(connection: Connection, window: Window) -> dict[int, int]:
-    """How many crops each camera has in the window, by camera row."""
-    statement = _inside(select(crops.c.camera_row, func.count().label("crops")), window)
-    rows = connection.execute(statement.group_by(crops.c.camera_row))
-    return {row.camera_row: row.crops for row in rows}
+    """How many crops each of the window's cameras has in it, by camera row."""
+    found: dict[int, int] = {}
+    wanted = sorted(window.camera_rows or ())
+    for start in range(0, len(wanted), MAX_IN):
+        part = crops.c.camera_row.in_(wanted[start : start + MAX_IN])
+        statement = select(crops.c.camera_row, func.count().label("crops"))
+        statement = statement.where(part, *_between(window)).group_by(crops.c.camera_row)
+        rows = connection.execute(statement)
+        found.update((row.camera_row, row.crops) for row in rows)
+    return found
 
 
 def next_crops(
@@ -89,14 +104,23 @@ def _row_blocks(connection: Connection, window: Window) -> Iterator[NDArray[np.i
 
 
 def _inside(statement: Select[Any], window: Window) -> Select[Any]:
-    inside = statement.where(
-        crops.c.gallery_row == window.gallery_row,
-        crops.c.crop_row > window.since_row,
-        crops.c.crop_row <= window.until_row,
-    )
+    """The statement on the window's crops, so put that an index gives them in order.
+
+    A camera is of one gallery, so one camera needs no gallery. Of several cameras no index gives
+    the rows in order, and a planner that took it all the same (hence the sum) would sort the whole
+    window for every block.
+    """
+    inside = statement.where(*_between(window))
+    if window.camera_rows is not None and len(window.camera_rows) == 1:
+        return inside.where(crops.c.camera_row == next(iter(window.camera_rows)))
+    inside = inside.where(crops.c.gallery_row == window.gallery_row)
     if window.camera_rows is None:
         return inside
-    return inside.where(crops.c.camera_row.in_(sorted(window.camera_rows)))
+    return inside.where((crops.c.camera_row + 0).in_(sorted(window.camera_rows)))
+
+
+def _between(window: Window) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return crops.c.crop_row > window.since_row, crops.c.crop_row <= window.until_row
 
 
 def _whole() -> Select[Any]:

@@ -14,7 +14,10 @@ _ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Add the tables; what is stored stays as it is."""
+    """Add the tables and two orders of the crops; what is stored stays as it is."""
+    op.drop_index(op.f("ix_crops_camera_row"), "crops")
+    op.create_index(op.f("ix_crops_camera_row_crop_row"), "crops", ["camera_row", "crop_row"])
+    op.create_index(op.f("ix_crops_gallery_row_crop_row"), "crops", ["gallery_row", "crop_row"])
     op.create_table(
         "adaptation_runs",
         sa.Column("run_row", _ROW_ID, nullable=False),
