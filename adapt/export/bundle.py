@@ -8,12 +8,13 @@ from typing import Any
 
 from google.protobuf import json_format, struct_pb2
 
-from adapt.backbones.embedder import Embedder, InitReport
+from adapt.backbones.embedder import Embedder
 from adapt.backbones.warm_start import WARM_START_FILE, save_warm_start
 from adapt.export.graph import EncoderGraph
-from adapt.export.onnx_export import export_embedder
+from adapt.export.model_card import adapted_card
+from adapt.export.onnx_export import ExportResult, export_embedder
+from resight.bundle.attachments import Attachments
 from resight.bundle.bundle import Bundle
-from resight.bundle.model_card import ModelCard, render_model_card
 from resight.bundle.writer import write_bundle
 from resight.crops.preprocessing import Preprocessing
 from resight.errors import InvalidArgument
@@ -33,6 +34,9 @@ def export_bundle(
     parent_version: str = "",
     summary_files: Mapping[str, bytes] | None = None,
     data: str = "",
+    metrics: Mapping[str, str] | None = None,
+    exported: ExportResult | None = None,
+    attachments: Attachments | None = None,
     overwrite: bool = False,
     graph: EncoderGraph | None = None,
 ) -> Bundle:
@@ -48,7 +52,10 @@ def export_bundle(
         parent_version: Model version it started from; if empty, that of the bundle which the
             embedder was built from, if it was.
         summary_files: Further files by their path in the bundle.
-        data: One paragraph for the model card: what it was trained on.
+        data: For the model card: what it was trained on; see ``describe_crops``.
+        metrics: For the model card: label-free figures by name.
+        exported: What ``export_embedder`` gave for it, to save exporting it again.
+        attachments: What goes along; see ``adapt.export.attachments``.
         overwrite: Whether a bundle already there may be replaced.
         graph: The same network's trace at that size, to save tracing it again.
 
@@ -74,7 +81,8 @@ def export_bundle(
         run_id=run_id,
         config=_struct(config),
     )
-    exported = export_embedder(embedder, preprocessing, graph=graph)
+    exported = exported or export_embedder(embedder, preprocessing, graph=graph)
+    attachments = attachments or Attachments()
     extra[WARM_START_FILE] = save_warm_start(embedder)
     return write_bundle(
         output,
@@ -83,7 +91,19 @@ def export_bundle(
         provenance=provenance,
         parity=exported.parity,
         extra_files=extra,
-        model_card=_card(embedder, preprocessing, method, run_id, parent_version, data),
+        attachments=attachments,
+        model_card=adapted_card(
+            embedder,
+            preprocessing=preprocessing,
+            method=method,
+            run_id=run_id,
+            config=config,
+            parent_version=parent_version,
+            data=data,
+            parity=exported.parity,
+            attachments=attachments,
+            metrics=metrics or {},
+        ),
         overwrite=overwrite,
     )
 
@@ -97,42 +117,3 @@ def _struct(config: Mapping[str, Any]) -> struct_pb2.Struct:
             "mappings",
             field="config",
         ) from error
-
-
-def _card(
-    embedder: Embedder,
-    preprocessing: Preprocessing,
-    method: str,
-    run_id: str,
-    parent_version: str,
-    data: str,
-) -> str:
-    described = [
-        f"- Method: {method}, without identity labels; run {run_id}",
-        f"- Network: {embedder.name}, {embedder.pooling_name} pooling, neck {embedder.neck_name}, "
-        f"{embedder.dim}-d",
-        f"- Started from: {_origin(embedder.init_report, parent_version)}",
-        f"- Resize filter: {preprocessing.resize_filter}",
-        f"- Trainable again from `{WARM_START_FILE}`",
-    ]
-    card = ModelCard(
-        name=f"{embedder.name}, {method}",
-        height=preprocessing.height,
-        width=preprocessing.width,
-        method="\n".join(described),
-        data=data or "Unlabelled crops; whoever ran this did not describe them.",
-    )
-    return render_model_card(card)
-
-
-def _origin(report: InitReport, parent_version: str) -> str:
-    # The file's name and digest, not its folder: where it lay is nobody's business.
-    source = {
-        "embedded": f"ImageNet weights of {report.source}",
-        "random": "random weights",
-        "timm": f"timm's weights of {report.source.removeprefix('timm:')}",
-        "state-dict": Path(report.source).name,
-        "warm-start": Path(report.source).name,
-        "bundle": f"the weights of model {parent_version}",
-    }[report.kind]
-    return f"{source} (SHA-256 {report.sha256})" if report.sha256 else source

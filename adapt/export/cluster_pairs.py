@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from adapt.export.pairs import LabelFreePairs
 from resight.errors import FailedPrecondition
 
-__all__ = ["CLUSTERS_NOTE", "cluster_pairs", "cluster_prior"]
+__all__ = ["CLUSTERS_NOTE", "choose_clustered", "cluster_pairs", "cluster_prior"]
 
 _MIN_PAIRS = 50
 _LIMIT = 20_000
@@ -32,6 +32,26 @@ CLUSTERS_NOTE = (
     "no tracks: fitted on the encoder's own clusters, which confirm it whether they are right or"
     " wrong; nothing was left to test it on"
 )
+
+
+def choose_clustered(
+    labels: NDArray[np.integer], limit: int, *, seed: int = 0
+) -> NDArray[np.int64]:
+    """Crops for ``cluster_pairs``, in rising order: half whole clusters, half at random.
+
+    Args:
+        labels: (N,) cluster of each crop; -1 in none.
+        limit: Most crops to choose.
+        seed: Of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    classes = np.asarray(labels, np.int64)
+    # A random key a cluster: sorted by it, crops come cluster by cluster.
+    keys = rng.permutation(int(classes.max(initial=0)) + 1)
+    clustered = np.flatnonzero(classes >= 0)
+    whole = clustered[np.argsort(keys[classes[clustered]], kind="stable")][: limit // 2]
+    rest = rng.permutation(np.setdiff1d(np.arange(len(classes)), whole))[: limit - len(whole)]
+    return np.sort(np.concatenate([whole, rest]))
 
 
 def cluster_pairs(

@@ -28,7 +28,14 @@ from resight.crops.preprocessing import Preprocessing
 from resight.errors import FailedPrecondition
 from resight.v1 import bundle_pb2
 
-__all__ = ["HALF_MIN_COSINE", "Magnitude", "RoundedSession", "check_half", "half_attachment"]
+__all__ = [
+    "HALF_MIN_COSINE",
+    "HalfCheck",
+    "Magnitude",
+    "RoundedSession",
+    "check_half",
+    "half_attachment",
+]
 
 HALF_MIN_COSINE = 0.999
 """Lowest cosine similarity of the fp16 graph's embeddings to the encoder's."""
@@ -37,6 +44,7 @@ BATCHES = (1, 2, 7)
 # Crops that were not tried may excite a unit twice as much as those that were.
 _HEADROOM = 2.0
 _SEED = 16
+_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,21 @@ class Magnitude:
 
     node: str
     largest: float
+
+
+@dataclass(frozen=True)
+class HalfCheck:
+    """What was compared.
+
+    Attributes:
+        parity: One entry a batch size.
+        whole: (N, D) the crops' embeddings by the encoder.
+        half: (N, D) the same by the fp16 graph.
+    """
+
+    parity: tuple[bundle_pb2.Parity, ...]
+    whole: NDArray[np.float32]
+    half: NDArray[np.float32]
 
 
 class RoundedSession:
@@ -78,13 +101,13 @@ def half_attachment(
         FailedPrecondition: The result does not stand for it.
     """
     half = to_half(encoder)
-    parity = check_half(encoder, half, preprocessing, crops)
-    return Attachments(files={HALF_ENCODER: half}, parity=parity)
+    checked = check_half(encoder, half, preprocessing, crops)
+    return Attachments(files={HALF_ENCODER: half}, parity=list(checked.parity))
 
 
 def check_half(
     encoder: bytes, half: bytes, preprocessing: Preprocessing, crops: NDArray[np.uint8]
-) -> list[bundle_pb2.Parity]:
+) -> HalfCheck:
     """Compares the fp16 graph with the encoder on golden inputs at batch 1, 2 and 7, and on crops.
 
     Args:
@@ -94,7 +117,7 @@ def check_half(
         crops: (N, H, W, 3) uint8, N may be 0; real crops excite units that noise does not.
 
     Returns:
-        Parity by batch size.
+        Parity by batch size, and the crops as both see them.
 
     Raises:
         FailedPrecondition: A tensor overflows, or comes within a factor of 2 of it, or is not a
@@ -104,15 +127,30 @@ def check_half(
     parity = []
     for batch in BATCHES:
         images = golden_inputs(_SEED + batch, batch, preprocessing)
-        parity.append(_compare(reference, rounded, images))
-    for start in range(0, len(crops), BATCHES[-1]):
-        _compare(reference, rounded, crops[start : start + BATCHES[-1]])
-    return parity
+        expected, found = _both(reference, rounded, images)
+        parity.append(
+            bundle_pb2.Parity(
+                batch_size=batch,
+                min_cosine=min(float(np.min(np.sum(expected * found, axis=1))), 1.0),
+                max_abs_difference=float(np.abs(expected - found).max()),
+                path=HALF_ENCODER,
+            )
+        )
+    empty = np.empty((0, reference.dimension), np.float32)
+    pairs = [
+        _both(reference, rounded, crops[start : start + _BATCH])
+        for start in range(0, len(crops), _BATCH)
+    ]
+    whole, rounded_off = (
+        np.concatenate([empty, *(pair[side] for pair in pairs)]) for side in (0, 1)
+    )
+    return HalfCheck(tuple(parity), whole, rounded_off)
 
 
-def _compare(
+def _both(
     reference: GraphSession, rounded: RoundedSession, images: NDArray[np.uint8]
-) -> bundle_pb2.Parity:
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embeddings by the encoder and by the fp16 graph, once that is known to be sound."""
     expected = reference.embed(images)
     found, magnitudes = rounded.run(images)
     for magnitude in magnitudes:
@@ -131,12 +169,7 @@ def _compare(
             field=HALF_ENCODER,
             reason="HALF_PARITY",
         )
-    return bundle_pb2.Parity(
-        batch_size=len(images),
-        min_cosine=min(cosine, 1.0),
-        max_abs_difference=float(np.abs(expected - found).max()),
-        path=HALF_ENCODER,
-    )
+    return expected, found
 
 
 def _rounded(model: Any) -> tuple[bytes, list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["ModelCard", "render_model_card"]
+__all__ = ["ModelCard", "render_model_card", "with_section"]
 
 _TEMPLATE = """\
 # Model card: {name}
@@ -31,6 +31,10 @@ inferring age, sex, origin, health or feelings, or use on footage taken for anot
 
 {metrics}
 
+## Gate
+
+{gate}
+
 ## Limits
 
 - Looks, not faces: who changes clothes is lost, and people dressed alike are confused.
@@ -39,6 +43,14 @@ inferring age, sex, origin, health or feelings, or use on footage taken for anot
   They were not measured unless the table above says so.
 - Similarities of two encoder versions cannot be compared with each other.
 {limits}
+## Licence and privacy
+
+{licence}
+
+Crops show people. The bundle holds no crop, no identity and no file name of one; a network's
+weights can still carry traces of what they were fitted to, so keep the bundle where its crops may
+be kept, and retire it when they must be erased.
+
 ## Usage policy
 
 - Have a lawful basis, a stated purpose and a retention period before collecting crops.
@@ -48,6 +60,11 @@ inferring age, sex, origin, health or feelings, or use on footage taken for anot
 """
 
 _UNKNOWN = "Not stated by whoever made this bundle."
+_NOT_JUDGED = "Not judged: no gate has compared this encoder with the one in service."
+_NO_LICENCE = (
+    "Not stated. The licence of the start weights, and the terms under which the crops were"
+    " collected, bind the result too."
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +79,8 @@ class ModelCard:
         data: What it was trained on, and under which licence or basis.
         metrics: Figures by name, each with where it was measured.
         limits: Further limits, one a line.
+        gate: What the gate said of it.
+        licence: Under which terms it may be used.
     """
 
     name: str
@@ -71,6 +90,8 @@ class ModelCard:
     data: str = _UNKNOWN
     metrics: Mapping[str, str] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
+    gate: str = _NOT_JUDGED
+    licence: str = _NO_LICENCE
 
 
 def render_model_card(card: ModelCard) -> str:
@@ -85,4 +106,24 @@ def render_model_card(card: ModelCard) -> str:
         data=card.data,
         metrics=metrics,
         limits="".join(f"- {limit}\n" for limit in card.limits),
+        gate=card.gate,
+        licence=card.licence,
     )
+
+
+def with_section(card: str, heading: str, text: str) -> str:
+    """A card with the text of one section replaced, or the section added at its end.
+
+    Args:
+        card: Markdown with ``## `` headings.
+        heading: Without the signs.
+        text: What is to stand below it.
+    """
+    lines = card.splitlines()
+    marks = [i for i, line in enumerate(lines) if line.startswith("## ")]
+    start = next((i for i in marks if lines[i].removeprefix("## ").strip() == heading), None)
+    body = [f"## {heading}", "", *text.splitlines(), ""]
+    if start is None:
+        return "\n".join([*lines, "", *body])
+    end = next((i for i in marks if i > start), len(lines))
+    return "\n".join([*lines[:start], *body, *lines[end:]]).rstrip("\n") + "\n"
