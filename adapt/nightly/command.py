@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,7 @@ from adapt.nightly.state import Memory, NightState
 from resight.bundle import open_bundle
 from resight.client.connection import DEFAULT_TARGET
 from resight.console import emit, note
-from resight.errors import ResightError
+from resight.errors import InvalidArgument, ResightError
 from resight.interruption import interrupted_by_sigterm
 
 __all__ = ["register"]
@@ -81,6 +82,12 @@ def nightly(
     from adapt.nightly.learning import night_config
     from adapt.nightly.night import run_night
 
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InvalidArgument(
+            "a night is one process: each of several would ask for the lease; start it without"
+            " torchrun",
+            field="WORLD_SIZE",
+        )
     encoder = open_bundle(live)
     if baseline is not None:
         open_bundle(baseline, golden=False)

@@ -131,3 +131,10 @@ def test_wrong_options_are_refused_before_anything_is_asked_or_made(
     assert isinstance(done.exception, ResightError)
     assert message in done.exception.message
     assert not state.exists()
+
+
+def test_several_ranks_are_refused(live: Path, tmp_path: Path) -> None:
+    command = ["nightly", "--live", str(live), "--state", str(tmp_path / "state")]
+    done = CliRunner().invoke(app, command, env={"WORLD_SIZE": "2"})
+    assert isinstance(done.exception, InvalidArgument)
+    assert "without torchrun" in done.exception.message
