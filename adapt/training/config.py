@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from adapt.export.settings import ExportSettings
 from adapt.training.calr_settings import CalrSettings
 from adapt.training.cap_settings import CapSettings
 from adapt.training.pplr_settings import PplrSettings
@@ -104,6 +105,9 @@ class RunConfig(Section):
     bn_reestimate: int = Field(default=0, ge=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
     teacher: TeacherSettings = TeacherSettings()
+
+    # What goes into the bundle beside the encoder.
+    export: ExportSettings = ExportSettings()
 
     # How it is computed.
     device: str = "auto"
