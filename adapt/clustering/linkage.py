@@ -113,6 +113,9 @@ def _gather(
     segment = a
     while segment >= 0:
         for q in range(indptr[segment], indptr[segment] + used[segment]):
+            # A pair at distance 1 is as good as absent, and 0 is how a cluster not met yet shows.
+            if weights[q] <= 0.0:
+                continue
             x = _root(parents, indices[q])
             if x == a:
                 continue

@@ -83,6 +83,25 @@ def test_jaccard_distances_of_features(data_set: Callable[[str], Matrix], name: 
         assert len(np.unique(tree.cut_at_count(wanted))) == wanted
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_pairs_stored_at_distance_1_are_as_absent_ones(seed: int) -> None:
+    distances = random_distances(seed)
+    distances[0, 1] = distances[1, 0] = 1.0
+    rows = len(distances)
+    others = ~np.eye(rows, dtype=bool)
+    full = SparseDistances(
+        np.arange(rows + 1, dtype=np.int64) * (rows - 1),
+        np.nonzero(others)[1].astype(np.int32),
+        distances[others],
+        1.0,
+    )
+    tree, expected = average_linkage(full), average_linkage(sparse(distances))
+    np.testing.assert_array_equal(tree.heights, expected.heights)
+    assert np.array_equal(
+        tree.cut_at_count(tree.components), expected.cut_at_count(expected.components)
+    )
+
+
 def test_the_graph_is_left_as_it_was() -> None:
     graph = sparse(random_distances(3))
     before = [graph.indices.copy(), graph.distances.copy()]
