@@ -48,8 +48,8 @@ from resight.errors import FailedPrecondition
 
 __all__ = ["Calr"]
 
-# Third word of the seed, beside those of the sampler and of the augmentation.
-_PACE_STREAM = 2
+# Third word of the seed, beside those of the streams of ``adapt.training.views``.
+_PACE_STREAM = 5
 
 
 class Calr(Method):
@@ -120,6 +120,7 @@ class Calr(Method):
             momentum=config.momentum,
             update="mean",
         )
+        sizes = np.bincount(labels[labels >= 0], minlength=count)
         self._weigh(labels, count, epoch, extra)
         self._build_head(features.vectors.shape[1])
         if count < config.p:
@@ -127,9 +128,10 @@ class Calr(Method):
         return EpochLabels(
             classes=labels,
             count=count,
-            clusters=count,
-            outliers=int(np.count_nonzero(labels < 0)),
-            largest=int(np.bincount(labels[labels >= 0]).max()),
+            clusters=int(np.count_nonzero(sizes > 1)),
+            # A crop that refinement has left alone in its class is still trained on.
+            outliers=len(labels) - int(sizes[sizes > 1].sum()),
+            largest=int(sizes.max()),
             seconds=seconds,
             notes=tuple(notes),
             extra=extra,

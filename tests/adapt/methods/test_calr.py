@@ -91,9 +91,20 @@ def test_labels_are_refined_as_a_loop_over_clusters_would(pivot: str) -> None:
     assert given.classes.tolist() == expected.tolist()
     assert given.extra["refined"] == np.count_nonzero(expected != found.labels) > 0
     assert given.extra["pivots"] == np.count_nonzero(chosen >= 0)
-    assert given.outliers == np.count_nonzero(expected < 0)
-    assert given.clusters == found.clusters
+    sizes = np.bincount(expected[expected >= 0], minlength=found.clusters)
+    assert given.count == found.clusters
+    assert given.clusters == sum(size > 1 for size in sizes)
+    assert given.outliers == len(codes) - sum(size for size in sizes if size > 1)
     assert set(given.classes.tolist()) - {-1} == set(range(found.clusters))
+
+
+def test_a_class_that_refinement_leaves_a_single_crop_is_no_cluster() -> None:
+    method, features, codes = ready(config(calr={"pivot": "best"}), cameras=1)
+    method.local = np.arange(len(codes))  # each crop by itself: a pivot stays alone
+    given = method.prepare_epoch(features, 0)
+    assert given.count > 0
+    assert np.bincount(given.classes[given.classes >= 0]).tolist() == [1] * given.count
+    assert (given.clusters, given.outliers, given.largest) == (0, len(codes), 1)
 
 
 def test_neighbours_of_the_clustering_serve_where_they_suffice(
@@ -234,11 +245,14 @@ def test_cameras_are_needed() -> None:
         config(ignore_cameras=True)
 
 
-@pytest.mark.parametrize("eps", [1e-4, 0.999])
-def test_nothing_to_contrast_is_an_error(eps: float) -> None:
-    method, features, _ = ready(config(eps=eps, min_samples=2 if eps > 0.5 else 30))
-    with pytest.raises(FailedPrecondition, match=r"outliers|single cluster"):
+@pytest.mark.parametrize(
+    ("eps", "min_samples", "reason"), [(1e-4, 30, "NO_CLUSTERS"), (0.999, 2, "ONE_CLUSTER")]
+)
+def test_nothing_to_contrast_is_an_error(eps: float, min_samples: int, reason: str) -> None:
+    method, features, _ = ready(config(eps=eps, min_samples=min_samples))
+    with pytest.raises(FailedPrecondition) as caught:
         method.prepare_epoch(features, 0)
+    assert (caught.value.reason, caught.value.field) == (reason, "eps")
 
 
 def test_infomap_that_is_not_installed_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
