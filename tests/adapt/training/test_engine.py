@@ -196,10 +196,15 @@ def test_theta_is_fixed_at_the_first_epoch_and_survives(
 ) -> None:
     settings = {"method": "spcl", "features": "memory"}
     interrupted(bench.engine(name="cut", **settings), 1, monkeypatch)
+    checkpoint = bench.tmp_path / "cut.pt"
+    state = torch.load(checkpoint, weights_only=True)
+    assert state["method"]["theta"] == state["summary"]["epochs"][0]["extra"]["theta"] != 0.123
+    state["method"]["theta"] = 0.123  # no epoch would come to it by itself
+    torch.save(state, checkpoint)
     resumed = bench.engine(name="cut", **settings)
     resumed.resume()
     resumed.run()
-    assert len({epoch.extra["theta"] for epoch in resumed.summary.epochs}) == 1
+    assert [epoch.extra["theta"] for epoch in resumed.summary.epochs[1:]] == [0.123] * 2
 
 
 @pytest.mark.parametrize(
