@@ -58,6 +58,10 @@ def run(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="key=value, repeatable; see docs/adapt.md.")
     ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(help="Labelled crops of another site to learn from too (spcl)."),
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Decoded crops, shared by runs; default in OUTPUT.")
     ] = None,
@@ -79,7 +83,7 @@ def run(
     resolved = resolve(file=config, assignments=assignments or [], options=options)
     try:
         with interrupted_by_sigterm():
-            outcome = adapt(crops, output, resolved, resume=resume, cache=cache)
+            outcome = adapt(crops, output, resolved, resume=resume, cache=cache, labelled=source)
     except KeyboardInterrupt:
         if (output / "checkpoint.pt").exists():
             note("interrupted; the last whole epoch is kept: continue with the same command and"

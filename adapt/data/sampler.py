@@ -35,18 +35,20 @@ def batches(
     k: int,
     seed: int,
     epoch: int,
+    number: int = 0,
 ) -> Iterator[NDArray[np.int64]]:
-    """Endless batches of p * k crop indices, a function of ``seed`` and ``epoch`` alone.
+    """Endless batches of p * k crop indices, a function of the seed, epoch and number alone.
 
     Args:
         labels: (N,) class of each crop, 0..C-1, or negative when it is not trained on.
         cameras: (N,) camera codes, or None for the camera-free variant.
+        number: Of this among several samplers of a run.
 
     Yields:
         (p * k,) int64 indices into ``labels``.
     """
     members = [group for group in class_members(labels) if len(group)]
-    random = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
+    random = np.random.default_rng(np.random.SeedSequence([seed, epoch, number]))
     size = p * k
     pending: list[NDArray[np.int64]] = []
     held = 0

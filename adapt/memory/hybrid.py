@@ -1,9 +1,12 @@
 """One vector per crop, contrasted by class: the hybrid memory of SpCL (Ge et al., NeurIPS 2020, 3.1
-and 3.2, without a source domain).
+and 3.2).
 
 Scores   s_ic = (1 / |c|) sum over j in c of f_i . v_j / tau = f_i . w_c / tau,  w_c = mean v_j
 Loss     L = -log( exp(s_iy) / sum over clusters and singletons c of exp(s_ic) )
 Update   v_i <- normalise(m v_i + (1 - m) f_i), in the order of the batch
+
+A labelled source set adds one centroid u_y per identity, normalise(mean f_i) at first: further
+classes c of the sum in both domains' losses, with s_iy = f_i . u_y / tau, and moved as the v_i are.
 
 w_c is a mean of unit vectors and is *not* normalised again, so that a loose cluster has a shorter
 centroid. Intended deviations: the sum over members is moved inside the product (equal by
@@ -28,10 +31,19 @@ class HybridMemory:
 
     Args:
         vectors: (N, D) unit vectors; kept and updated in place.
+        source: (S, D) unit centroids of labelled identities, likewise; None without.
     """
 
-    def __init__(self, vectors: Tensor, *, temperature: float, momentum: float) -> None:
+    def __init__(
+        self,
+        vectors: Tensor,
+        *,
+        temperature: float,
+        momentum: float,
+        source: Tensor | None = None,
+    ) -> None:
         self.vectors = vectors
+        self.source = source
         self._temperature = temperature
         self._momentum = momentum
         self._classes = torch.arange(len(vectors), device=vectors.device)
@@ -48,9 +60,23 @@ class HybridMemory:
         """Unified contrast of unit ``features`` (B, D) of the crops ``rows`` (B,); scalar."""
         return functional.cross_entropy(self.logits(features), self._classes[rows])
 
+    def source_loss(self, features: Tensor, identities: Tensor) -> Tensor:
+        """Unified contrast of unit ``features`` (B, D) of labelled ``identities`` (B,); scalar."""
+        return functional.cross_entropy(self.logits(features), len(self._sizes) + identities)
+
     def logits(self, features: Tensor) -> Tensor:
-        """s_ic of unit ``features`` (B, D); (B, C)."""
-        return features @ self._centroids.t() / self._temperature
+        """s_ic of unit ``features`` (B, D); (B, C), or (B, C + S) with the identities last."""
+        every = self._centroids
+        if self.source is not None:
+            every = torch.cat([every, self.source])
+        return features @ every.t() / self._temperature
+
+    @torch.no_grad()
+    def update_source(self, features: Tensor, identities: Tensor) -> None:
+        """Moves the centroids of labelled ``identities`` (B,) by unit ``features`` (B, D)."""
+        if self.source is None:
+            raise ValueError("there is no source set")
+        update_in_order(self.source, identities, features, momentum=self._momentum)
 
     @torch.no_grad()
     def update(self, features: Tensor, rows: Tensor) -> None:

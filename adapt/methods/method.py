@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = ["Batch", "EpochLabels", "Features", "Method", "MethodState", "StateValue"]
+__all__ = [
+    "Batch",
+    "EpochLabels",
+    "Features",
+    "Method",
+    "MethodState",
+    "SourceBatch",
+    "StateValue",
+]
 
 StateValue = Tensor | float | int | str | None
 MethodState = Mapping[str, StateValue]
@@ -59,6 +67,19 @@ class EpochLabels:
 
 
 @dataclass(frozen=True)
+class SourceBatch:
+    """Crops of the labelled source set that a step sees beside those of the target.
+
+    Attributes:
+        features: (B, D) float32 unit vectors.
+        identities: (B,) int64, from 0.
+    """
+
+    features: Tensor
+    identities: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
     """One training step's crops and what the encoder makes of them.
 
@@ -69,6 +90,7 @@ class Batch:
         classes: (B,) int64 class of each crop.
         epoch: From 0.
         maps: (B, C, H', W') float32 of the backbone, where the method ``wants_maps``.
+        source: Labelled crops, where the run has a source set.
     """
 
     features: Tensor
@@ -77,12 +99,17 @@ class Batch:
     classes: Tensor
     epoch: int
     maps: Tensor | None = None
+    source: SourceBatch | None = None
 
     def detached(self) -> Batch:
         """The same without gradient."""
-        maps = None if self.maps is None else self.maps.detach()
-        return Batch(
-            self.features.detach(), self.raw.detach(), self.rows, self.classes, self.epoch, maps
+        source = self.source
+        return replace(
+            self,
+            features=self.features.detach(),
+            raw=self.raw.detach(),
+            maps=None if self.maps is None else self.maps.detach(),
+            source=None if source is None else replace(source, features=source.features.detach()),
         )
 
 
@@ -96,6 +123,7 @@ class Method(ABC):
     name: ClassVar[str]
     learns: ClassVar[bool] = True
     wants_maps: ClassVar[bool] = False
+    takes_source: ClassVar[bool] = False
 
     @property
     def heads(self) -> nn.Module | None:
@@ -114,6 +142,23 @@ class Method(ABC):
     def parts(self, maps: Tensor) -> Tensor:
         """Part features (B, P, E), not normalised, of the backbone's ``maps`` (B, C, H', W')."""
         raise NotImplementedError(f"{self.name} has no parts")
+
+    @property
+    def wants_source(self) -> bool:
+        """Whether ``prepare_source`` must be called before the next ``prepare_epoch``.
+
+        Asked only of a method that ``takes_source``, in a run that has a labelled source set.
+        """
+        return False
+
+    def prepare_source(self, features: Features, identities: NDArray[np.int64]) -> None:
+        """Takes the source set in.
+
+        Args:
+            features: Of its crops by the present encoder.
+            identities: (M,) from 0; -1 = not to be used.
+        """
+        raise NotImplementedError(f"{self.name} takes no source set")
 
     @abstractmethod
     def wants_features(self, epoch: int) -> bool:
@@ -136,7 +181,7 @@ class Method(ABC):
 
     @abstractmethod
     def logits(self, batch: Batch) -> Tensor:
-        """Scores (B, C) against the epoch's classes, divided by the temperature.
+        """Scores (B, C) against the epoch's classes first, divided by the temperature.
 
         What soft targets are made from.
         """

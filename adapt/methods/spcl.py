@@ -1,11 +1,19 @@
-"""SpCL, unsupervised (Ge et al., NeurIPS 2020): every crop is trained with, outliers as singletons.
+"""SpCL (Ge et al., NeurIPS 2020): every crop is trained with, outliers as singletons.
 
 Each epoch: the instance memory -> k-reciprocal Jaccard -> DBSCAN at eps - gap, eps and eps + gap
 from one graph -> the self-paced criterion (``adapt.methods.self_paced``) -> unified contrast over
 clusters and singletons (``adapt.memory.hybrid``).
 
 ``features=memory`` is the paper's way: the memory is filled once and then only updated by training.
-``features=re-extract`` fills it anew each epoch. Intended deviations: the last epoch's encoder is
+``features=re-extract`` fills it anew each epoch.
+
+With a labelled source set (``--source``) it is the paper's domain-adaptive form: each step sees a
+batch of either domain, the losses are summed, the memory has a centroid per source identity, and
+the encoder normalises the domains apart (``adapt.training.batch_norm``), the target's norms being
+those that cluster and are exported. Source centroids come from the initial encoder, whose norms are
+the same for both, and from then on only move.
+
+Intended deviations: the last epoch's encoder is
 kept; the mathematics' rearrangements that the two modules above name.
 """
 
@@ -15,7 +23,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
+from adapt.memory.cluster import centroids
 from adapt.memory.hybrid import HybridMemory
 from adapt.methods.grouping import group
 from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
@@ -30,6 +40,7 @@ class Spcl(Method):
     """The method ``spcl``."""
 
     name = "spcl"
+    takes_source = True
 
     def __init__(
         self, config: RunConfig, cameras: NDArray[np.int32] | None, device: torch.device
@@ -39,6 +50,18 @@ class Spcl(Method):
         self._device = device
         self._theta: float | None = None
         self._memory: HybridMemory | None = None
+        self._source: Tensor | None = None
+
+    @property
+    def wants_source(self) -> bool:
+        """Once."""
+        return self._source is None
+
+    def prepare_source(self, features: Features, identities: NDArray[np.int64]) -> None:
+        """Makes a unit centroid of each identity."""
+        vectors, classes = torch.from_numpy(features.vectors), torch.from_numpy(identities)
+        means = centroids(vectors, classes, int(identities.max()) + 1)
+        self._source = functional.normalize(means, dim=1).to(self._device)
 
     def wants_features(self, epoch: int) -> bool:  # noqa: ARG002
         """Once, or every epoch with ``features=re-extract``."""
@@ -82,33 +105,44 @@ class Spcl(Method):
         )
 
     def loss(self, batch: Batch) -> Tensor:
-        """Unified contrast."""
-        return self._ready().loss(batch.features, batch.rows)
+        """Unified contrast, of both domains where there are two."""
+        loss = self._ready().loss(batch.features, batch.rows)
+        if batch.source is not None:
+            seen = batch.source
+            loss = loss + self._ready().source_loss(seen.features, seen.identities)
+        return loss
 
     def logits(self, batch: Batch) -> Tensor:
-        """Similarity to clusters and singletons over the temperature."""
+        """Similarity to clusters and singletons (then source identities) over the temperature."""
         return self._ready().logits(batch.features)
 
     def update(self, batch: Batch) -> None:
         """Moves the vectors of the batch."""
         self._ready().update(batch.features, batch.rows)
+        if batch.source is not None:
+            self._ready().update_source(batch.source.features, batch.source.identities)
 
     def state_dict(self) -> dict[str, StateValue]:
-        """Instance vectors and theta."""
+        """Instance vectors, source centroids and theta."""
         vectors = None if self._memory is None else self._memory.vectors
-        return {"vectors": vectors, "theta": self._theta}
+        return {"vectors": vectors, "theta": self._theta, "source": self._source}
 
     def load_state_dict(self, state: MethodState) -> None:
-        """Takes back vectors and theta; the next epoch regroups them."""
-        vectors, theta = state["vectors"], state["theta"]
+        """Takes back what there was; the next epoch regroups it."""
+        vectors, theta, source = state["vectors"], state["theta"], state.get("source")
         self._theta = None if theta is None else float(theta)
+        if isinstance(source, Tensor):
+            self._source = source.to(self._device)
         if isinstance(vectors, Tensor):
             self._fill(vectors.to(self._device))
 
     def _fill(self, vectors: Tensor) -> None:
         config = self._config
         self._memory = HybridMemory(
-            vectors.clone(), temperature=config.temperature, momentum=config.momentum
+            vectors.clone(),
+            temperature=config.temperature,
+            momentum=config.momentum,
+            source=self._source,
         )
 
     def _ready(self) -> HybridMemory:

@@ -1,4 +1,4 @@
-"""Batch norm for adaptation: virtual groups, freezing, re-estimation.
+"""Batch norm for adaptation: virtual groups, two domains, freezing, re-estimation.
 
 *Groups.* The published results were made with DataParallel, where each GPU normalises its share of
 the batch: 64 images on four GPUs are four groups of 16, and that size moves the result by many
@@ -6,13 +6,20 @@ points. With groups of g, in training mode each run of g images is normalised by
 the running statistics move by the mean over the groups (DataParallel keeps those of the first GPU:
 intended deviation), the variance unbiased as torch's is.
 
+*Domains.* With a labelled source set each norm has a branch for it, of its own weights and
+statistics (Chang et al., CVPR 2019: domain-specific batch normalisation). In training, within
+``seeing_both``, the first half of a batch is the source's; otherwise all is the target's, whose
+branch is the norm that is exported.
+
 *Re-estimation.* Running statistics become the plain average of batch statistics over given batches
 ("precise BN", Wu and Johnson 2021).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +27,13 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = [
+    "DomainBatchNorm",
     "GroupedBatchNorm",
     "batch_norms",
     "group_batch_norms",
     "reestimate",
     "running_statistics",
+    "seeing_both",
     "ungroup",
 ]
 
@@ -33,14 +42,14 @@ class GroupedBatchNorm(nn.Module):
     """A batch norm over groups of images, in place of ``original``, with the same state dict.
 
     Shares the parameters of ``original``; its activation and drop, where timm fused them into the
-    norm, still follow.
+    norm, still follow. ``group`` 0 is the whole batch.
     """
 
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
 
-    def __init__(self, original: _BatchNorm, group: int) -> None:
+    def __init__(self, original: _BatchNorm, group: int = 0) -> None:
         super().__init__()
         self._original = (original,)  # in a tuple, so that it is not a submodule
         self.group = group
@@ -72,7 +81,7 @@ class GroupedBatchNorm(nn.Module):
         )
 
     def _grouped(self, inputs: Tensor) -> Tensor:
-        groups = torch.split(inputs, _group_sizes(len(inputs), self.group))
+        groups = torch.split(inputs, _group_sizes(len(inputs), self.group or len(inputs)))
         means = self.running_mean.new_zeros((len(groups), len(self.running_mean)))
         variances = torch.ones_like(means)
         # With momentum 1 torch writes each group's own statistics into its row.
@@ -92,6 +101,40 @@ class GroupedBatchNorm(nn.Module):
         return torch.cat(normalised)
 
 
+class DomainBatchNorm(GroupedBatchNorm):
+    """The target's norm, with a branch for the source that starts as its copy.
+
+    Attributes:
+        source: The source's branch.
+        both: Whether the first half of a batch is the source's.
+    """
+
+    def __init__(self, original: _BatchNorm, group: int = 0) -> None:
+        super().__init__(original, group)
+        self.source = GroupedBatchNorm(copy.deepcopy(original), group)
+        self.both = False
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalises (B, C, …), each half by its domain's norm where there are two."""
+        if not self.both:
+            return super().forward(inputs)
+        source, target = inputs.chunk(2)
+        return torch.cat([self.source(source), super().forward(target)])
+
+
+@contextmanager
+def seeing_both(model: nn.Module) -> Iterator[None]:
+    """The first half of each batch that ``model`` sees is the source's, the other the target's."""
+    norms = [module for module in model.modules() if isinstance(module, DomainBatchNorm)]
+    for norm in norms:
+        norm.both = True
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.both = False
+
+
 def batch_norms(model: nn.Module) -> Iterator[_BatchNorm | GroupedBatchNorm]:
     """All batch norms of ``model``, grouped or not, that keep running statistics."""
     for module in model.modules():
@@ -109,14 +152,18 @@ def running_statistics(model: nn.Module) -> Iterator[Tensor]:
                 yield value
 
 
-def group_batch_norms(model: nn.Module, group: int) -> int:
+def group_batch_norms(model: nn.Module, group: int, *, domains: bool = False) -> int:
     """Replaces the batch norms of ``model`` in place; returns how many. 0 leaves all as they are.
 
     Call it after the model is on its device.
+
+    Args:
+        group: Images a group; 0 = the whole batch.
+        domains: Whether each gets a branch for a source set.
     """
-    if not group:
+    if not group and not domains:
         return 0
-    return _replace(model, group)
+    return _replace(model, group, DomainBatchNorm if domains else GroupedBatchNorm)
 
 
 def ungroup(model: nn.Module) -> None:
@@ -170,12 +217,12 @@ def _group_sizes(count: int, group: int) -> list[int]:
     return sizes
 
 
-def _replace(parent: nn.Module, group: int) -> int:
+def _replace(parent: nn.Module, group: int, kind: type[GroupedBatchNorm]) -> int:
     count = 0
     for name, child in list(parent.named_children()):
         if isinstance(child, _BatchNorm) and child.track_running_stats:
-            setattr(parent, name, GroupedBatchNorm(child, group))
+            setattr(parent, name, kind(child, group))
             count += 1
         else:
-            count += _replace(child, group)
+            count += _replace(child, group, kind)
     return count

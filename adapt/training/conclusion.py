@@ -16,6 +16,7 @@ from adapt.export.graph import EncoderGraph
 from adapt.training.batch_norm import reestimate, ungroup
 from adapt.training.config import RunConfig
 from adapt.training.crop_set import CropSet
+from adapt.training.source_set import SourceSet
 from resight.console import progress
 
 __all__ = ["estimation_batches", "finish_batch_norm", "write_bundle"]
@@ -64,12 +65,14 @@ def write_bundle(
     run_id: str,
     parent_version: str,
     graph: EncoderGraph | None,
+    source: SourceSet | None,
     files: Mapping[str, bytes],
 ) -> str:
     """Writes the bundle of ``encoder``, whose batch norms are ungrouped; its model version.
 
     Args:
         graph: The network's trace, if there is one.
+        source: Labelled crops that it learnt from, for the model card.
         files: To go into the bundle.
     """
     ungroup(encoder)
@@ -87,6 +90,15 @@ def write_bundle(
         parent_version=parent_version,
         graph=graph,
         summary_files=files,
+        data="" if source is None else _described(source),
     )
     version: str = bundle.manifest.model_version
     return version
+
+
+def _described(source: SourceSet) -> str:
+    counts = source.counts()
+    return (
+        f"Unlabelled crops, and {counts['usable']} labelled crops of {counts['identities']} people"
+        " of another site; whoever ran this did not describe them."
+    )

@@ -17,7 +17,7 @@ from resight.console import ProgressBar, note, progress
 from resight.crops import CropRef, Preprocessing, SkippedCrop, open_source
 from resight.errors import InvalidArgument
 
-__all__ = ["CropSet", "read_crop_set"]
+__all__ = ["CropSet", "decode_crops", "read_crop_set"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def read_crop_set(
     preprocessing = Preprocessing(config.height, config.width, config.resize_filter)
     _write_skipped(skipped_csv, report.skipped)
     report.require_crops()
-    built = _decoded(report.crops, preprocessing, cache, threads)
+    built = decode_crops(report.crops, preprocessing, cache, threads)
     skipped = (*report.skipped, *built.skipped)
     _write_skipped(skipped_csv, skipped)
     _require_enough(len(built), len(skipped), config, source)
@@ -70,9 +70,10 @@ def read_crop_set(
     return CropSet(built, cameras, skipped, preprocessing)
 
 
-def _decoded(
+def decode_crops(
     crops: Sequence[CropRef], preprocessing: Preprocessing, folder: Path, threads: int
 ) -> CropCache:
+    """The cache of ``crops`` under ``folder``; of several ranks the first builds it."""
     with current().leading(), ExitStack() as shown:
         bar: ProgressBar | None = None
 

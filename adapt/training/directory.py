@@ -101,11 +101,10 @@ class RunDirectory:
 
     def _remove_leftovers(self) -> None:
         """What a run killed while writing has left; nobody else writes here."""
-        for path in (*self.path.glob("*.partial"), *self.path.glob(f".{self.bundle.name}.*")):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        for path in (self.checkpoint, self.summary, self.record):
+            path.with_name(f"{path.name}.partial").unlink(missing_ok=True)
+        for path in self.path.glob(f".{self.bundle.name}.*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def _require_free(self) -> None:
         if self.bundle.exists():

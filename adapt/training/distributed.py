@@ -37,7 +37,7 @@ from resight.errors import FailedPrecondition, InvalidArgument, ResightError, Un
 __all__ = ["Ranks", "current", "joined", "local_rank", "local_size"]
 
 T = TypeVar("T")
-# Sizes of a gathered array are exchanged as so many numbers: dtype aside, (rows, P, E) at most.
+# The shape of a gathered array is sent as so many numbers.
 _DIMENSIONS = 4
 
 
@@ -73,26 +73,21 @@ class Ranks:
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def group_size(self, group: int, count: int) -> int:
-        """Images a batch-norm group, where ``group`` is asked for and ``count`` images shared.
+        """Images a batch-norm group where ``group`` is asked for and ``count`` images are shared.
 
-        A group lies within one rank; one that does not divide the share becomes the share, which
-        is also what 0, the whole batch, comes to on several ranks.
+        Of several ranks each has whole groups: one that does not divide the share, or 0, the whole
+        batch, becomes the share.
         """
-        share = self.share(count)
-        each: int = share.stop - share.start
-        if self.size == 1 or (group and each % group == 0):
-            return group
-        return each
+        own = self.share(count)
+        each: int = own.stop - own.start
+        return group if self.size == 1 or (group and each % group == 0) else each
 
     def portion(self, count: int) -> slice:
         """This rank's contiguous part of ``count`` items, which need not divide."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def gather(self, share: Tensor) -> Tensor:
-        """All ranks' equal shares (B / K, …) in rank order, (B, …); differentiable.
-
-        The gradient of a loss that every rank computes alike flows to each rank's own share.
-        """
+        """All ranks' equal shares (B / K, …) in rank order, (B, …); gradient to this rank's own."""
         return share
 
     def collect(self, rows: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
@@ -113,11 +108,7 @@ class Ranks:
         return compute()
 
     def require_same(self, text: str) -> None:
-        """Refuses to go on when this rank's ``text`` is not the first one's.
-
-        Raises:
-            FailedPrecondition: It is not.
-        """
+        """Raises FailedPrecondition when this rank's ``text`` is not the first one's."""
         if self.once(lambda: text) != text:
             raise FailedPrecondition(
                 "this rank has other settings, weights or crops than the first: give all ranks the"

@@ -135,6 +135,7 @@ class Engine:
         wanted = self._method.wants_features(epoch)
         features = self._features() if wanted else None
         marks.append(time.perf_counter())
+        self._prepare_source()
         labels = self._method.prepare_epoch(features, epoch)
         self.step.adopt_heads()
         self._labels = labels.classes
@@ -154,6 +155,11 @@ class Engine:
             heads.eval()
         parts = self._method.parts if self._method.has_parts else None
         return self._work.extractor(self.encoder, parts)
+
+    def _prepare_source(self) -> None:
+        source, extractor = self._work.source, self._work.source_extractor
+        if source is not None and extractor is not None and self._method.wants_source:
+            self._method.prepare_source(extractor(self.encoder), source.identities)
 
     def _record(
         self, epoch: int, labels: EpochLabels, loss: float, seconds: dict[str, float]

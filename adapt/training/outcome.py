@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from adapt.report.summary import RunSummary, write_json
@@ -44,7 +44,7 @@ class RunOutcome:
 
 
 def find_finished(
-    directory: RunDirectory, config: RunConfig, source: str | Path, *, first: bool
+    directory: RunDirectory, config: RunConfig, sources: Mapping[str, str | None], *, first: bool
 ) -> RunOutcome | None:
     """The outcome of a run that has ended, None where there is no bundle yet.
 
@@ -53,7 +53,7 @@ def find_finished(
 
     Args:
         config: Resolved, as the run has it.
-        source: Where its crops came from.
+        sources: Where its crops came from, as the record names them.
         first: Whether this process writes.
 
     Raises:
@@ -71,10 +71,9 @@ def find_finished(
             " name another folder",
             field="output",
         ) from error
-    wanted = config.model_dump(mode="json")
-    differing = differing_settings(record["config"], wanted)
-    if record["crops"]["source"] != str(source):
-        differing.append(f"crops ({record['crops']['source']} there, {source} now)")
+    differing = differing_settings(record["config"], config.model_dump(mode="json"))
+    used = {name: record["crops"].get(name) for name in sources}
+    differing += differing_settings(used, sources)
     if differing or summary.run_id != record["run_id"]:
         raise AlreadyExists(
             f"--output {directory.path} holds a finished run of other settings:"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adapt.methods.method import Batch, Method
+from adapt.methods.method import Batch, Method, SourceBatch
 from adapt.training.averaging import AveragedTwin
+from adapt.training.batch_norm import seeing_both
 from adapt.training.config import RunConfig
 from adapt.training.device import Precision
 from adapt.training.distributed import current
@@ -66,7 +68,7 @@ class TrainingStep:
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate(self._config, number, self._iterations)
         epoch = number // self._iterations
-        batch = self._see(self._forward, views.inputs, views, epoch)
+        batch = self._look(views, epoch)
         loss = self._method.loss(batch)
         if self._teaching is not None:
             loss = self._blend(loss, batch, views, self._teaching)
@@ -99,20 +101,34 @@ class TrainingStep:
         self._optimiser.load_state_dict(state["optimiser"])
         self._precision.scaler.load_state_dict(state["scaler"])
 
-    def _see(self, forward: nn.Module, inputs: Tensor, views: Views, epoch: int) -> Batch:
-        """What ``forward`` makes of this rank's ``inputs``, joined with the other ranks'."""
+    def _look(self, views: Views, epoch: int) -> Batch:
+        if views.source is None or views.identities is None:
+            return self._batch(*self._see(self._forward, views.inputs), views, epoch)
+        with seeing_both(self._forward):
+            output, maps = self._see(self._forward, torch.cat([views.source, views.inputs]))
+        source, target = output.chunk(2)
+        features = functional.normalize(self._ranks.gather(source), dim=1)
+        batch = self._batch(target, None if maps is None else maps.chunk(2)[1], views, epoch)
+        return replace(batch, source=SourceBatch(features, views.identities))
+
+    def _see(self, forward: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What ``forward`` makes of this rank's ``inputs``."""
         if not self._config.channels_last:
             inputs = inputs.contiguous()
         with self._precision.autocast():
             output, maps = forward(inputs)
-        raw = self._ranks.gather(output.float())
+        return output.float(), None if maps is None else maps.float()
+
+    def _batch(self, output: Tensor, maps: Tensor | None, views: Views, epoch: int) -> Batch:
+        """The target's crops of all ranks."""
+        raw = self._ranks.gather(output)
         return Batch(
             features=functional.normalize(raw, dim=1),
             raw=raw,
             rows=views.rows,
             classes=views.classes,
             epoch=epoch,
-            maps=None if maps is None else self._ranks.gather(maps.float()),
+            maps=None if maps is None else self._ranks.gather(maps),
         )
 
     def _blend(self, loss: Tensor, batch: Batch, views: Views, teaching: _Forward) -> Tensor:
@@ -120,7 +136,7 @@ class TrainingStep:
         inputs = views.inputs if views.again is None else views.again
         frozen = self._config.freeze_bn
         with torch.no_grad(), nullcontext() if frozen else batch_statistics(teaching):
-            seen = self._see(teaching, inputs, views, batch.epoch)
+            seen = self._batch(*self._see(teaching, inputs), views, batch.epoch)
         soft = soft_target_loss(self._method, batch, seen, settings)
         return (1.0 - settings.weight) * loss + settings.weight * soft
 
@@ -138,7 +154,11 @@ class TrainingStep:
 
 
 class _Forward(nn.Module):
-    """Features (B, D) and, if wanted, maps of a network, compiled if wanted."""
+    """Features (B, D) and, if wanted, maps of a network, compiled if wanted.
+
+    Only training goes this way: its shapes never change, where extraction's last batch is short
+    and re-estimation sets another momentum with each batch, each of which would compile anew.
+    """
 
     def __init__(self, model: nn.Module, *, maps: bool, compiled: bool) -> None:
         super().__init__()

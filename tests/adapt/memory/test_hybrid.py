@@ -58,3 +58,31 @@ def test_gradient_equals_that_of_the_instance_formulation() -> None:
     scores = (theirs @ vectors.t() / 0.05) @ (mask / mask.sum(dim=0))
     functional.cross_entropy(scores, CLASSES[rows]).backward()
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_source_identities_are_further_classes_of_both_losses() -> None:
+    vectors, people = unit(8, 12, 0), unit(3, 12, 1)
+    memory = HybridMemory(vectors.clone(), temperature=0.05, momentum=0.2, source=people.clone())
+    memory.assign(CLASSES, 5)
+    target, source = unit(4, 12, 2), unit(5, 12, 3)
+    rows, identities = [0, 3, 5, 2], [2, 0, 2, 1, 2]
+    losses = [0.0, 0.0]
+    for domain, (batch, slots) in enumerate(((target, rows), (source, identities))):
+        for feature, slot in zip(batch, slots, strict=True):
+            near = [float((vectors[c == CLASSES] @ feature).mean()) for c in range(5)]
+            near += [float(person @ feature) for person in people]
+            weights = [math.exp(value / 0.05) for value in near]
+            wanted = 5 + slot if domain else int(CLASSES[slot])
+            losses[domain] -= math.log(weights[wanted] / sum(weights)) / len(batch)
+    assert float(memory.loss(target, torch.tensor(rows))) == pytest.approx(losses[0], rel=1e-4)
+    found = float(memory.source_loss(source, torch.tensor(identities)))
+    assert found == pytest.approx(losses[1], rel=1e-4)
+    assert memory.logits(target).shape == (4, 8)
+
+    memory.update_source(source, torch.tensor(identities))
+    for feature, person in zip(source, identities, strict=True):
+        mixed = 0.2 * people[person] + 0.8 * feature
+        people[person] = mixed / mixed.norm()
+    assert memory.source is not None
+    torch.testing.assert_close(memory.source, people, rtol=0, atol=1e-6)
+    torch.testing.assert_close(memory.vectors, vectors)

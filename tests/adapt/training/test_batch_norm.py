@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adapt.training.batch_norm import GroupedBatchNorm, group_batch_norms, reestimate, ungroup
+from adapt.training.batch_norm import (
+    GroupedBatchNorm,
+    group_batch_norms,
+    reestimate,
+    running_statistics,
+    seeing_both,
+    ungroup,
+)
 
 
 def network() -> nn.Module:
@@ -105,3 +112,55 @@ def test_nothing_to_average_changes_nothing() -> None:
     before = copy.deepcopy(model.state_dict())
     assert reestimate(model, [batch(1)]) == 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("group", [0, 3])
+def test_each_domain_has_its_own_norms(group: int) -> None:
+    model = network()
+    plain = {name: value.clone() for name, value in model.state_dict().items()}
+    assert group_batch_norms(model, group, domains=True) == 3
+    domains = [network(), network()]
+    for domain in domains:
+        group_batch_norms(domain, group)
+    halves = batch(12).split(6)
+    with seeing_both(model):
+        outputs = model(batch(12))
+    outputs.square().sum().backward()
+    for domain, part, output in zip(domains, halves, outputs.split(6), strict=True):
+        expected = domain(part)
+        torch.testing.assert_close(output, expected)
+        expected.square().sum().backward()
+    source, target = domains
+    ours = dict(model.named_parameters())
+    for name, parameter in target.named_parameters():
+        other = source.get_parameter(name)
+        assert parameter.grad is not None
+        assert other.grad is not None
+        if name.partition(".")[0] in {"0", "3"}:
+            gradient = parameter.grad + other.grad
+        else:
+            gradient = parameter.grad
+            own = ours[name.replace(".", ".source.")]
+            torch.testing.assert_close(own.grad, other.grad, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours[name].grad, gradient, rtol=1e-4, atol=1e-4)
+    # What is exported is the target's, under the names that the plain network has.
+    torch.testing.assert_close(model.eval()(halves[1]), target.eval()(halves[1]))
+    assert len(list(running_statistics(model))) == 12
+    ungroup(model)
+    assert model.state_dict().keys() == plain.keys()
+    for name, value in target.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value)
+    torch.testing.assert_close(model(halves[1]), target(halves[1]))
+
+
+def test_frozen_norms_of_two_domains_use_their_own_running_statistics() -> None:
+    model = network()
+    group_batch_norms(model, 0, domains=True)
+    with seeing_both(model):
+        model(batch(12))
+    model.eval()
+    alone = model(batch(12)[6:])
+    with seeing_both(model):
+        outputs = model(batch(12))
+    torch.testing.assert_close(outputs[6:], alone)
+    assert not torch.allclose(outputs[:6], model(batch(12)[:6]))
