@@ -10,6 +10,7 @@ from adapt.methods.bn_stats import BatchNormStatistics
 from adapt.methods.calr import Calr
 from adapt.methods.cap import Cap
 from adapt.methods.cluster_contrast import ClusterContrast
+from adapt.methods.grouping import require_cameras
 from adapt.methods.method import Method
 from adapt.methods.pplr import Pplr
 from adapt.methods.spcl import Spcl
@@ -21,7 +22,13 @@ __all__ = ["create_method"]
 def create_method(
     config: RunConfig, cameras: NDArray[np.int32] | None, device: torch.device
 ) -> Method:
-    """The method that ``config.method`` names, for crops with ``cameras`` (N,) or None."""
+    """The method that ``config.method`` names, for crops with ``cameras`` (N,) or None.
+
+    Raises:
+        FailedPrecondition: It, or its distance, needs cameras and there are none.
+    """
+    if config.method != "bn-stats":
+        require_cameras(config, cameras)
     if config.method == "spcl":
         return Spcl(config, cameras, device)
     if config.method == "calr":

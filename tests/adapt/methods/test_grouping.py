@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from adapt.clustering.cluster import cluster
 from adapt.clustering.settings import ClusterSettings
 from adapt.methods.grouping import centre_by_camera, group
+from adapt.methods.registry import create_method
 from adapt.training.resolve import resolve
 from resight.errors import FailedPrecondition, InvalidArgument
 
@@ -59,12 +61,53 @@ def test_centring_takes_the_cameras_means_away() -> None:
     features, cameras = people()
     centred = centre_by_camera(features, cameras)
     np.testing.assert_allclose(np.linalg.norm(centred, axis=1), 1, atol=1e-6)
+    whole = features.astype(np.float64).mean(axis=0)
     for camera in range(3):
-        mean = features[cameras == camera].mean(axis=0)
-        expected = features[cameras == camera] - mean
-        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        crops = features[cameras == camera].astype(np.float64)
+        mean = (crops.sum(axis=0) + 10 * whole) / (len(crops) + 10)
+        expected = (crops - mean) / np.linalg.norm(crops - mean, axis=1, keepdims=True)
         np.testing.assert_allclose(centred[cameras == camera], expected, atol=1e-6)
     found = group(features, config("camera_centering=true"), cameras)
     np.testing.assert_array_equal(
         found.labels, cluster(centred, ClusterSettings(k1=8, k2=3)).labels
     )
+
+
+def test_large_cameras_lose_their_whole_mean() -> None:
+    features, cameras = people(count=340)  # 1,020 crops a camera
+    centred = centre_by_camera(features, cameras)
+    for camera in range(3):
+        crops = features[cameras == camera]
+        plain = crops - crops.mean(axis=0)
+        plain /= np.linalg.norm(plain, axis=1, keepdims=True)
+        assert (plain * centred[cameras == camera]).sum(axis=1).min() > 0.9999
+
+
+def test_one_camera_loses_its_mean_however_few_its_crops() -> None:
+    features = people()[0][:4]
+    plain = features - features.mean(axis=0)
+    plain /= np.linalg.norm(plain, axis=1, keepdims=True)
+    centred = centre_by_camera(features, np.zeros(4, dtype=np.int32))
+    np.testing.assert_allclose(centred, plain, atol=1e-5)
+
+
+def test_the_two_crops_of_a_camera_that_saw_one_person_stay_alike() -> None:
+    features, cameras = people()
+    pair = np.array([0, 3])  # two crops of the first person, of one camera
+    cameras[pair] = 3
+    first, second = centre_by_camera(features, cameras)[pair]
+    assert first @ second > 0.5
+
+
+def test_the_only_crop_of_a_camera_is_centred_as_the_others_are() -> None:
+    features, cameras = people()
+    cameras[0] = 3
+    centred = centre_by_camera(features, cameras)[0]
+    expected = features[0] - features.mean(axis=0)
+    np.testing.assert_allclose(centred, expected / np.linalg.norm(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["cluster-contrast", "spcl", "pplr", "cap"])
+def test_ca_jaccard_without_cameras_is_refused_before_features_are_asked_for(method: str) -> None:
+    with pytest.raises(FailedPrecondition, match="needs the camera of every crop"):
+        create_method(config("distance=ca-jaccard", f"method={method}"), None, torch.device("cpu"))
