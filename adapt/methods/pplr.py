@@ -41,6 +41,7 @@ from adapt.methods.part_heads import PartHeads
 from adapt.methods.refinement import agreement_smoothing, guided_refinement
 from adapt.methods.triplet import soft_triplet
 from adapt.training.config import RunConfig
+from adapt.training.distributed import current
 
 __all__ = ["Pplr"]
 
@@ -97,13 +98,8 @@ class Pplr(Method):
             )
         extra: dict[str, float] = {}
         if features.parts is not None:
-            agreement = cross_agreement(
-                features.vectors,
-                features.parts,
-                self._settings.agreement_neighbours,
-                threads=config.threads or None,
-            )
-            self._agreement = torch.from_numpy(agreement).to(self._device)
+            agreement = self._compare(features.vectors, features.parts)
+            self._agreement = agreement.to(self._device)
             extra["cross_agreement"] = float(agreement.mean())
         spaces = self._spaces(features)
         labels = torch.from_numpy(classes).to(self._device)
@@ -211,6 +207,15 @@ class Pplr(Method):
                 " stripes repeat; a higher input or fewer pplr.parts would tell them apart"
             )
         return notes
+
+    def _compare(self, vectors: NDArray[np.float32], parts: NDArray[np.float32]) -> Tensor:
+        """C (N, P); of several ranks the first does it for all."""
+        neighbours, threads = self._settings.agreement_neighbours, self._config.threads or None
+
+        def compare() -> Tensor:
+            return torch.from_numpy(cross_agreement(vectors, parts, neighbours, threads=threads))
+
+        return current().once(compare)
 
     def _heads_for(self, channels: int) -> PartHeads:
         if self._heads is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -19,16 +19,19 @@ from adapt.backbones.build import build_embedder
 from adapt.export.graph import EncoderGraph
 from adapt.memory.proxies import CameraProxies
 from adapt.memory.static_proxies import StaticProxies
+from adapt.methods import pplr
 from adapt.methods.agreement import cross_agreement
 from adapt.methods.method import Batch, Features
 from adapt.methods.pplr import Pplr
 from adapt.methods.refinement import agreement_smoothing, guided_refinement
 from adapt.methods.triplet import soft_triplet
 from adapt.training.config import RunConfig
+from adapt.training.distributed import Ranks
 from adapt.training.run import adapt
 from resight.bundle.reader import open_bundle
 from resight.errors import FailedPrecondition
 
+T = TypeVar("T")
 CPU = torch.device("cpu")
 MakeCrops = Callable[..., Path]
 CAMERAS = np.arange(48, dtype=np.int32) % 2
@@ -101,6 +104,21 @@ def test_classifier_rows_are_the_normalised_centroids_of_each_space() -> None:
             mean = space[classes == cluster].mean(axis=0)
             expected = mean / np.linalg.norm(mean)
             np.testing.assert_allclose(rows[cluster].detach(), expected, rtol=1e-5, atol=1e-6)
+
+
+class Follower(Ranks):
+    """A rank that is given what the first one computes."""
+
+    def once(self, compute: Callable[[], T]) -> T:  # noqa: ARG002
+        return torch.full((48, 3), 0.25)  # type: ignore[return-value]
+
+
+def test_agreement_is_the_first_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = Pplr(config(), CAMERAS, CPU)
+    monkeypatch.setattr(pplr, "current", Follower)
+    monkeypatch.setattr(pplr, "cross_agreement", None)
+    given = method.prepare_epoch(extracted(method), 0)
+    assert given.extra["cross_agreement"] == 0.25
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
