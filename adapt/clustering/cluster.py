@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -13,60 +12,17 @@ from adapt.clustering.blocks import available_threads
 from adapt.clustering.camera_aware import camera_columns
 from adapt.clustering.candidates import Progress
 from adapt.clustering.dbscan import dbscan
-from adapt.clustering.graph import DistanceGraph
+from adapt.clustering.graph import DistanceGraph, SparseDistances
 from adapt.clustering.jaccard import camera_jaccard_rows, close_pairs, jaccard_graph, jaccard_rows
 from adapt.clustering.neighbours import CameraNeighbours, Neighbours, nearest, nearest_by_camera
+from adapt.clustering.radius import choose_radius
+from adapt.clustering.result import ClusterResult
 from adapt.clustering.settings import ClusterSettings
 from adapt.clustering.similarity import unit_rows
 from adapt.clustering.sparse_rows import SparseRows
 from resight.errors import InvalidArgument
 
 __all__ = ["ClusterResult", "ClusterSettings", "cluster", "compile_kernels"]
-
-
-@dataclass(frozen=True)
-class ClusterResult:
-    """Pseudo-labels and what they were made from.
-
-    Attributes:
-        labels: int32 (N,), clusters from 0, -1 for outliers.
-        graph: every pair within ``settings.eps + settings.gap``.
-        neighbours: the neighbour lists; two of them with ``ca-jaccard``.
-        settings: as asked.
-        seconds: wall time of ``compile`` (first call of a process only), ``neighbours``,
-            ``jaccard``, ``dbscan`` and ``total`` (without ``compile``).
-        notes: what a reader of the labels should know, such as fewer crops than k1.
-    """
-
-    labels: NDArray[np.int32]
-    graph: DistanceGraph
-    neighbours: Neighbours | CameraNeighbours
-    settings: ClusterSettings
-    seconds: dict[str, float]
-    notes: tuple[str, ...] = field(default=())
-
-    @property
-    def clusters(self) -> int:
-        """Number of clusters."""
-        return int(self.labels.max(initial=-1)) + 1
-
-    @property
-    def outliers(self) -> int:
-        """Number of crops in no cluster."""
-        return int(np.count_nonzero(self.labels < 0))
-
-    @property
-    def largest(self) -> int:
-        """Crops of the largest cluster, 0 without clusters."""
-        return int(np.bincount(self.labels[self.labels >= 0], minlength=1).max())
-
-    def labels_at(self, eps: float) -> NDArray[np.int32]:
-        """Labels at another radius, at most ``settings.eps + settings.gap``, from the same graph.
-
-        Raises:
-            InvalidArgument: ``eps`` beyond the graph.
-        """
-        return dbscan(self.graph, eps=eps, min_samples=self.settings.min_samples)
 
 
 def cluster(
@@ -103,18 +59,38 @@ def cluster(
     neighbours = _search(unit, settings, cameras, threads, progress)
     searched = time.perf_counter()
     encoded = _encode(unit, neighbours, settings, threads)
-    graph = close_pairs(encoded, max_distance=settings.eps + settings.gap, threads=threads)
+    graph = close_pairs(encoded, max_distance=settings.reach, threads=threads)
     measured = time.perf_counter()
-    labels = dbscan(graph, eps=settings.eps, min_samples=settings.min_samples)
+    radius, eps = None, settings.largest_eps
+    if settings.eps == "auto":
+        radius = choose_radius(graph, min_samples=settings.min_samples, threads=threads)
+        eps = radius.eps
+        graph = _reaching(graph, encoded, eps + settings.gap, threads)
+    chosen = time.perf_counter()
+    labels = None if radius is None else radius.labels
+    if labels is None:
+        labels = dbscan(graph, eps=eps, min_samples=settings.min_samples)
     ended = time.perf_counter()
     seconds |= {
         "neighbours": searched - started,
         "jaccard": measured - searched,
-        "dbscan": ended - measured,
+        **({} if radius is None else {"radius": chosen - measured}),
+        "dbscan": ended - chosen,
         "total": ended - started,
     }
     notes = _notes(unit.shape[0], settings, neighbours)
-    return ClusterResult(labels, graph, neighbours, settings, seconds, notes)
+    if radius is not None and radius.caution:
+        notes = (*notes, radius.caution)
+    return ClusterResult(labels, eps, graph, neighbours, settings, seconds, radius, notes)
+
+
+def _reaching(
+    graph: DistanceGraph, encoded: SparseRows, max_distance: float, threads: int
+) -> DistanceGraph:
+    """The graph up to ``max_distance`` only: held, where a wider one was too large to be."""
+    if isinstance(graph, SparseDistances):
+        return graph.within(max_distance)
+    return close_pairs(encoded, max_distance=max_distance, threads=threads)
 
 
 def _search(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import typer
@@ -51,7 +51,9 @@ def cluster_features(
     k2_inter: Annotated[
         int, typer.Option(min=0, help="ca-jaccard: crops of other cameras averaged.")
     ] = _DEFAULTS.k2_inter,
-    eps: Annotated[float, typer.Option(help="DBSCAN radius, a Jaccard distance.")] = _DEFAULTS.eps,
+    eps: Annotated[str, typer.Option(help="DBSCAN radius, a Jaccard distance, or auto.")] = str(
+        _DEFAULTS.eps
+    ),
     min_samples: Annotated[
         int, typer.Option(min=1, help="Crops within eps, itself included, that make a core.")
     ] = _DEFAULTS.min_samples,
@@ -70,7 +72,7 @@ def cluster_features(
         k1_inter=k1_inter,
         k2_intra=k2_intra,
         k2_inter=k2_inter,
-        eps=eps,
+        eps=_radius(eps),
         min_samples=min_samples,
         convention=_choice("convention", convention, Convention),
     )
@@ -100,6 +102,17 @@ def _choice(field: str, name: str, kind: Any) -> Any:
             f"{field}: is {name!r}; choose {' or '.join(get_args(kind))}", field=field
         )
     return name
+
+
+def _radius(text: str) -> float | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidArgument(
+            f"eps: is {text!r}; give a number between 0 and 1, or auto", field="eps"
+        ) from None
 
 
 def _load(field: str, path: Path) -> NDArray[Any]:
@@ -150,6 +163,9 @@ def _report(result: ClusterResult, cameras: NDArray[Any] | None) -> dict[str, An
         "outliers": result.outliers,
         "largest_cluster": result.largest,
         **_asked(result.settings),
+        "eps": result.eps,
+        **({} if result.radius is None else {"eps_reason": result.radius.reason}),
+        "figures": {name: round(value, 4) for name, value in result.figures.items()},
         "seconds": {name: round(value, 4) for name, value in result.seconds.items()},
         "notes": list(result.notes),
     }
@@ -165,8 +181,7 @@ def _asked(settings: ClusterSettings) -> dict[str, Any]:
     own = ("k1_intra", "k1_inter", "k2_intra", "k2_inter")
     names = ("k1", "k2") if settings.distance == "jaccard" else own
     return {
-        name: getattr(settings, name)
-        for name in ("distance", *names, "eps", "min_samples", "convention")
+        name: getattr(settings, name) for name in ("distance", *names, "min_samples", "convention")
     }
 
 
@@ -194,6 +209,8 @@ def _text(report: dict[str, Any]) -> str:
         f"{report['largest_cluster']}), {report['outliers']} outliers, "
         f"{report['seconds']['total']:.2f} s -> {report['output']}"
     ]
+    if "eps_reason" in report:
+        lines.append(report["eps_reason"])
     if "cameras" in report:
         for name, row in report["cameras"]["per_camera"].items():
             lines.append(

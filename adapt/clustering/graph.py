@@ -74,6 +74,12 @@ class SparseDistances:
         counts, indices, distances = _upper(self.indptr, self.indices, self.distances)
         yield UpperBlock(0, counts, indices, distances)
 
+    def within(self, max_distance: float) -> SparseDistances:
+        """The pairs no further apart than ``max_distance``, itself at most this graph's."""
+        kept = self.distances <= np.float32(max_distance)
+        indptr = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(kept)])[self.indptr]
+        return SparseDistances(indptr, self.indices[kept], self.distances[kept], max_distance)
+
 
 @dataclass(frozen=True)
 class StreamedDistances:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from adapt.clustering.radius import LARGEST, REACH
 from adapt.clustering.reciprocal import Convention, neighbour_columns
 from resight.errors import InvalidArgument
 
@@ -28,7 +29,8 @@ class ClusterSettings:
             the crop's camera and in the others, 1 to 1000.
         k2_intra, k2_inter: crops averaged there, from the crop's camera (itself included), 1 to
             k1_intra + 1, and from the others, 0 to k1_inter.
-        eps: DBSCAN radius as a Jaccard distance, 0 < eps < 1.
+        eps: DBSCAN radius as a Jaccard distance, 0 < eps < 1, or ``auto``: chosen from the data,
+            see :mod:`adapt.clustering.radius`.
         min_samples: crops within ``eps``, itself included, that make a core.
         gap: the graph reaches to ``eps + gap``, so that ``ClusterResult.labels_at`` can cluster
             more loosely (SpCL's self-paced criterion) without a second search.
@@ -43,7 +45,7 @@ class ClusterSettings:
     k1_inter: int = 20
     k2_intra: int = 2
     k2_inter: int = 4
-    eps: float = 0.6
+    eps: float | Literal["auto"] = 0.6
     min_samples: int = 4
     gap: float = 0.0
     convention: Convention = "released"
@@ -62,13 +64,25 @@ class ClusterSettings:
             )
         if not 0 <= self.k2_inter <= self.k1_inter:
             raise _outside("k2_inter", self.k2_inter, f"between 0 and k1_inter ({self.k1_inter})")
-        if not 0.0 < self.eps < 1.0:
+        if not 0.0 < self.largest_eps < 1.0:
             raise _outside("eps", self.eps, "between 0 and 1, both excluded: a Jaccard distance")
-        if not (self.gap >= 0.0 and self.eps + self.gap < 1.0):
-            raise _outside("gap", self.gap, f"from 0 to less than 1 - eps ({1.0 - self.eps:g})")
+        if not (self.gap >= 0.0 and self.largest_eps + self.gap < 1.0):
+            limit = 1.0 - self.largest_eps
+            raise _outside("gap", self.gap, f"from 0 to less than 1 - eps ({limit:g})")
         if self.min_samples < 1:
             raise _outside("min_samples", self.min_samples, "at least 1")
         neighbour_columns(self.k1, self.convention)
+
+    @property
+    def largest_eps(self) -> float:
+        """The largest radius that ``eps`` can stand for."""
+        return LARGEST if self.eps == "auto" else self.eps
+
+    @property
+    def reach(self) -> float:
+        """Largest distance that the graph must hold while clusters are made."""
+        wanted = self.largest_eps + self.gap
+        return max(wanted, REACH) if self.eps == "auto" else wanted
 
     @property
     def columns(self) -> int:

@@ -125,3 +125,16 @@ def test_ca_jaccard_takes_the_cameras(features: Path, tmp_path: Path) -> None:
         run(*given)
     with pytest.raises(InvalidArgument, match="distance: is 'euclid'; choose jaccard or ca-"):
         run(*given, "--distance", "euclid")
+
+
+def test_eps_auto_names_its_choice(features: Path, tmp_path: Path) -> None:
+    given = ["--features", features, "--output", tmp_path / "L.npy", "--eps", "auto"]
+    answer = json.loads(run(*given, "--json").stdout)
+    expected = cluster(np.load(features), ClusterSettings(eps="auto"))
+    np.testing.assert_array_equal(np.load(tmp_path / "L.npy"), expected.labels)
+    assert answer["eps"] == expected.eps
+    assert answer["figures"]["eps_found"] == pytest.approx(expected.figures["eps_found"], abs=1e-4)
+    assert expected.radius is not None
+    assert expected.radius.reason in run(*given).stdout.replace("\n", " ")
+    with pytest.raises(InvalidArgument, match="eps: is 'wide'; give a number"):
+        run(*given[:-1], "wide")

@@ -1,0 +1,170 @@
+"""The radius chosen from the data: its formula on dense matrices, and what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.cluster import DBSCAN
+
+from adapt.clustering.cluster import cluster
+from adapt.clustering.dbscan import dbscan
+from adapt.clustering.graph import SparseDistances, StreamedDistances
+from adapt.clustering.jaccard import jaccard_graph
+from adapt.clustering.neighbours import nearest
+from adapt.clustering.radius import RADII, choose_radius
+from adapt.clustering.settings import ClusterSettings
+from resight.errors import InvalidArgument
+
+
+def literal_scores(distances: np.ndarray, min_samples: int) -> np.ndarray:
+    """The module's equations on an N x N matrix."""
+    upper = np.triu(np.ones(distances.shape, dtype=bool), 1)
+    close = upper & (distances <= np.float32(0.9))
+    scores = []
+    for eps in RADII:
+        model = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed")
+        labels = model.fit_predict(distances)
+        together = upper & (labels[:, None] == labels) & (labels >= 0)
+        linked, unlinked = (together & close).sum(), (together & ~close).sum()
+        found = (1 - distances[together & close]).sum() / (1 - distances[close]).sum()
+        scores.append(1 / (1 / found + 5 * unlinked / linked) if linked else 0.0)
+    return np.array(scores)
+
+
+@pytest.mark.parametrize("min_samples", [2, 4, 7])
+@pytest.mark.parametrize("name", ["clustered", "loose", "duplicates", "few"])
+def test_scores_and_labels_equal_the_equations(
+    name: str, min_samples: int, data_set: Callable[[str], np.ndarray], dense: Any
+) -> None:
+    features = data_set(name)
+    expected = literal_scores(
+        distances := dense.distances(dense.encodings(features, 12, 4, "released")), min_samples
+    )
+    settings = ClusterSettings(k1=12, k2=4, eps="auto", min_samples=min_samples, gap=0.06)
+    results = [cluster(features, settings, threads=threads) for threads in (1, 3)]
+    for result in results:
+        assert result.radius is not None
+        np.testing.assert_allclose(result.radius.scores, expected, atol=1e-6)
+        assert result.eps == RADII[int(np.argmax(expected))]
+        for eps, labels in (
+            (result.eps, result.labels),
+            (result.eps, result.labels_at(result.eps)),
+            (result.eps - 0.06, result.labels_at(result.eps - 0.06)),
+            (result.eps + 0.06, result.labels_at(result.eps + 0.06)),
+        ):
+            model = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed")
+            np.testing.assert_array_equal(labels, model.fit_predict(distances))
+        with pytest.raises(InvalidArgument, match="build it wider"):
+            result.labels_at(result.eps + 0.07)
+    np.testing.assert_array_equal(results[0].radius.scores, results[1].radius.scores)  # type: ignore[union-attr]
+
+
+def people(
+    crops: int, count: int, noise: float, dimension: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Crops of people seen from one to dozens of times, and who they are."""
+    rng = np.random.default_rng(seed)
+    often = rng.geometric(0.15, count)
+    who = rng.choice(count, crops, p=often / often.sum())
+    features = rng.standard_normal((count, dimension))[who]
+    features += noise * rng.uniform(0.6, 1.4, (crops, 1)) * rng.standard_normal(features.shape)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    return features.astype(np.float32), who
+
+
+def pairwise_f(labels: np.ndarray, who: np.ndarray) -> float:
+    together = (labels[:, None] == labels) & (labels >= 0)[:, None]
+    same = who[:, None] == who
+    rows = np.arange(len(who))
+    together[rows, rows] = same[rows, rows] = False
+    return float(2 * (together & same).sum() / (together.sum() + same.sum()))
+
+
+def test_it_is_near_the_best_radius_where_no_fixed_one_is() -> None:
+    fixed: dict[float, list[float]] = {eps: [] for eps in (0.4, 0.5, 0.6, 0.7)}
+    auto = []
+    for crops, count, noise, dimension in (
+        (1500, 15, 1.8, 128),  # a hundred noisy crops of each person: loose
+        (800, 150, 0.4, 10),  # five crops each, strangers close by: tight
+        (1500, 100, 0.4, 10),
+        (1200, 60, 1.8, 128),
+    ):
+        features, who = people(crops, count, noise, dimension, seed=crops)
+        result = cluster(features, ClusterSettings(eps="auto"))
+        graph = jaccard_graph(nearest(features, 30), features=features, max_distance=0.9)
+        worth = {eps: pairwise_f(dbscan(graph, eps=eps, min_samples=4), who) for eps in RADII}
+        best = max(worth.values())
+        auto.append(pairwise_f(result.labels, who) / best)
+        for eps, ratios in fixed.items():
+            ratios.append(worth[eps] / best)
+    assert min(auto) > 0.8
+    assert all(min(ratios) < 0.6 for ratios in fixed.values())
+
+
+def test_the_choice_says_what_it_was_made_by() -> None:
+    features, _ = people(400, 20, 1.0, 64)
+    result = cluster(features, ClusterSettings(eps="auto"))
+    assert result.radius is not None
+    assert result.notes == ()
+    assert f"eps {result.eps:.2f} of 0.20 to 0.80" in result.radius.reason
+    at = RADII.index(result.eps)
+    assert result.figures["eps"] == result.eps
+    assert result.figures["eps_score"] == result.radius.scores.max()
+    assert result.figures["eps_found"] == result.radius.found[at]
+    assert result.radius.clusters[at] == result.clusters
+    assert {"radius", "dbscan", "total"} <= set(result.seconds)
+    assert cluster(features).figures == {}
+
+
+def test_no_cluster_at_any_radius_is_said(data_set: Callable[[str], np.ndarray]) -> None:
+    for features in (data_set("one"), data_set("none"), np.eye(12, dtype=np.float32)):
+        result = cluster(features, ClusterSettings(k1=2, k2=1, eps="auto"))
+        assert (result.eps, result.clusters) == (0.6, 0)
+        assert "eps could not be chosen (no radius gives a cluster); 0.6" in result.notes[-1]
+
+
+def test_the_edge_of_the_grid_is_said() -> None:
+    copies = np.repeat(np.eye(10, dtype=np.float32), 6, axis=0)
+    result = cluster(copies, ClusterSettings(k1=6, k2=2, eps="auto"))
+    assert (result.eps, result.clusters, result.outliers) == (0.2, 10, 0)
+    assert "0.20 is the smallest that was tried" in result.notes[-1]
+
+
+def test_more_pairs_than_can_be_held_are_said() -> None:
+    features = np.ones((3500, 4), dtype=np.float32)
+    result = cluster(features, ClusterSettings(eps="auto"))
+    assert isinstance(result.graph, StreamedDistances)
+    assert result.eps == 0.6
+    assert (result.labels == 0).all()
+    assert "more pairs are close than can be held" in result.notes[-1]
+
+
+def test_a_graph_cut_to_a_radius_holds_the_pairs_of_one_built_for_it(
+    data_set: Callable[[str], np.ndarray],
+) -> None:
+    features = data_set("clustered")
+    neighbours = nearest(features, 30)
+    wide = jaccard_graph(neighbours, features=features, max_distance=0.9)
+    narrow = jaccard_graph(neighbours, features=features, max_distance=0.5)
+    assert isinstance(wide, SparseDistances)
+    assert isinstance(narrow, SparseDistances)
+    cut = wide.within(0.5)
+    assert cut.indices.size < wide.indices.size
+    for name in ("indptr", "indices", "distances", "max_distance"):
+        np.testing.assert_array_equal(getattr(cut, name), getattr(narrow, name))
+
+
+def test_settings_that_cannot_go_with_it_are_refused() -> None:
+    ClusterSettings(eps="auto", gap=0.19)
+    with pytest.raises(InvalidArgument, match="gap"):
+        ClusterSettings(eps="auto", gap=0.2)
+    with pytest.raises(InvalidArgument, match="min_samples"):
+        choose_radius(
+            SparseDistances(
+                np.zeros(2, dtype=np.int64), np.empty(0, np.int32), np.empty(0, np.float32), 0.9
+            ),
+            min_samples=0,
+        )
