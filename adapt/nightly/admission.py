@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from adapt.export.gate_result import attach_gate
 from adapt.gate import Verdict, judge
 from adapt.nightly.lease import Lease
 from adapt.nightly.upload import register
 from resight.bundle import open_bundle, pack
-from resight.bundle.attachments import Attachments, attach
 from resight.v1.model_service_pb2_grpc import ModelServiceStub
 
-__all__ = ["GATE_FILE", "admit", "question"]
-
-GATE_FILE = "gate.json"
+__all__ = ["admit", "question"]
 
 
 def question(bundle: Path, *, live: Path, baseline: Path, crops: Path) -> Verdict:
@@ -41,8 +38,7 @@ def admit(
         BundleCorrupt: The bundle does not compute what it says.
         ResightError: The service refused it, or did not come back.
     """
-    text = json.dumps(verdict.payload(), indent=2, sort_keys=True) + "\n"
-    attach(bundle, Attachments(files={GATE_FILE: text.encode()}))
+    attach_gate(bundle, verdict.payload())
     pack(bundle, archive)
     open_bundle(archive)
     return register(stub, lease, archive, verdict).model_version

@@ -71,6 +71,9 @@ def nightly(
     push_gateway: Annotated[
         str | None, typer.Option(help="Push metrics to http://host:9091.")
     ] = None,
+    vector_map: Annotated[
+        bool, typer.Option(help="Attach a map from the live encoder's vectors, if one holds.")
+    ] = False,
     report: Annotated[bool, typer.Option(help="Write STATE/report.html.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -111,6 +114,7 @@ def nightly(
         min_crops=min_crops,
         max_crops=max_crops,
         memory_only=memory_only,
+        vector_map=vector_map,
         report=report,
         seed=resolved.seed,
     )

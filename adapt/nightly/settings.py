@@ -26,6 +26,7 @@ class NightSettings:
         min_crops: With fewer new crops the night is skipped.
         max_crops: Most new crops; 0 for all.
         memory_only: Whether crops may lie in memory alone.
+        vector_map: Whether a map from the live encoder's vectors is attached to the candidate.
         report: Whether the page of the night is written.
         seed: Of the samples.
     """
@@ -41,6 +42,7 @@ class NightSettings:
     min_crops: int = 500
     max_crops: int = 0
     memory_only: bool = False
+    vector_map: bool = False
     report: bool = True
     seed: int = 1
 

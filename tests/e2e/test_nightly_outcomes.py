@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -152,13 +153,13 @@ class Night:
         def judge(candidate: Path, live: Path, crops: Path, *, baseline: Path) -> Verdict:
             self.asked = {"candidate": candidate, "live": live, "baseline": baseline}
             open_source(crops).scan().require_crops()
-            return self.gate
+            return replace(self.gate, candidate=open_bundle(candidate).model_version)
 
         self._patch.setattr(adapt.nightly.learning, "learn", training)
         self._patch.setattr(adapt.nightly.admission, "judge", judge)
         settings = NightSettings(**(self.told | told))
         outcome = NightOutcome(settings.gallery)
-        config: Any = SimpleNamespace(epochs=epochs)
+        config: Any = SimpleNamespace(epochs=epochs, method="stand-in")
         state = NightState(settings.state, memory_only=settings.memory_only)
         with state.opened():
             run_night(settings, open_bundle(settings.live), config, state, outcome)
@@ -484,6 +485,21 @@ def test_the_time_budget_ends_the_training_and_keeps_its_result(
     ingest(connection, gallery, images[:3], first=100)
     late = night.run(Training(make_bundle, 48), epochs=50, time_budget=1e-3)
     assert (late.result, late.reason, late.exit_code) == ("failed", "TIME_BUDGET", 1)
+
+
+def test_a_vector_map_that_does_not_hold_is_left_out_with_a_note(
+    night: Night,
+    connection: Connection,
+    gallery: str,
+    images: list[bytes],
+    make_bundle: Callable[..., Path],
+) -> None:
+    ingest(connection, gallery, images)
+    outcome = night.run(Training(make_bundle), vector_map=True)
+    assert outcome.result == "succeeded", "24 crops are too few for a map, not for a night"
+    (noted,) = outcome.notes
+    assert noted.startswith("no vector map: ")
+    assert not open_bundle(night.state.candidate).manifest.vector_maps
 
 
 def test_memory_only_keeps_crops_off_the_disk(
