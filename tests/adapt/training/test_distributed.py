@@ -42,6 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     "parts": {"method": "pplr"},
     "proxies": {"method": "cap"},
     "stages": {"method": "calr", "calr": _STAGE},
+    "labelled": {"method": "spcl", "features": "memory"},
 }
 # Every case in one launch, for a process takes seconds to start; "die" kills rank 1 in epoch 2.
 DRIVER = """
@@ -60,7 +61,9 @@ DRIVER = """
         step.TrainingStep.__call__ = dying
     folder = Path(folder)
     for name, settings in json.loads(cases).items():
-        run.adapt(crops, folder / name, run.RunConfig(**settings), cache=folder / "cache")
+        labelled = Path(crops).parent / "gallery" if name == "labelled" else None
+        config = run.RunConfig(**settings)
+        run.adapt(crops, folder / name, config, cache=folder / "cache", labelled=labelled)
 """
 
 
@@ -125,7 +128,13 @@ def both(site: Site) -> Site:
         patch.setattr(_Run, "_export", lambda *_: "not exported")
         for name, settings in CASES.items():
             config = RunConfig(**(BASE | {"bn_group": 8} | settings))
-            adapt(site.crops, site.folder / f"{name}-one", config, cache=site.folder / "cache")
+            adapt(
+                site.crops,
+                site.folder / f"{name}-one",
+                config,
+                cache=site.folder / "cache",
+                labelled=site.crops.parent / "gallery" if name == "labelled" else None,
+            )
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(threads)
     return site
