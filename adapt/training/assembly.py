@@ -91,8 +91,13 @@ class Assembly:
         self.work = replace(self.work, source=source, source_extractor=extractor)
 
     def camera_stage(self, directory: RunDirectory, summary: RunSummary) -> CameraStage | None:
-        """CALR's first stage, which starts from the encoder as it is now."""
+        """CALR's first stage, which starts from the encoder as it is now.
+
+        None where nothing would look at its labels.
+        """
         if not isinstance(self.method, Calr) or self._extractor_of is None:
+            return None
+        if not self._config.calr.refine:
             return None
         return CameraStage(
             self.embedder,

@@ -2,11 +2,13 @@
 
 What remains of a camera is its local labels, in ``RUN/local_clusters/camera-NNNN.pt``; of a camera
 in training its checkpoint beside it. A stage that was killed at any moment takes up both. Every
-camera starts from seeds of its own, so that the order in which cameras are trained, or which of
+camera starts from the run's seed anew, so that the order in which cameras are trained, or which of
 them are taken up, changes nothing; the generators of the run are left as they were.
 
-No camera stops the run: one with too few crops has each crop as a local cluster; one whose training
-fails keeps its best labels so far. Both are reported.
+No camera stops the run: one with too few crops has them all as one local cluster, so that nothing
+of it is refined; one whose training fails keeps its best labels so far. A stage that is told to
+stop keeps those of the camera in training, and the cameras after it are as those with too few
+crops. All of this is reported.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from adapt.training.crop_set import CropSet
 from adapt.training.distributed import current
 from adapt.training.engine import Engine
 from adapt.training.extraction import Extractor
+from adapt.training.schedule import warmup_steps
 from adapt.training.views import Workload
 from resight.console import note
 from resight.errors import FailedPrecondition
@@ -43,12 +46,24 @@ from resight.errors import FailedPrecondition
 __all__ = ["CameraStage", "ExtractorOf"]
 
 ExtractorOf = Callable[[CropCache], Extractor]
+ShouldStop = Callable[[float], bool]
 
 
 @dataclass(frozen=True)
 class _Outcome:
+    """Of one camera.
+
+    Attributes:
+        labels: (n,) from 0.
+        record: For the summary.
+        epoch_seconds: How long its last epoch took; None where nothing was computed now.
+        whole: Whether it came to its end.
+    """
+
     labels: NDArray[np.int64]
     record: dict[str, Any]
+    epoch_seconds: float | None = None
+    whole: bool = True
 
 
 class CameraStage:
@@ -86,8 +101,12 @@ class CameraStage:
         self._identity = replace(identity, network=f"{identity.network}-{source}")
         self._summary = summary
 
-    def run(self) -> NDArray[np.int64]:
+    def run(self, should_stop: ShouldStop | None = None) -> NDArray[np.int64]:
         """Local cluster (N,) of every crop, unique over the cameras.
+
+        Args:
+            should_stop: Told after each epoch of a camera how many seconds it took; the stage ends
+                with that epoch when it answers true.
 
         Raises:
             BundleCorrupt, FailedPrecondition: The folder holds results of another run.
@@ -100,51 +119,83 @@ class CameraStage:
         labels = np.full(len(codes), -1, dtype=np.int64)
         used = 0
         self._summary.local_clusters.clear()
-        for code, name in enumerate(self._crops.cameras.names):
+        names = self._crops.cameras.names
+        for code, name in enumerate(names):
             members = np.flatnonzero(codes == code).astype(np.int64)
-            outcome = self._camera(code, name, members)
+            outcome = self._camera(code, name, members, should_stop)
             labels[members] = outcome.labels + used
             used += int(outcome.labels.max()) + 1
             self._summary.local_clusters.append(outcome.record)
             for message in outcome.record["notes"]:
-                if self._summary.warn(f"camera {name}: {message}"):
-                    note(f"warning: camera {name}: {message}")
+                self._warn(f"camera {name}: {message}")
+            left = len(names) - code - 1
+            if left and _is_stopped(outcome, should_stop):
+                self._warn(
+                    f"the first stage was stopped after camera {name}: without local clusters"
+                    f" nothing is refined in the {left} that were left to do"
+                )
+                labels[codes > code] = used + codes[codes > code] - code - 1
+                break
         randomness.restore(state)
         return labels
 
-    def _camera(self, code: int, name: str, members: NDArray[np.int64]) -> _Outcome:
+    def _warn(self, message: str) -> None:
+        if self._summary.warn(message):
+            note(f"warning: {message}")
+
+    def _camera(
+        self, code: int, name: str, members: NDArray[np.int64], should_stop: ShouldStop | None
+    ) -> _Outcome:
         result = self._folder / f"camera-{code:04d}.pt"
         checkpoint = self._folder / f"camera-{code:04d}.checkpoint.pt"
         if result.exists():
             state = load_checkpoint(result, self._identity)
             return _Outcome(state["labels"].numpy(), state["record"])
         started = time.perf_counter()
-        outcome = self._cluster(name, members, checkpoint)
+        outcome = self._cluster(name, members, checkpoint, should_stop)
         outcome.record["seconds"] = time.perf_counter() - started
+        if not outcome.whole:
+            return outcome
         content = {"labels": torch.from_numpy(outcome.labels), "record": outcome.record}
         save_checkpoint(result, self._identity, content)
         if current().first:
             checkpoint.unlink(missing_ok=True)
         return outcome
 
-    def _cluster(self, name: str, members: NDArray[np.int64], checkpoint: Path) -> _Outcome:
+    def _cluster(
+        self,
+        name: str,
+        members: NDArray[np.int64],
+        checkpoint: Path,
+        should_stop: ShouldStop | None,
+    ) -> _Outcome:
         total = len(self._crops.cameras.names)
         done = len(self._summary.local_clusters)
         note(f"camera {name} ({done + 1} of {total}): {len(members)} crops")
         reason = too_few(len(members), self._config.calr)
         if reason is not None:
-            own = np.arange(len(members), dtype=np.int64)
-            return _Outcome(own, _record(name, own, [f"{reason}: each is its own local cluster"]))
+            one = np.zeros(len(members), dtype=np.int64)
+            why = f"{reason}: they are one local cluster, and nothing of them is refined"
+            return _Outcome(one, _record(name, one, [why]))
+        started = time.perf_counter()
         randomness.seed_everything(self._config.seed)
         method = IntraCamera(self._config, self._work.device)
         summary = RunSummary(method.name, self._summary.run_id)
         engine = self._engine(method, members, checkpoint, summary)
         notes: list[str] = []
+        stopped = False
         try:
             if checkpoint.exists():
                 engine.resume()
-            engine.run()
-            method.label(self._extract(engine, members))
+            engine.run(should_stop)
+            stopped = engine.completed < self._config.epochs
+            if stopped:
+                notes.append(
+                    f"stopped after epoch {engine.completed} of {self._config.epochs}; the labels"
+                    " so far are kept"
+                )
+            else:
+                method.label(self._extract(engine, members))
         except FailedPrecondition as error:
             if method.kept is None or error.reason == "CHECKPOINT_MISMATCH":
                 raise
@@ -159,7 +210,10 @@ class CameraStage:
             "silhouettes": list(method.silhouettes),
             "losses": [epoch.loss for epoch in summary.epochs],
         }
-        return _Outcome(labels, record)
+        seconds = time.perf_counter() - started
+        if summary.epochs:
+            seconds = sum(summary.epochs[-1].seconds.values())
+        return _Outcome(labels, record, seconds, whole=not stopped)
 
     def _engine(
         self,
@@ -193,15 +247,31 @@ class CameraStage:
         return self._extractor_of(_subset(self._crops.cache, members))(engine.encoder)
 
 
+def _is_stopped(outcome: _Outcome, should_stop: ShouldStop | None) -> bool:
+    """Whether the stage ends with this camera; only what took time is told."""
+    if not outcome.whole:
+        return True
+    seconds = outcome.epoch_seconds
+    if should_stop is None or seconds is None:
+        return False
+    # Clocks of two ranks differ: the first one's decides, and how long the epoch took there.
+    return current().once(lambda: should_stop(seconds))
+
+
 def _of_a_camera(config: RunConfig) -> RunConfig:
     """The run's settings but for those that stage 1 has of its own."""
     own = config.calr
+    warmup = warmup_steps(config, own.intra_iterations)
+    covered = warmup >= own.intra_epochs * own.intra_iterations
     return config.model_copy(
         update={
             "epochs": own.intra_epochs,
             "iterations": own.intra_iterations,
             "p": own.intra_p,
             "k": own.intra_k,
+            # A stage that is all warm-up would never train at the rate it was given.
+            "warmup_iterations": 0 if covered else config.warmup_iterations,
+            "warmup_epochs": 0 if covered else config.warmup_epochs,
             # No twin and no teacher; compiling for each camera would cost more than it saves.
             "ema": 0.0,
             "teacher": config.teacher.model_copy(update={"weight": 0.0}),

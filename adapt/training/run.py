@@ -126,7 +126,7 @@ class _Run:
         try:
             if isinstance(method, Calr) and stage is not None:
                 with self._timed("local_clusters"):
-                    method.local = stage.run()
+                    method.local = stage.run(self._should_stop)
             if method.learns:
                 engine.run(self._should_stop)
             if self._ranks.first:

@@ -21,15 +21,17 @@ from adapt.data.augmentation import Normalisation
 from adapt.methods import intra_camera
 from adapt.methods.intra_camera import IntraCamera
 from adapt.methods.local_clusters import LocalClusters
+from adapt.methods.pivots import misplaced
 from adapt.report.summary import RunSummary
 from adapt.training import randomness
-from adapt.training.camera_stage import CameraStage
+from adapt.training.camera_stage import CameraStage, _of_a_camera
 from adapt.training.checkpoint import Identity, network_digest
 from adapt.training.config import RunConfig
 from adapt.training.crop_set import read_crop_set
 from adapt.training.directory import RunDirectory
 from adapt.training.extraction import choose_extractor
 from adapt.training.run import adapt
+from adapt.training.schedule import learning_rate
 from adapt.training.views import Workload
 from resight.errors import AlreadyExists, FailedPrecondition
 
@@ -59,7 +61,13 @@ class Bench:
         self.cache = tmp_path / "cache"
         self.summary = RunSummary("calr", "test")
 
-    def run(self, settings: RunConfig, *, seed: int = 1) -> list[list[int]]:
+    def run(
+        self,
+        settings: RunConfig,
+        *,
+        seed: int = 1,
+        should_stop: Callable[[float], bool] | None = None,
+    ) -> list[list[int]]:
         torch.set_num_threads(1)
         device = torch.device("cpu")
         encoder = build_embedder(
@@ -81,7 +89,7 @@ class Bench:
             encoder, settings, crops, work, extractor_of, folder=self.folder, identity=identity,
             summary=self.summary,
         )  # fmt: skip
-        labels, codes = stage.run(), crops.cameras.codes
+        labels, codes = stage.run(should_stop), crops.cameras.codes
         assert codes is not None
         groups = [labels[codes == code] for code in range(codes.max() + 1)]
         assert sum(len(set(group)) for group in groups) == len(set(labels))
@@ -247,18 +255,89 @@ def test_without_its_epochs_the_encoder_is_labelled_as_it_is(
         assert len(set(after["silhouettes"])) > 1
 
 
-def test_a_camera_with_too_few_crops_has_each_as_its_own(
+def test_a_camera_with_too_few_crops_is_one_local_cluster(
     make_crops: MakeCrops, tmp_path: Path
 ) -> None:
     crops = make_crops(10, 4, 2)
     for shot, path in enumerate(sorted(crops.iterdir())[:3]):
         path.rename(crops / f"{shot:04d}_c7s1_000000_00.png")
     bench = Bench(crops, tmp_path)
-    assert len(set(bench.run(config())[2])) == 3
+    local = np.array(bench.run(config())[2])
     assert any(
-        "camera c7" in warning and "its own local cluster" in warning
+        "camera c7" in warning and "one local cluster" in warning
         for warning in bench.summary.warnings
     )
+    # So none of them leaves the cluster of another that is its pivot.
+    together, camera = np.zeros(3, dtype=np.int64), np.full(3, 2, dtype=np.int32)
+    assert not misplaced(together, np.array([1]), camera, local).any()
+
+
+class StopAt:
+    """True at the question of a number, counted from 1."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.told: list[float] = []
+
+    def __call__(self, seconds: float) -> bool:
+        self.told.append(seconds)
+        return len(self.told) == self.number
+
+
+def test_a_stage_stopped_within_a_camera_keeps_its_labels_and_has_none_of_those_after(
+    make_crops: MakeCrops, tmp_path: Path
+) -> None:
+    bench = Bench(make_crops(8, 9, 3), tmp_path)
+    stop = StopAt(3)  # two epochs of the first camera, then one of the second
+    first, second, third = bench.run(config(), should_stop=stop)
+    assert len(stop.told) == 3
+    assert all(seconds > 0 for seconds in stop.told)
+    assert [len(set(group)) for group in (first, second, third)] == [24 // 5, 24 // 5, 1]
+    assert any("camera c2: stopped after epoch 1 of 2" in w for w in bench.summary.warnings)
+    assert any("after camera c2" in w and "the 1 that" in w for w in bench.summary.warnings)
+    # What was cut goes on from where it was.
+    results = sorted(path.name for path in bench.folder.iterdir())
+    assert results == ["camera-0000.pt", "camera-0001.checkpoint.pt"]
+    continued = bench.run(config())
+    (tmp_path / "whole").mkdir()
+    assert Bench(bench.crops, tmp_path / "whole").run(config()) == continued
+
+
+def test_a_stage_stopped_between_cameras_leaves_those_that_remain(
+    make_crops: MakeCrops, tmp_path: Path
+) -> None:
+    bench = Bench(make_crops(8, 9, 3), tmp_path)
+    found = bench.run(config({"intra_epochs": 0}), should_stop=StopAt(1))
+    assert [len(set(group)) for group in found] == [24 // 5, 1, 1]
+    assert len(bench.summary.local_clusters) == 1
+    assert any("the 2 that were left to do" in warning for warning in bench.summary.warnings)
+
+
+def test_a_stopped_run_ends_its_first_stage_too(make_crops: MakeCrops, tmp_path: Path) -> None:
+    outcome = adapt(
+        make_crops(12, 9, 3), tmp_path / "run", config(), should_stop=lambda _seconds: True
+    )
+    assert len(outcome.summary.local_clusters) == 1
+    assert len(outcome.summary.epochs) == 1
+
+
+def test_without_refinement_there_is_no_first_stage(make_crops: MakeCrops, tmp_path: Path) -> None:
+    outcome = adapt(make_crops(12, 9, 3), tmp_path / "run", config({"refine": False}, epochs=1))
+    assert outcome.summary.local_clusters == []
+    assert "local_clusters" not in outcome.summary.seconds
+    assert not (tmp_path / "run" / "local_clusters").exists()
+    assert any("calr.refine=false" in warning for warning in outcome.summary.warnings)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "first"),
+    [({"warmup_iterations": 3}, 1 / 3), ({"warmup_iterations": 4}, 1), ({"warmup_epochs": 9}, 1)],
+)
+def test_no_camera_is_all_warm_up(warmup: dict[str, int], first: float) -> None:
+    settings = config(None, schedule="constant", lr=1.0, **warmup)
+    stage = _of_a_camera(settings)
+    # Of its 2 epochs of 2 steps.
+    assert [learning_rate(stage, step, 2) for step in (0, 3)] == pytest.approx([first, 1])
 
 
 def test_a_camera_whose_training_fails_keeps_its_labels(
