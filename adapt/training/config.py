@@ -160,6 +160,14 @@ class RunConfig(Section):
             raise ValueError(
                 "method=calr needs the cameras that ignore_cameras hides; use another method"
             )
+        calr = self.calr
+        images = calr.intra_p * calr.intra_k
+        trains_cameras = self.method == "calr" and calr.refine and calr.intra_epochs
+        if trains_cameras and self.bn_group and images % self.bn_group:
+            raise ValueError(
+                f"bn_group={self.bn_group} must divide the batch of each camera's stage too,"
+                f" calr.intra_p x calr.intra_k = {images}; 0 uses the whole batch"
+            )
         if self.min_iterations > self.max_iterations:
             raise ValueError("min_iterations must not exceed max_iterations")
         gap = self.spcl.eps_gap

@@ -2,9 +2,9 @@
 
 ``published`` is each paper's recipe as its released code runs it, for a GPU. ``fast`` is minutes on
 two CPU cores; its clustering values were chosen on Market-1501's validation identities, by the
-purity and completeness of their clusters (docs/benchmarks.md). ``night`` is ``fast`` at four times
-the length, half an hour there. Where none is named, a CUDA device gets ``published`` and a CPU gets
-``fast``.
+purity and completeness of their clusters (docs/benchmarks.md). ``night`` is ``fast`` with twice the
+epochs of twice the steps, half an hour there on Market-1501. Where none is named, a CUDA device
+gets ``published`` and a CPU ``fast``, or ``night`` from ``resight adapt nightly``.
 """
 
 from __future__ import annotations
@@ -138,8 +138,14 @@ _FAST_METHODS: _Methods = {
     "cap": {**_FAST, "temperature": 0.07, "momentum": 0.2, "cap": {"inter_epoch": 1}},
     "bn-stats": {"epochs": 0},
 }
-# Their lengths, where there are epochs at all.
-_NIGHT: Mapping[str, Any] = {"epochs": 10, "max_iterations": 200}
+# Where there are epochs at all: each twice that of ``fast``, so that the length is four times its
+# whatever the number of crops.
+_NIGHT: Mapping[str, Any] = {
+    "epochs": 10,
+    "passes": 2.0,
+    "min_iterations": 20,
+    "max_iterations": 200,
+}
 
 PRESETS: Mapping[str, _Methods] = {
     "published": _PUBLISHED_METHODS,

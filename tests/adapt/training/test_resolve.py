@@ -10,6 +10,7 @@ import pytest
 from adapt.training.config import RunConfig
 from adapt.training.presets import PRESETS
 from adapt.training.resolve import known_keys, resolve
+from adapt.training.schedule import iterations_per_epoch
 from resight.errors import InvalidArgument
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "adapt.md"
@@ -72,6 +73,25 @@ def test_values_that_cannot_be_are_refused(assignments: list[str], field: str) -
 def test_settings_that_contradict_each_other_are_refused(assignments: list[str]) -> None:
     with pytest.raises(InvalidArgument):
         resolve(assignments=["preset=fast", *assignments])
+
+
+def test_the_batches_of_calrs_cameras_are_cut_into_whole_groups() -> None:
+    settings = ["method=calr", "preset=published", "calr.intra_p=5"]
+    with pytest.raises(InvalidArgument, match=r"calr.intra_p x calr.intra_k = 20"):
+        resolve(assignments=settings)
+    for more in ("bn_group=4", "bn_group=0", "calr.refine=false", "calr.intra_epochs=0"):
+        resolve(assignments=[*settings, more])
+
+
+@pytest.mark.parametrize("method", ["cluster-contrast", "spcl", "calr", "pplr", "cap"])
+@pytest.mark.parametrize("crops", [64, 640, 1984, 4992, 6400, 12_936, 50_000])
+def test_a_night_is_four_times_as_long_as_the_fast_preset(method: str, crops: int) -> None:
+    fast, night = (resolve(options={"preset": p, "method": method}) for p in ("fast", "night"))
+    steps = [c.epochs * iterations_per_epoch(c, crops) for c in (fast, night)]
+    assert steps[1] == 4 * steps[0]
+    assert night.epochs == 2 * fast.epochs
+    if crops == 12_936:
+        assert (night.epochs, iterations_per_epoch(night, crops)) == (10, 200)
 
 
 def test_numbers_in_scientific_notation() -> None:
