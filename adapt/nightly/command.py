@@ -53,7 +53,10 @@ def nightly(
         bool, typer.Option("--memory-only", help="Keep crops in /dev/shm, show none.")
     ] = False,
     method: Annotated[str | None, typer.Option(help="As in `adapt run`.")] = None,
-    preset: Annotated[str | None, typer.Option(help="published or fast.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="fast, night or published; by default published on CUDA, else night."),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Most rounds of labelling and training.")
     ] = None,

@@ -32,14 +32,20 @@ def night_config(
 ) -> RunConfig:
     """The settings of a run that starts from ``live``, which lies at ``path``.
 
-    Network and input size are the live encoder's; the input size may be set to another.
+    Network and input size are the live encoder's; the input size may be set to another. Where no
+    preset is named and ``adapt run`` would take ``fast``, it is ``night``.
 
     Raises:
         InvalidArgument: A setting is unknown or not allowed, or names another network.
         NotFound: The bundle holds nothing to train on (it was imported).
     """
     from adapt.backbones.warm_start import WARM_START_FILE
-    from adapt.training.resolve import parse_assignments, read_config_file, resolve
+    from adapt.training.resolve import (
+        default_preset,
+        parse_assignments,
+        read_config_file,
+        resolve,
+    )
 
     live.file(WARM_START_FILE)
     told = json_format.MessageToDict(live.manifest.provenance.config)
@@ -62,10 +68,13 @@ def night_config(
         "resize_filter": live.preprocessing.resize_filter,
     }
     inherited = {key: value for key, value in {**size, **network}.items() if key not in given}
+    if "preset" not in given and default_preset(given) == "fast":
+        inherited["preset"] = "night"
+    named = {key: value for key, value in options.items() if value is not None}
     return resolve(
         file=file,
         assignments=assignments,
-        options={**inherited, **options, "init": str(path)},
+        options={**inherited, **named, "init": str(path)},
     )
 
 

@@ -20,7 +20,7 @@ from adapt.training.config import RunConfig
 from adapt.training.presets import preset_values
 from resight.errors import InvalidArgument
 
-__all__ = ["known_keys", "parse_assignments", "read_config_file", "resolve"]
+__all__ = ["default_preset", "known_keys", "parse_assignments", "read_config_file", "resolve"]
 
 _MAX_FILE_BYTES = 2**20
 _SECTION_METHODS = {
@@ -55,7 +55,7 @@ def resolve(
         _refuse_unknown(layer)
         _merge(merged, layer)
     method = str(merged.get("method", RunConfig.model_fields["method"].default))
-    preset = str(merged.setdefault("preset", _default_preset(merged)))
+    preset = str(merged.setdefault("preset", default_preset(merged)))
     _refuse_other_sections(merged, method)
     base = json.loads(json.dumps(preset_values(preset, method)))
     _merge(base, merged)
@@ -63,6 +63,13 @@ def resolve(
         return RunConfig(**base)
     except ValidationError as error:
         raise _invalid(error) from error
+
+
+def default_preset(settings: Mapping[str, Any]) -> str:
+    """``published`` where ``settings`` mean a CUDA device, else ``fast``."""
+    device = str(settings.get("device", "auto"))
+    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    return "published" if cuda else "fast"
 
 
 def known_keys(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:
@@ -120,12 +127,6 @@ def read_config_file(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InvalidArgument(f"--config {path}: expected settings by name", field="config")
     return values
-
-
-def _default_preset(merged: Mapping[str, Any]) -> str:
-    device = str(merged.get("device", "auto"))
-    cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    return "published" if cuda else "fast"
 
 
 def _merge(target: dict[str, Any], layer: Mapping[str, Any]) -> None:

@@ -74,6 +74,18 @@ def test_network_and_input_are_the_live_encoders(configure: Configure, live: Pat
     assert (config.method, config.epochs) == ("spcl", 7)
 
 
+def test_the_preset_is_that_of_a_night_where_there_is_no_gpu(
+    configure: Configure, tmp_path: Path
+) -> None:
+    assert configure("device=cpu", preset=None).preset == "night"
+    assert configure("device=cpu", preset="fast").preset == "fast"
+    assert configure("device=cpu", "preset=published").preset == "published"
+    assert configure("device=cuda").preset == "published"
+    file = tmp_path / "night.yaml"
+    file.write_text("preset: fast\ndevice: cpu\n")
+    assert configure(file=file).preset == "fast"
+
+
 def test_the_input_size_may_be_another(configure: Configure, tmp_path: Path) -> None:
     file = tmp_path / "night.yaml"
     file.write_text("height: 96\nepochs: 3\n")
