@@ -102,12 +102,13 @@ class Calr(Method):
         if features is None:
             raise ValueError("calr extracts features every epoch")
         config = self._config
-        labels, neighbours, seconds, notes = self._group(features.vectors)
+        extra: dict[str, float] = {}
+        labels, neighbours, seconds, notes = self._group(features.vectors, extra)
         count = int(labels.max(initial=-1)) + 1
         if self._settings.clustering == "infomap":
             _require_modules(count, len(labels), epoch, self._settings)
         require_contrast(count, len(labels), epoch, config)
-        extra = {"unrefined_outliers": float(np.count_nonzero(labels < 0))}
+        extra["unrefined_outliers"] = float(np.count_nonzero(labels < 0))
         if self._settings.refine:
             started = time.perf_counter()
             labels = self._refine(features.vectors, labels, count, neighbours, epoch, extra)
@@ -166,13 +167,14 @@ class Calr(Method):
             self._build_head(int(dimension))
 
     def _group(
-        self, vectors: NDArray[np.float32]
+        self, vectors: NDArray[np.float32], extra: dict[str, float]
     ) -> tuple[NDArray[np.int64], Neighbours | None, dict[str, float], list[str]]:
         """Global labels (N,), neighbours that serve the scores, if any, seconds, notes."""
         settings = self._settings
         if settings.clustering == "infomap":
             return self._group_by_links(vectors)
         found = group(vectors, self._config, self._cameras)
+        extra.update(found.figures)
         # Those of ca-jaccard are split by camera, and of no use for the scores.
         plain = found.neighbours if isinstance(found.neighbours, Neighbours) else None
         if plain is not None and plain.indices.shape[1] < settings.neighbours:

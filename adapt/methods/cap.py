@@ -80,7 +80,11 @@ class Cap(Method):
             largest=found.largest,
             seconds=found.seconds,
             notes=tuple(notes),
-            extra={"proxies": float(len(proxies)), "shared_clusters": float(proxies.shared)},
+            extra={
+                **found.figures,
+                "proxies": float(len(proxies)),
+                "shared_clusters": float(proxies.shared),
+            },
             draw=proxies.slots if by_proxy else None,
         )
 

@@ -68,6 +68,7 @@ class ClusterContrast(Method):
             largest=found.largest,
             seconds=found.seconds,
             notes=tuple(notes),
+            extra=found.figures,
         )
 
     def loss(self, batch: Batch) -> Tensor:

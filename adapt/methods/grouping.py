@@ -31,20 +31,24 @@ class Grouping:
 
     Attributes:
         labels: (N,) int32 at ``eps``, clusters from 0, -1 for outliers.
+        eps: The radius, chosen or set.
         tight, loose: The same at ``eps - gap`` and ``eps + gap``; None without a gap.
         settings: As clustered.
         seconds: Wall seconds by step.
         notes: Degradations, in words.
+        figures: What was decided on the way, for the summary: of ``eps: auto`` the radius and why.
         result: Graph and neighbours, on the first rank alone: what is made of them belongs in
             ``adapt.training.distributed.current().once``.
     """
 
     labels: NDArray[np.int32]
+    eps: float
     tight: NDArray[np.int32] | None
     loose: NDArray[np.int32] | None
     settings: ClusterSettings
     seconds: Mapping[str, float]
     notes: tuple[str, ...]
+    figures: Mapping[str, float]
     result: ClusterResult | None
 
     @property
@@ -102,20 +106,27 @@ def group(
     def label() -> dict[str, Any]:
         result = cluster(features, settings, cameras=cameras, threads=config.threads or None)
         found.append(result)
-        near = [result.labels_at(eps) for eps in (config.eps - gap, config.eps + gap) if gap]
-        labels = torch.from_numpy(np.stack([result.labels, *near]))
-        return {"labels": labels, "seconds": result.seconds, "notes": list(result.notes)}
+        near = [result.labels_at(eps) for eps in (result.eps - gap, result.eps + gap) if gap]
+        return {
+            "labels": torch.from_numpy(np.stack([result.labels, *near])),
+            "eps": result.eps,
+            "seconds": result.seconds,
+            "notes": list(result.notes),
+            "figures": result.figures,
+        }
 
     given = current().once(label)
     labels, *near = given["labels"].numpy()
     tight, loose = near or (None, None)
     return Grouping(
         labels=labels,
+        eps=given["eps"],
         tight=tight,
         loose=loose,
         settings=settings,
         seconds=given["seconds"],
         notes=tuple(given["notes"]),
+        figures=given["figures"],
         result=next(iter(found), None),
     )
 

@@ -96,7 +96,7 @@ class Pplr(Method):
             notes.append(
                 f"{found.clusters} clusters are fewer than p={config.p}: batches repeat clusters"
             )
-        extra: dict[str, float] = {}
+        extra: dict[str, float] = dict(found.figures)
         if features.parts is not None:
             agreement = self._compare(features.vectors, features.parts)
             self._agreement = agreement.to(self._device)

@@ -76,7 +76,7 @@ class Spcl(Method):
         gap = config.spcl.eps_gap if config.spcl.self_paced else 0.0
         found = group(memory.vectors.cpu().numpy(), config, self._cameras, gap=gap)
         labels = found.labels.astype(np.int64)
-        extra: dict[str, float] = {"unfiltered_outliers": float(found.outliers)}
+        extra: dict[str, float] = {"unfiltered_outliers": float(found.outliers), **found.figures}
         if config.spcl.self_paced:
             tight, loose = (labels if at is None else at for at in (found.tight, found.loose))
             chosen = select(labels, tight, loose, theta=self._theta)

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, model_validator
 
+from adapt.clustering.radius import RADII
 from adapt.export.settings import ExportSettings
 from adapt.training.calr_settings import CalrSettings
 from adapt.training.cap_settings import CapSettings
@@ -17,6 +18,18 @@ from adapt.training.section import Section
 from adapt.training.teacher_settings import TeacherSettings
 
 __all__ = ["ClusterContrastSettings", "RunConfig", "SpclSettings"]
+
+
+def _radius(value: object) -> float | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    try:
+        radius = float(str(value))
+    except ValueError:
+        radius = 0.0
+    if not 0.0 < radius < 1.0:
+        raise ValueError("give auto, or a number above 0 and below 1: a Jaccard distance")
+    return radius
 
 
 class ClusterContrastSettings(Section):
@@ -89,7 +102,7 @@ class RunConfig(Section):
     # Pseudo-labels.
     features: Literal["re-extract", "memory"] = "re-extract"
     distance: Literal["jaccard", "ca-jaccard"] = "jaccard"
-    eps: float = Field(default=0.6, gt=0, lt=1)
+    eps: Annotated[float | Literal["auto"], PlainValidator(_radius)] = 0.6
     k1: int = Field(default=30, ge=2, le=1000)
     k2: int = Field(default=6, ge=1, le=1000)
     k1_intra: int = Field(default=5, ge=1, le=1000)
@@ -171,7 +184,9 @@ class RunConfig(Section):
         if self.min_iterations > self.max_iterations:
             raise ValueError("min_iterations must not exceed max_iterations")
         gap = self.spcl.eps_gap
-        if self.method == "spcl" and not gap < self.eps < 1 - gap:
+        if self.method == "spcl" and self.eps == "auto" and gap >= RADII[0]:
+            raise ValueError(f"spcl.eps_gap={gap} must be below {RADII[0]} with eps=auto")
+        if self.method == "spcl" and self.eps != "auto" and not gap < self.eps < 1 - gap:
             raise ValueError(f"eps={self.eps} must lie between spcl.eps_gap={gap} and 1 less it")
         if self.features == "memory" and self.method != "spcl":
             raise ValueError(

@@ -111,3 +111,34 @@ def test_the_only_crop_of_a_camera_is_centred_as_the_others_are() -> None:
 def test_ca_jaccard_without_cameras_is_refused_before_features_are_asked_for(method: str) -> None:
     with pytest.raises(FailedPrecondition, match="needs the camera of every crop"):
         create_method(config("distance=ca-jaccard", f"method={method}"), None, torch.device("cpu"))
+
+
+def test_eps_auto_serves_all_three_radii_and_the_summary() -> None:
+    features, cameras = people()
+    found = group(features, config("eps=auto", "method=spcl"), cameras, gap=0.04)
+    settings = ClusterSettings(k1=8, k2=3, eps="auto", gap=0.04)
+    expected = cluster(features, settings)
+    assert found.settings == settings
+    assert found.eps == expected.eps
+    assert found.figures == expected.figures
+    assert found.figures["eps"] == expected.eps
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(found.tight, expected.labels_at(expected.eps - 0.04))
+    np.testing.assert_array_equal(found.loose, expected.labels_at(expected.eps + 0.04))
+    assert not np.array_equal(found.tight, found.loose)
+    assert group(features, config("eps=0.5"), cameras).eps == 0.5
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["eps=wide"], "give auto, or a number above 0"),
+        (["eps=1"], "give auto, or a number above 0"),
+        (["eps=.nan"], "give auto, or a number above 0"),
+        (["eps=auto", "method=spcl", "spcl.eps_gap=0.2"], r"must be below 0\.2 with eps=auto"),
+        (["eps=0.99", "method=spcl"], "must lie between"),
+    ],
+)
+def test_a_radius_that_cannot_work_is_refused(assignments: list[str], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        config(*assignments)
