@@ -72,7 +72,7 @@ def adapted_card(
             "No accuracy is known: the run saw no identity. Measure it with labelled crops of the"
             " same cameras (`resight adapt evaluate`) before relying on it.",
             *attachments.notes,
-            *(attachments.calibration.notes if attachments.calibration else ()),
+            *(f"Probabilities: {note}." for note in _calibration_notes(attachments)),
         ),
         licence=_licence(embedder.init_report),
     )
@@ -113,6 +113,10 @@ def describe_gate(verdict: Mapping[str, Any]) -> str:
         head += f", score {float(score):.3f}"
     reasons = [f"- {reason}" for reason in verdict.get("reasons", ())]
     return "\n".join([f"{head}. The gate judges without labels; see docs/gate.md.", "", *reasons])
+
+
+def _calibration_notes(attachments: Attachments) -> list[str]:
+    return list(attachments.calibration.notes) if attachments.calibration else []
 
 
 def _figures(parity: Sequence[bundle_pb2.Parity], attachments: Attachments) -> dict[str, str]:

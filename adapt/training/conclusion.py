@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adapt.backbones.embedder import Embedder
 from adapt.data.augmentation import Normalisation
+from adapt.export.attachments import RunCrops, make_attachments
 from adapt.export.bundle import export_bundle
 from adapt.export.graph import EncoderGraph
+from adapt.export.model_card import describe_crops
+from adapt.export.onnx_export import export_embedder
 from adapt.training.batch_norm import reestimate, ungroup
 from adapt.training.config import RunConfig
 from adapt.training.crop_set import CropSet
@@ -66,39 +70,63 @@ def write_bundle(
     parent_version: str,
     graph: EncoderGraph | None,
     source: SourceSet | None,
-    files: Mapping[str, bytes],
+    labels: NDArray[np.int64],
+    files: Callable[[], Mapping[str, bytes]],
+    warn: Callable[[str], object],
 ) -> str:
     """Writes the bundle of ``encoder``, whose batch norms are ungrouped; its model version.
 
     Args:
         graph: The network's trace, if there is one.
         source: Labelled crops that it learnt from, for the model card.
-        files: To go into the bundle.
+        labels: (N,) clusters of the last epoch, or none.
+        files: To go into the bundle; asked for when everything else is known.
+        warn: Told what was left out of the bundle.
     """
     ungroup(encoder)
     if not isinstance(encoder, Embedder):
         raise TypeError("the encoder is not an Embedder")
     settings = config.model_dump(mode="json")
     settings["init"] = Path(settings["init"]).name if settings["init"] else "embedded"
+    encoder = encoder.to("cpu").eval()
+    exported = export_embedder(encoder, crops.preprocessing, graph=graph)
+    run = RunCrops(crops.cache, labels, config.seed, config.ignore_cameras)
+    attachments = make_attachments(exported.encoder, crops.preprocessing, run, config.export)
+    for message in attachments.notes:
+        warn(message)
     bundle = export_bundle(
-        encoder.to("cpu").eval(),
+        encoder,
         output=output,
         preprocessing=crops.preprocessing,
         method=config.method,
         run_id=run_id,
         config=settings,
         parent_version=parent_version,
-        graph=graph,
-        summary_files=files,
-        data="" if source is None else _described(source),
+        exported=exported,
+        attachments=attachments,
+        summary_files=files(),
+        data=_described(crops, source),
+        metrics=_clusters(labels),
     )
     version: str = bundle.manifest.model_version
     return version
 
 
-def _described(source: SourceSet) -> str:
+def _described(crops: CropSet, source: SourceSet | None) -> str:
+    text = describe_crops(crops.cache.crops, skipped=len(crops.skipped))
+    if source is None:
+        return text
     counts = source.counts()
     return (
-        f"Unlabelled crops, and {counts['usable']} labelled crops of {counts['identities']} people"
-        " of another site; whoever ran this did not describe them."
+        f"{text}\n- {counts['usable']} labelled crops of {counts['identities']} people of another"
+        " site; whoever ran this did not describe them"
     )
+
+
+def _clusters(labels: NDArray[np.int64]) -> dict[str, str]:
+    if not len(labels):
+        return {}
+    sizes = np.bincount(labels[labels >= 0])
+    grouped = sizes > 1
+    alone = len(labels) - int(sizes[grouped].sum())
+    return {"Clusters of the last epoch": f"{int(grouped.sum())}; {alone} crops in none"}

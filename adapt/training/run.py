@@ -133,7 +133,7 @@ class _Run:
                 self._finish_batch_norm(engine.encoder, parts, crops)
         finally:
             self._write_summary()
-        version = self._ranks.once(lambda: self._export(engine.encoder, parts, crops))
+        version = self._ranks.once(lambda: self._export(engine, parts, crops))
         return RunOutcome(self._directory, version, self._summary, self._ranks.first)
 
     def _finished(self, source: str | Path, labelled: Path | None) -> RunOutcome | None:
@@ -199,11 +199,11 @@ class _Run:
                 f"{config.backbone} has no batch norm, or too few crops: nothing re-estimated"
             )
 
-    def _export(self, encoder: nn.Module, parts: Assembly, crops: CropSet) -> str:
+    def _export(self, engine: Engine, parts: Assembly, crops: CropSet) -> str:
         """Writes the bundle; returns its model version."""
         with self._timed("export"):
             version = write_bundle(
-                encoder,
+                engine.encoder,
                 self._config,
                 crops,
                 output=self._directory.bundle,
@@ -211,10 +211,12 @@ class _Run:
                 parent_version=parts.embedder.init_report.parent_version,
                 graph=parts.graph,
                 source=parts.work.source,
-                files={
+                labels=engine.labels,
+                files=lambda: {
                     "summary.json": json_bytes({**self._summary.payload(), "complete": True}),
                     "summary.png": self._directory.plot.read_bytes(),
                 },
+                warn=self._warn,
             )
         self._summary.complete = True
         self._write_summary()
