@@ -22,7 +22,7 @@ from resight.bundle import Bundle
 from resight.client.connection import Connection, connect
 from resight.client.faults import translated
 from resight.console import note
-from resight.errors import FailedPrecondition, ResightError
+from resight.errors import FailedPrecondition, InvalidArgument, ResightError
 from resight.v1.gallery_service_pb2 import GetGalleryStatsRequest
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _run(steps: Steps, lease: Lease, outcome: NightOutcome) -> None:
     """The night from the lease on; the run is finished on the service before this returns."""
     try:
         end = steps.take()
-        lease.report(outcome.figures())
+        _report(lease, outcome)
         _finish(lease, end)
     except ResightError as error:
         end = End("failed", error.reason, error.message)
@@ -99,6 +99,16 @@ def _run(steps: Steps, lease: Lease, outcome: NightOutcome) -> None:
         raise
     finally:
         _end(outcome, end)
+
+
+def _report(lease: Lease, outcome: NightOutcome) -> None:
+    """Figures are no reason to lose a candidate: what is too much for the record is left out."""
+    try:
+        lease.report(outcome.figures())
+    except InvalidArgument as error:
+        outcome.notes.append(f"the record holds counts and times alone: {error.message}")
+        note(outcome.notes[-1])
+        lease.report({"crops": outcome.crops, "seconds": outcome.seconds})
 
 
 def _finish(lease: Lease, end: End, patience: float | None = None) -> None:

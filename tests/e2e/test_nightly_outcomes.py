@@ -23,6 +23,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 import adapt.nightly.admission
 import adapt.nightly.learning
+import adapt.nightly.pull
+import adapt.nightly.upload
 from adapt.gate import Verdict
 from adapt.nightly.night import run_night
 from adapt.nightly.outcome import NightOutcome
@@ -542,7 +544,29 @@ def test_a_service_without_images_refuses_the_night(
         assert "privacy.store_images" in outcome.message
 
 
-@pytest.mark.parametrize("when", ["pull", "train"])
+def test_figures_that_are_too_much_cost_no_candidate(
+    start_service: Any,
+    night: Night,
+    make_bundle: Callable[..., Path],
+    images: list[bytes],
+    tmp_path: Path,
+) -> None:
+    small = {"RESIGHT_NIGHTLY__MAX_FIGURES_BYTES": "1024"}
+    night.gate = replace(night.gate, notes=("a long note " * 100,))
+    with (
+        start_service(tmp_path / "data", **small) as service,
+        connect(service.grpc) as connection,
+    ):
+        ingest(connection, "default", images)
+        outcome = night.run(Training(make_bundle), target=service.grpc, gallery="default")
+        assert outcome.result == "succeeded", outcome.message
+        assert "nightly.max_figures_bytes" in outcome.notes[0]
+        run = run_of(connection, "default", outcome)
+        assert run.figures["crops"]["new"] == 23
+        assert "gate" not in run.figures
+
+
+@pytest.mark.parametrize("when", ["pull", "train", "register"])
 def test_a_service_that_dies_and_comes_back_costs_nothing(
     start_service: Any,
     night: Night,
@@ -569,6 +593,16 @@ def test_a_service_that_dies_and_comes_back_costs_nothing(
 
         if when == "train":
             training.during = once
+        elif when == "register":
+            parts = adapt.nightly.upload._parts
+
+            def cut(*told: Any) -> Iterator[Any]:
+                for number, part in enumerate(parts(*told)):
+                    if number:
+                        once()
+                    yield part
+
+            monkeypatch.setattr(adapt.nightly.upload, "_parts", cut)
         else:
             keep = adapt.nightly.pull.Pull._keep
 
