@@ -28,7 +28,7 @@ from resight.bundle.reader import open_bundle
 from resight.errors import InvalidArgument
 from resight.v1 import bundle_pb2
 
-__all__ = ["Attachments", "attach", "file_entry"]
+__all__ = ["Attachments", "attach", "describe_attachments", "file_entry"]
 
 _RESERVED = frozenset({ENCODER, MANIFEST, MANIFEST_DIGEST})
 
@@ -124,6 +124,33 @@ def attach(path: Path, attachments: Attachments) -> Bundle:
             path,
         )
         return open_bundle(path, golden=False)
+
+
+def describe_attachments(manifest: bundle_pb2.BundleManifest) -> list[str]:
+    """One line an attachment that the manifest describes, for people."""
+    lines = [
+        f"ranking        {entry.path}: top-{entry.depth} overlap {entry.overlap:.4f}, correlation"
+        f" {entry.correlation:.4f} over {entry.queries} x {entry.gallery} crops"
+        for entry in manifest.rank_agreement
+    ]
+    lines += [
+        f"engine         {entry.path}: {entry.backend} {entry.backend_version}, compute capability"
+        f" {entry.compute_capability}, batch {entry.min_batch} to {entry.max_batch}"
+        for entry in manifest.engines
+    ]
+    lines += [
+        f"vector map     {entry.path}: from {entry.from_version}, {entry.pairs} pairs"
+        for entry in manifest.vector_maps
+    ]
+    if manifest.HasField("calibration"):
+        fitted = manifest.calibration
+        kind = bundle_pb2.ScoreCalibration.Evidence.Name(fitted.evidence)
+        lines.append(
+            f"calibration    on {kind.removeprefix('EVIDENCE_').lower()}, error"
+            f" {fitted.expected_calibration_error:.4f} on {fitted.held_out_positives} +"
+            f" {fitted.held_out_negatives} pairs held out, prior {fitted.prior:.3g}"
+        )
+    return lines
 
 
 def file_entry(name: str, data: bytes) -> bundle_pb2.BundleFile:

@@ -10,9 +10,11 @@ from typing import Annotated, Any
 import typer
 from google.protobuf import json_format
 
+from resight.bundle.attachments import describe_attachments
 from resight.bundle.bundle import Bundle
+from resight.bundle.half_check import verify_half
 from resight.bundle.importing import InputContract, import_encoder
-from resight.bundle.layout import MAX_ENCODER_BYTES
+from resight.bundle.layout import ENCODER, MAX_ENCODER_BYTES
 from resight.bundle.reader import open_bundle, verify_golden
 from resight.console import emit, note
 from resight.crops.preprocessing import Preprocessing
@@ -140,6 +142,10 @@ def verify(
         f"{bundle}: {files} files and {opened.manifest.golden.count} golden outputs are as"
         f" written (lowest cosine {cosine:.6f}); model version {opened.model_version}"
     )
+    half = verify_half(opened)
+    if half is not None:
+        payload["fp16_min_cosine"] = half
+        text += f"; fp16 graph, lowest cosine {half:.6f}"
     if engines:
         verdicts = check_engines(opened)
         payload["engines"] = [verdict.payload() for verdict in verdicts]
@@ -183,6 +189,7 @@ def _describe(bundle: Bundle, path: Path) -> dict[str, Any]:
         "resize_filter": bundle.preprocessing.resize_filter,
         "parity": [
             {
+                "path": entry.path or ENCODER,
                 "batch_size": entry.batch_size,
                 "min_cosine": entry.min_cosine,
                 "max_abs_difference": entry.max_abs_difference,
@@ -205,10 +212,11 @@ def _text(bundle: Bundle, path: Path) -> str:
         f"dimension      {bundle.dimension}",
     ]
     lines += [
-        f"parity         batch {entry.batch_size}: cosine >= {entry.min_cosine:.6f},"
-        f" difference <= {entry.max_abs_difference:.2e}"
+        f"parity         {entry.path or ENCODER}, batch {entry.batch_size}: cosine >="
+        f" {entry.min_cosine:.6f}, difference <= {entry.max_abs_difference:.2e}"
         for entry in manifest.parity
     ]
+    lines += describe_attachments(manifest)
     lines += [
         f"file           {entry.path}, {entry.size_bytes} bytes, sha256 {entry.sha256[:16]}…"
         for entry in manifest.files

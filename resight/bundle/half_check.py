@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from resight.bundle.attachments import Attachments
+from resight.bundle.bundle import Bundle
 from resight.bundle.golden import golden_inputs
 from resight.bundle.graph_session import GraphSession, open_session
 from resight.bundle.half_precision import HALF_ENCODER, HALF_MAX, to_half
 from resight.crops.preprocessing import Preprocessing
-from resight.errors import FailedPrecondition
+from resight.errors import BundleCorrupt, FailedPrecondition, InvalidArgument
 from resight.v1 import bundle_pb2
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "RoundedSession",
     "check_half",
     "half_attachment",
+    "verify_half",
 ]
 
 HALF_MIN_COSINE = 0.999
@@ -145,6 +147,34 @@ def check_half(
         np.concatenate([empty, *(pair[side] for pair in pairs)]) for side in (0, 1)
     )
     return HalfCheck(tuple(parity), whole, rounded_off)
+
+
+def verify_half(bundle: Bundle) -> float | None:
+    """Recomputes the golden outputs with the bundle's fp16 graph on the CPU.
+
+    Returns:
+        The lowest cosine similarity to what the manifest expects; None without such a graph.
+
+    Raises:
+        BundleCorrupt: It is below 0.999, or the graph does not run.
+    """
+    if all(entry.path != HALF_ENCODER for entry in bundle.manifest.files):
+        return None
+    golden = bundle.manifest.golden
+    images = golden_inputs(golden.seed, golden.count, bundle.preprocessing)
+    expected = np.frombuffer(golden.embeddings, "<f4").reshape(golden.count, bundle.dimension)
+    try:
+        session = GraphSession(bundle.file(HALF_ENCODER).read_bytes(), bundle.preprocessing)
+        cosine = float(np.min(np.sum(session.embed(images) * expected, axis=1)))
+    except (InvalidArgument, ValueError) as error:
+        raise _damaged(str(error)) from error
+    if not cosine >= HALF_MIN_COSINE:
+        raise _damaged(f"golden outputs differ, cosine {cosine:.6f} < {HALF_MIN_COSINE}")
+    return min(cosine, 1.0)
+
+
+def _damaged(what: str) -> BundleCorrupt:
+    return BundleCorrupt(f"bundle file {HALF_ENCODER}: {what}; write it again", field=HALF_ENCODER)
 
 
 def _both(

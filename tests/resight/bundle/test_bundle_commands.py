@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from resight.bundle import Bundle, open_bundle
+from resight.bundle.attachments import attach
+from resight.bundle.half_check import half_attachment
 from resight.cli import main
+from resight.v1 import bundle_pb2
 
 IMPORT = [
     "--height",
@@ -162,3 +166,26 @@ def test_an_own_model_card_is_kept_and_the_blank_one_is_announced(
     assert "--model-card" in resight(*arguments, tmp_path / "b").stderr
     done = resight(*arguments, tmp_path / "c", "--model-card", tmp_path / "absent.md")
     assert (done.returncode, "model_card: no file" in done.stderr) == (1, True)
+
+
+def test_attachments_are_shown_and_the_half_is_verified(
+    resight: Callable[..., Ended], write: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    bundle = write(tmp_path / "b")
+    half = half_attachment(
+        bundle.encoder_path.read_bytes(), bundle.preprocessing, np.empty((0, 16, 8, 3), np.uint8)
+    )
+    half.calibration = bundle_pb2.ScoreCalibration(
+        evidence=bundle_pb2.ScoreCalibration.EVIDENCE_TRACKLETS,
+        expected_calibration_error=0.0314,
+        prior=0.01,
+    )
+    half.engines.append(bundle_pb2.Engine(path="engines/a.plan", compute_capability="8.9"))
+    half.files["engines/a.plan"] = b"plan"
+    attach(tmp_path / "b", half)
+    shown = resight("bundle", "inspect", tmp_path / "b").stdout
+    assert "on tracklets, error 0.0314" in shown
+    assert "engines/a.plan" in shown
+    assert "encoder.fp16.onnx, batch 7" in shown
+    verified = json.loads(resight("bundle", "verify", tmp_path / "b", "--json").stdout)
+    assert verified["fp16_min_cosine"] > 0.999

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from resight.bundle import Bundle
+from resight.bundle.attachments import Attachments
 from resight.bundle.graph_session import GraphSession
-from resight.bundle.half_check import RoundedSession, check_half, half_attachment
+from resight.bundle.half_check import RoundedSession, check_half, half_attachment, verify_half
 from resight.bundle.half_precision import HALF_ENCODER, to_half
 from resight.bundle.wrap import wrap_encoder
 from resight.crops import Preprocessing
-from resight.errors import FailedPrecondition, InvalidArgument
+from resight.errors import BundleCorrupt, FailedPrecondition, InvalidArgument
 
 HEIGHT, WIDTH = 16, 8
 SIZE = Preprocessing(HEIGHT, WIDTH)
@@ -199,3 +202,19 @@ def test_channels_last_and_bgr_encoders_convert(
     assert (expected * whole).sum(axis=1).min() > 0.9999
     session = onnxruntime.InferenceSession(to_half(encoder), providers=["CPUExecutionProvider"])
     assert np.abs(session.run(None, {"images": images})[0] - expected).max() < 1e-2
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_verifying_a_bundle_runs_its_half(
+    write: Callable[..., Bundle], tmp_path: Path, sound: bool
+) -> None:
+    encoder = convolutional()
+    other = encoder if sound else convolutional(power=1.5)
+    attached = Attachments(files={HALF_ENCODER: to_half(other)})
+    bundle = write(tmp_path / "b", encoder=encoder, attachments=attached)
+    if sound:
+        assert 0.999 < (verify_half(bundle) or 0) <= 1
+    else:
+        with pytest.raises(BundleCorrupt, match="golden outputs differ"):
+            verify_half(bundle)
+    assert verify_half(write(tmp_path / "c")) is None
