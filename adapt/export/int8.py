@@ -4,9 +4,9 @@
     x'   = scale q(x)                            one an output channel of weights
 
 as QuantizeLinear and DequantizeLinear around convolutions and products, which TensorRT and ONNX
-Runtime fuse. Scales come from crops of the run. Small networks lose their ranking this way (OSNet
-x0.25 keeps 0.68 of the first ten places on real crops, EfficientNet-Lite0 0.36), so the graph is
-admitted by rank agreement alone, and refused with the margin otherwise.
+Runtime fuse. Scales come from crops of the run. Small networks lose their ranking this way
+(docs/bundle.md), so the graph is admitted by rank agreement alone, and refused with the margin
+otherwise.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from adapt.export.rank_agreement import GRAPH_BOUNDS, compare_ranking, embed_in_batches
+from adapt.export.rank_agreement import compare_ranking, embed_in_batches
 from resight.bundle.attachments import Attachments
 from resight.bundle.graph_session import GraphSession
-from resight.bundle.rank_agreement import RankBounds
+from resight.bundle.rank_agreement import GRAPH_BOUNDS, RankBounds
 from resight.bundle.wrap import WRAPPER_PREFIX
 from resight.crops.preprocessing import Preprocessing
 from resight.errors import InvalidArgument

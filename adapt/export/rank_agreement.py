@@ -7,14 +7,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.bundle.rank_agreement import Embedded, RankBounds, RankFigures, rank_agreement
+from resight.bundle.rank_agreement import Embedded, RankFigures, rank_agreement
 
-__all__ = ["GRAPH_BOUNDS", "Embed", "compare_ranking", "embed_in_batches"]
+__all__ = ["Embed", "compare_ranking", "embed_in_batches"]
 
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-
-GRAPH_BOUNDS = RankBounds(overlap=0.95, correlation=0.98)
-"""What a graph in another precision must reach; fp16 gives 0.987 and 0.999 on real crops."""
 
 _BATCH = 32
 

@@ -19,7 +19,7 @@ from resight.bundle.reader import open_bundle, verify_golden
 from resight.console import emit, note
 from resight.crops.preprocessing import Preprocessing
 from resight.engines.check import check_engines
-from resight.engines.commands import engine
+from resight.engines.commands import engine, sample_crops
 from resight.errors import InvalidArgument
 
 __all__ = ["app"]
@@ -131,9 +131,15 @@ def verify(
     engines: Annotated[
         bool, typer.Option(help="Also run the engines that are for this machine's GPU.")
     ] = False,
+    crops: Annotated[
+        str | None,
+        typer.Option(help="Folder or manifest: with --engines, compare rankings of its crops."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify every digest and recompute the golden outputs."""
+    if crops is not None and not engines:
+        raise InvalidArgument("--crops is for --engines: give both", field="crops")
     opened = open_bundle(bundle, golden=False)
     cosine = verify_golden(opened)
     files = len(opened.manifest.files)
@@ -147,7 +153,8 @@ def verify(
         payload["fp16_min_cosine"] = half
         text += f"; fp16 graph, lowest cosine {half:.6f}"
     if engines:
-        verdicts = check_engines(opened)
+        pixels = None if crops is None else sample_crops(crops, opened.preprocessing)
+        verdicts = check_engines(opened, crops=pixels)
         payload["engines"] = [verdict.payload() for verdict in verdicts]
         text = "\n".join([text, *(verdict.text() for verdict in verdicts)])
     emit(_describe(opened, bundle) | payload, as_json=as_json, text=text)

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from resight.bundle.attachments import Attachments, attach
 from resight.bundle.bundle import Bundle
@@ -21,12 +22,16 @@ from resight.bundle.half_precision import HALF_ENCODER
 from resight.bundle.layout import ENCODER
 from resight.bundle.reader import open_bundle, verify_golden
 from resight.console import emit, note
+from resight.crops import Preprocessing, open_source, prepare, read_crop
 from resight.engines.backend import load_backend
 from resight.engines.build import BatchProfile, Precision, build_engine
 from resight.engines.device import open_device
-from resight.errors import FailedPrecondition
+from resight.errors import FailedPrecondition, InvalidArgument
 
-__all__ = ["engine"]
+__all__ = ["engine", "sample_crops"]
+
+_SAMPLED = 512
+_FEWEST = 24
 
 
 class BackendChoice(StrEnum):
@@ -107,6 +112,24 @@ def engine(
         text=f"{bundle}: attached {', '.join(sorted(attachments.files))} ({size} bytes, batch"
         f" {smallest} to {largest}, tuned for {best}); model version {opened.model_version}",
     )
+
+
+def sample_crops(
+    source: str, preprocessing: Preprocessing, limit: int = _SAMPLED
+) -> NDArray[np.uint8]:
+    """Up to ``limit`` crops of a source, spread over it: (N, H, W, 3) uint8.
+
+    Raises:
+        InvalidArgument: The source has too few crops to rank.
+    """
+    crops = open_source(source).scan(check="header").require_crops()
+    if len(crops) < _FEWEST:
+        raise InvalidArgument(
+            f"crops: {source} has {len(crops)}, and {_FEWEST} are needed to compare rankings",
+            field="crops",
+        )
+    rows = np.unique(np.linspace(0, len(crops) - 1, limit).astype(np.int64))
+    return np.stack([prepare(read_crop(crops[row].path), preprocessing) for row in rows])
 
 
 def _graph(bundle: Bundle, precision: Precision, attachments: Attachments) -> bytes:

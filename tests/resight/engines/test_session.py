@@ -20,11 +20,12 @@ from onnx import numpy_helper
 from resight.bundle import Bundle, golden_inputs
 from resight.bundle.attachments import Attachments
 from resight.bundle.graph_session import GraphSession
+from resight.bundle.rank_agreement import RankBounds
 from resight.engines.backend import Backend
 from resight.engines.check import check_engines
 from resight.engines.device import CudaDevice
 from resight.engines.session import EngineSession
-from resight.errors import FailedPrecondition, InvalidArgument
+from resight.errors import FailedPrecondition, InvalidArgument, Refused
 from resight.v1 import bundle_pb2
 
 SHAPE = (16, 8, 3)
@@ -274,6 +275,40 @@ def test_the_self_check_refuses_an_engine_that_answers_differently(
             device=lambda: CudaDevice(runtime),
         )
     assert caught.value.reason == "ENGINE_PARITY"
+
+
+@pytest.mark.parametrize("smallest", [1, 3])
+def test_the_self_check_compares_rankings_of_crops(
+    write: Write,
+    encoder: bytes,
+    tmp_path: Path,
+    runtime: Runtime,
+    smallest: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Five dimensions keep their order where hundreds would not: a bound that tells the two apart.
+    monkeypatch.setattr("resight.engines.check.GRAPH_BOUNDS", RankBounds(0.999, 0.99))
+    crops = np.random.default_rng(0).integers(0, 256, (41, *SHAPE), dtype=np.uint8)
+    backend = Backend("tensorrt", library(runtime, profile=(smallest, 4, 8)))
+
+    def check(name: str, plan: bytes) -> Any:
+        bundle = bundle_with(write, tmp_path / name, plan, min_batch=smallest, precision="fp16")
+        (verdict,) = check_engines(
+            bundle, crops=crops, load=lambda _: backend, device=lambda: CudaDevice(runtime)
+        )
+        return verdict
+
+    good = check("good", encoder)
+    assert good.overlap == good.correlation == pytest.approx(1)
+    assert "top-10 overlap" in good.text()
+    model = onnx.load_from_string(encoder)
+    for tensor in model.graph.initializer:
+        if tensor.name == "encoder/linear":  # near enough for a cosine, not for an order
+            noise = np.random.default_rng(1).normal(size=tensor.dims) * 0.03
+            values = (numpy_helper.to_array(tensor) + noise).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    with pytest.raises(Refused, match=r"engines/a\.plan ranks 41 crops otherwise"):
+        check("bad", model.SerializeToString())
 
 
 def test_nothing_checked_is_no_success(
