@@ -47,6 +47,8 @@ class EngineSession:
         reason = why_not(engine, backend, device)
         if reason:
             raise _failed(engine, reason)
+        if engine.graph_sha256 not in {entry.sha256 for entry in bundle.manifest.files}:
+            raise _failed(engine, "the graph it was built from is no longer the bundle's")
         self._engine, self._device = engine, device
         self._size = (bundle.preprocessing.height, bundle.preprocessing.width, 3)
         self.dimension = bundle.dimension

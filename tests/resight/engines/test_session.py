@@ -6,6 +6,7 @@ size, order or shape gives wrong numbers. It proves our calls consistent, not Te
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,13 +167,15 @@ def described(**changes: Any) -> bundle_pb2.Engine:
         "path": "engines/a.plan", "backend": "tensorrt", "backend_version": "1.2.3",
         "compute_capability": "8.9", "precision": "fp32",
         "min_batch": 1, "opt_batch": 4, "max_batch": 8,
+        "graph_sha256": hashlib.sha256(b"four\n").hexdigest(),
     }  # fmt: skip
     return bundle_pb2.Engine(**(values | changes))
 
 
 def bundle_with(write: Write, path: Path, plan: bytes, **changes: Any) -> Bundle:
     entry = described(**changes)
-    return write(path, attachments=Attachments(files={entry.path: plan}, engines=[entry]))
+    attached = Attachments(files={entry.path: plan, "graph": b"four\n"}, engines=[entry])
+    return write(path, attachments=attached)
 
 
 def test_embeddings_come_back_for_every_batch_of_the_profile(
@@ -214,6 +217,7 @@ def test_a_batch_beyond_the_profile_is_refused(
         ({"backend_version": "1.2.4"}, "needs tensorrt 1.2.4, here is 1.2.3"),
         ({"compute_capability": "9.0"}, "for 9.0, this GPU is 8.9"),
         ({"max_batch": 16}, "not what the manifest says"),
+        ({"graph_sha256": "0" * 64}, "no longer the bundle's"),
     ],
 )
 def test_an_engine_for_something_else_is_refused(
@@ -244,7 +248,7 @@ def test_the_self_check_passes_a_true_engine_and_names_the_others(
 ) -> None:
     other = described(path="engines/b.plan", compute_capability="9.0")
     attached = Attachments(
-        files={"engines/a.plan": encoder, "engines/b.plan": b"other"},
+        files={"engines/a.plan": encoder, "engines/b.plan": b"other", "graph": b"four\n"},
         engines=[described(), other],
     )
     bundle = write(tmp_path / "b", attachments=attached)
