@@ -86,7 +86,7 @@ def _markdown(lines: Sequence[dict[str, Any]]) -> str:
     for line in sorted(lines, key=lambda line: str(line["name"])):
         dev, chosen = line["dev"], line["validation"]
         clusters = line["clusters"][-1] if line["clusters"] else ""
-        cost = "resumed, not timed | | " if "wall_s" not in line else (
+        cost = "not timed | | " if "wall_s" not in line else (
             f"{line['wall_s'] / 60:.1f} min | {line['processor_s'] / 60:.1f} min"
             f" | {line['peak_mib'] / 1024:.1f} GiB"
         )  # fmt: skip
