@@ -18,7 +18,7 @@ from adapt.clustering.blocks import map_blocks, row_blocks
 from adapt.clustering.heaps import Heaps, offer_across, offer_down
 from adapt.clustering.layout import Layout, Span, Wanted
 
-__all__ = ["ExactSearch", "Progress", "Search"]
+__all__ = ["ExactSearch", "Progress", "Search", "compare_all"]
 
 Progress = Callable[[int, int], None]
 
@@ -26,11 +26,19 @@ _BLOCK = 2048
 
 
 class Search(Protocol):
-    """Finds candidates by float32 products of unit rows; ``docs/clustering.md`` names them."""
+    """Finds candidates by float32 products of unit rows.
+
+    ``exact``, ``trusted`` and ``name`` speak of the last call.
+    """
 
     @property
     def exact(self) -> bool:
         """Whether no row outside a full heap can have a larger float32 product."""
+        ...
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its lists need not be held against brute force on some rows."""
         ...
 
     @property
@@ -63,6 +71,7 @@ class ExactSearch:
     """Every pair is looked at, on the CPU."""
 
     exact = True
+    trusted = True
     name = "exact"
 
     def __call__(
@@ -75,25 +84,41 @@ class ExactSearch:
         progress: Progress | None = None,
     ) -> list[Heaps]:
         """See :class:`Search`."""
-        rows = layout.rows
-        heaps = [Heaps.empty(rows, width, np.float32) for _, width in wanted]
-        blocks = row_blocks(rows, _BLOCK)
-        buffer = np.empty(min(_BLOCK, rows) ** 2, dtype=np.float32)
-        total, done = len(blocks) * (len(blocks) + 1) // 2, 0
-        for first, (top, bottom) in enumerate(blocks):
-            own = layout.features(features, top, bottom)
-            for left, right in blocks[first:]:
-                other = own if left == top else layout.features(features, left, right)
-                shape = (bottom - top, right - left)
-                product = buffer[: shape[0] * shape[1]].reshape(shape)
-                np.matmul(own, other.T, out=product)
-                for (scope, _), heap in zip(wanted, heaps, strict=True):
-                    span = layout.span(scope, slice(top, bottom), left, right)
-                    _offer(product, layout, span, top, left, heap, threads)
-                done += 1
-                if progress is not None:
-                    progress(done, total)
+        heaps = [Heaps.empty(layout.rows, width, np.float32) for _, width in wanted]
+        compare_all(
+            features, layout, (0, layout.rows), wanted, heaps, threads=threads, progress=progress
+        )
         return heaps
+
+
+def compare_all(
+    features: NDArray[np.float32],
+    layout: Layout,
+    part: tuple[int, int],
+    wanted: Sequence[Wanted],
+    heaps: Sequence[Heaps],
+    *,
+    threads: int,
+    progress: Progress | None = None,
+) -> None:
+    """Offer every pair of the positions ``part`` (half-open) to the heaps (of all positions)."""
+    start, stop = part
+    blocks = [(start + top, start + bottom) for top, bottom in row_blocks(stop - start, _BLOCK)]
+    buffer = np.empty(min(_BLOCK, stop - start) ** 2, dtype=np.float32)
+    total, done = len(blocks) * (len(blocks) + 1) // 2, 0
+    for first, (top, bottom) in enumerate(blocks):
+        own = layout.features(features, top, bottom)
+        for left, right in blocks[first:]:
+            other = own if left == top else layout.features(features, left, right)
+            shape = (bottom - top, right - left)
+            product = buffer[: shape[0] * shape[1]].reshape(shape)
+            np.matmul(own, other.T, out=product)
+            for (scope, _), heap in zip(wanted, heaps, strict=True):
+                span = layout.span(scope, slice(top, bottom), left, right)
+                _offer(product, layout, span, top, left, heap, threads)
+            done += 1
+            if progress is not None:
+                progress(done, total)
 
 
 def _offer(
@@ -108,11 +133,12 @@ def _offer(
     height, width = product.shape
     own, other = slice(top, top + height), slice(left, left + width)
     row_ids, column_ids = layout.order[own], layout.order[other]
+    heap_rows = np.arange(top, top + height)
 
     def across(start: int, stop: int) -> None:
         offer_across(
-            product, row_ids, column_ids, *span, start, stop,
-            heaps.scores[own], heaps.indices[own], heaps.worst[own],
+            product, heap_rows, row_ids, column_ids, *span, start, stop,
+            heaps.scores, heaps.indices, heaps.worst,
         )  # fmt: skip
 
     def down(start: int, stop: int) -> None:

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from adapt.clustering.blocks import available_threads
 from adapt.clustering.camera_aware import camera_columns
-from adapt.clustering.candidates import Progress
+from adapt.clustering.candidates import Progress, Search
+from adapt.clustering.cell_search import CellSearch
 from adapt.clustering.dbscan import dbscan
 from adapt.clustering.graph import DistanceGraph, SparseDistances
 from adapt.clustering.jaccard import camera_jaccard_rows, close_pairs, jaccard_graph, jaccard_rows
 from adapt.clustering.neighbours import CameraNeighbours, Neighbours, nearest, nearest_by_camera
 from adapt.clustering.radius import choose_radius
+from adapt.clustering.recall import MEASURED_ROWS
 from adapt.clustering.result import ClusterResult
 from adapt.clustering.settings import ClusterSettings
 from adapt.clustering.similarity import unit_rows
@@ -33,6 +35,7 @@ def cluster(
     threads: int | None = None,
     progress: Progress | None = None,
     overwrite: bool = False,
+    search: Search | None = None,
 ) -> ClusterResult:
     """Group crops whose neighbourhoods overlap.
 
@@ -45,6 +48,8 @@ def cluster(
         threads: default every core this process may use.
         progress: called with (steps done, steps in all) during the neighbour search, which takes
             most of the time.
+        search: an exact search of the caller's, on a GPU say, in place of the CPU's; it is held
+            against brute force on some rows.
         overwrite: a float32 ``features`` may be normalised in place, sparing its size in memory.
 
     Raises:
@@ -56,7 +61,9 @@ def cluster(
     seconds = {"compile": compile_kernels()}
     started = time.perf_counter()
     unit = unit_rows(features, overwrite=overwrite)
-    neighbours = _search(unit, settings, cameras, threads, progress)
+    neighbours = _neighbours(
+        unit, settings, cameras, threads, progress, _chosen(unit.shape[0], settings, search)
+    )
     searched = time.perf_counter()
     encoded = _encode(unit, neighbours, settings, threads)
     graph = close_pairs(encoded, max_distance=settings.reach, threads=threads)
@@ -78,7 +85,7 @@ def cluster(
         "dbscan": ended - chosen,
         "total": ended - started,
     }
-    notes = _notes(unit.shape[0], settings, neighbours)
+    notes = (*_search_notes(neighbours), *_notes(unit.shape[0], settings, neighbours))
     if radius is not None and radius.caution:
         notes = (*notes, radius.caution)
     return ClusterResult(labels, eps, graph, neighbours, settings, seconds, radius, notes)
@@ -93,15 +100,24 @@ def _reaching(
     return close_pairs(encoded, max_distance=max_distance, threads=threads)
 
 
-def _search(
+def _chosen(rows: int, settings: ClusterSettings, given: Search | None) -> Search | None:
+    wanted = settings.neighbours
+    large = given is None and rows > settings.approximate_above
+    if wanted == "approximate" or (wanted == "auto" and large):
+        return CellSearch(recall=settings.neighbour_recall)
+    return given
+
+
+def _neighbours(
     unit: NDArray[np.float32],
     settings: ClusterSettings,
     cameras: NDArray[np.integer] | None,
     threads: int,
     progress: Progress | None,
+    search: Search | None,
 ) -> Neighbours | CameraNeighbours:
     if settings.distance == "jaccard":
-        return nearest(unit, settings.columns, threads=threads, progress=progress)
+        return nearest(unit, settings.columns, threads=threads, progress=progress, search=search)
     if cameras is None:
         raise InvalidArgument(
             "distance: ca-jaccard needs the camera of every crop; give cameras or use jaccard",
@@ -109,7 +125,7 @@ def _search(
         )
     same, other = camera_columns(settings.k1_intra, settings.k1_inter, settings.convention)
     return nearest_by_camera(
-        unit, cameras, same=same, other=other, threads=threads, progress=progress
+        unit, cameras, same=same, other=other, threads=threads, progress=progress, search=search
     )
 
 
@@ -161,6 +177,17 @@ def _compiled_once() -> None:
         camera_jaccard_rows(
             nearest_by_camera(rows, cameras, same=3, other=3, threads=threads), threads=threads
         )
+
+
+def _search_notes(neighbours: Neighbours | CameraNeighbours) -> tuple[str, ...]:
+    if neighbours.note:
+        return (neighbours.note,)
+    if neighbours.searched != "approximate":
+        return ()
+    return (
+        f"approximate neighbours: {neighbours.recall:.2%} of the exact ones, measured on"
+        f" {min(MEASURED_ROWS, len(neighbours)):,} rows",
+    )
 
 
 def _notes(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from adapt.clustering.cluster import ClusterResult, cluster
 from adapt.clustering.reciprocal import Convention
-from adapt.clustering.settings import MAX_NEIGHBOURS, ClusterSettings, Distance
+from adapt.clustering.settings import MAX_NEIGHBOURS, ClusterSettings, Distance, Neighbourhood
 from resight.console import emit, progress
 from resight.errors import InvalidArgument, NotFound
 
@@ -54,6 +54,15 @@ def cluster_features(
     eps: Annotated[str, typer.Option(help="DBSCAN radius, a Jaccard distance, or auto.")] = str(
         _DEFAULTS.eps
     ),
+    neighbours: Annotated[
+        str, typer.Option(help="exact, approximate, or auto: approximate above a size.")
+    ] = _DEFAULTS.neighbours,
+    approximate_above: Annotated[
+        int, typer.Option(min=0, help="Crops above which auto is approximate.")
+    ] = _DEFAULTS.approximate_above,
+    neighbour_recall: Annotated[
+        float, typer.Option(help="Share of the exact neighbours that approximate must find.")
+    ] = _DEFAULTS.neighbour_recall,
     min_samples: Annotated[
         int, typer.Option(min=1, help="Crops within eps, itself included, that make a core.")
     ] = _DEFAULTS.min_samples,
@@ -74,6 +83,9 @@ def cluster_features(
         k2_inter=k2_inter,
         eps=_radius(eps),
         min_samples=min_samples,
+        neighbours=_choice("neighbours", neighbours, Neighbourhood),
+        approximate_above=approximate_above,
+        neighbour_recall=neighbour_recall,
         convention=_choice("convention", convention, Convention),
     )
     rows = _load("features", features)
@@ -165,6 +177,8 @@ def _report(result: ClusterResult, cameras: NDArray[Any] | None) -> dict[str, An
         **_asked(result.settings),
         "eps": result.eps,
         **({} if result.radius is None else {"eps_reason": result.radius.reason}),
+        "neighbours": result.neighbours.searched,
+        "neighbour_recall": round(result.neighbours.recall, 4),
         "figures": {name: round(value, 4) for name, value in result.figures.items()},
         "seconds": {name: round(value, 4) for name, value in result.seconds.items()},
         "notes": list(result.notes),

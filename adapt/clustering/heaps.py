@@ -71,6 +71,7 @@ def _sift(
 @kernel
 def offer_across(
     block: NDArray[np.floating],
+    heap_rows: NDArray[np.int64],
     row_ids: NDArray[np.int32],
     column_ids: NDArray[np.int32],
     low: NDArray[np.int64],
@@ -82,18 +83,20 @@ def offer_across(
     indices: NDArray[np.int32],
     worst: NDArray[np.floating],
 ) -> None:
-    """Offer ``block[r, c]`` to heap ``r`` for rows start..stop; a row never meets itself.
+    """Offer ``block[r, c]`` to heap ``heap_rows[r]``, r in start..stop; a row never meets itself.
 
     Args:
         block: (R, C) scores.
+        heap_rows: int64 (R,): the heap of each row of the block, none twice.
         row_ids, column_ids: int32 (R,) and (C,): the rows of the data that they are.
         low, high, inside: which columns each row may meet, see ``Span``.
-        start, stop: rows of the block (and heaps) to work on.
-        scores, indices, worst: the heaps of the block's rows.
+        start, stop: rows of the block to work on.
+        scores, indices, worst: the heaps.
     """
     columns = block.shape[1]
     for r in range(start, stop):
-        limit = worst[r]
+        h = heap_rows[r]
+        limit = worst[h]
         for part in range(1 if inside else 2):
             if inside:
                 begin, end = low[r], high[r]
@@ -105,10 +108,10 @@ def offer_across(
                 score = block[r, c]
                 if score >= limit:
                     column = column_ids[c]
-                    if column != row_ids[r] and (score > limit or column < indices[r, 0]):
-                        _sift(scores[r], indices[r], score, column)
-                        limit = scores[r, 0]
-        worst[r] = limit
+                    if column != row_ids[r] and (score > limit or column < indices[h, 0]):
+                        _sift(scores[h], indices[h], score, column)
+                        limit = scores[h, 0]
+        worst[h] = limit
 
 
 @kernel

@@ -93,6 +93,17 @@ class Layout:
             return same - 1
         return self.rows - same if scope == "other" else np.full(self.rows, self.rows - 1)
 
+    def span_among(
+        self, scope: Scope, positions: NDArray[np.int64], columns: NDArray[np.int64]
+    ) -> Span:
+        """As :meth:`span`, for ascending positions ``columns`` with gaps."""
+        if scope == "all":
+            nowhere = np.zeros(positions.size, dtype=np.int64)
+            return Span(nowhere, nowhere, False)
+        low = np.searchsorted(columns, self.first[positions])
+        high = np.searchsorted(columns, self.last[positions])
+        return Span(low, high, scope == "same")
+
     def span(
         self, scope: Scope, positions: slice | NDArray[np.int64], left: int, right: int
     ) -> Span:

@@ -11,22 +11,23 @@ by index.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adapt.clustering.blocks import available_threads, map_blocks, row_blocks
 from adapt.clustering.candidates import ExactSearch, Progress, Search
-from adapt.clustering.heaps import NOBODY, Heaps, offer_across
-from adapt.clustering.kernel import kernel
+from adapt.clustering.exact_rows import exact_lists
+from adapt.clustering.heaps import Heaps
 from adapt.clustering.layout import Layout, Scope, Wanted
-from adapt.clustering.similarity import SNAP, product_error, similarity
+from adapt.clustering.ranking import rank
+from adapt.clustering.recall import measured_recall
+from adapt.clustering.similarity import SNAP, product_error
 from resight.errors import InvalidArgument
 
 __all__ = ["CameraNeighbours", "Neighbours", "nearest", "nearest_by_camera"]
 
-_BLOCK = 2048
 _SPARE = 8
 _RETRY_ROWS = 256
 
@@ -37,15 +38,22 @@ class Neighbours:
 
     Attributes:
         indices: int32 (N, k); column 0 is the row itself, unless the list is of other cameras;
-            -1 pads the lists of rows that have fewer: of a small camera, or from a search that is
-            not exact.
+            -1 pads the lists of rows that have fewer: of a small camera, and, if the search was
+            not exact, of other cameras
         similarities: float64 (N, k), not increasing after column 0; 0 beside -1.
-        searched_twice: rows whose candidates were too close together for float32.
+        searched_twice: rows whose candidates were too close together for float32, or too few.
+        recall: share of the exact neighbours that is in the lists: 1 for an exact search, else
+            measured by brute force on 1,000 random rows.
+        searched: name of the search.
+        note: what a reader should know of the search; "" where there is nothing to say.
     """
 
     indices: NDArray[np.int32]
     similarities: NDArray[np.float64]
     searched_twice: int = 0
+    recall: float = 1.0
+    searched: str = "exact"
+    note: str = ""
 
     def __len__(self) -> int:
         return int(self.indices.shape[0])
@@ -70,6 +78,21 @@ class CameraNeighbours:
     def searched_twice(self) -> int:
         """Searches whose candidates were too close together for float32."""
         return self.same.searched_twice + self.other.searched_twice
+
+    @property
+    def recall(self) -> float:
+        """The smaller of the two."""
+        return min(self.same.recall, self.other.recall)
+
+    @property
+    def searched(self) -> str:
+        """Name of the search."""
+        return self.other.searched
+
+    @property
+    def note(self) -> str:
+        """What a reader should know of the search."""
+        return self.other.note or self.same.note
 
 
 def nearest(
@@ -153,12 +176,31 @@ def _lists(
     sought = [want for want, count in zip(wanted, others, strict=True) if count]
     heaps = search(features, layout, sought, threads=threads, progress=progress) if sought else []
     found = iter(heaps)
-    return [
+    lists = [
         _ordered(features, layout, next(found), want.scope, count, search, threads)
         if count
         else _alone(features, want.scope)
         for want, count in zip(wanted, others, strict=True)
     ]
+    if search.trusted:
+        return lists
+    recalls = [
+        measured_recall(features, layout, made.indices, want.scope) if count else 1.0
+        for made, want, count in zip(lists, wanted, others, strict=True)
+    ]
+    if not search.exact:
+        return [
+            replace(made, recall=recall, searched=search.name)
+            for made, recall in zip(lists, recalls, strict=True)
+        ]
+    if min(recalls) < 1.0:
+        note = (
+            f"{search.name} found {min(recalls):.2%} of the neighbours of some rows where it must "
+            "find all: searched again on the CPU"
+        )
+        again = _lists(features, layout, asked, threads, progress, ExactSearch())
+        return [replace(made, note=note) for made in again]
+    return [replace(made, searched=search.name) for made in lists]
 
 
 def _alone(features: NDArray[np.float32], scope: Scope) -> Neighbours:
@@ -191,95 +233,25 @@ def _ordered(
         missing = layout.available(scope) > width
         bar[missing] = heaps.worst[missing] + product_error(features.shape[1])
 
-    def rank(start: int, stop: int) -> None:
+    def order(start: int, stop: int) -> None:
         part = slice(start, stop)
         ids = layout.order[part]
         first, second = indices[part], similarities[part]
         if layout.grouped:
             first, second = np.empty_like(first), np.empty_like(second)
-        _rank(features, ids, heaps.indices[part], bar[part], own, first, second, certain[part])
+        rank(features, ids, heaps.indices[part], bar[part], own, first, second, certain[part])
         if layout.grouped:
             indices[ids], similarities[ids] = first, second
 
-    for _ in map_blocks(rank, row_blocks(rows, 512), threads=threads):
+    for _ in map_blocks(order, row_blocks(rows, 512), threads=threads):
         pass
+    if not search.exact and scope == "all":
+        # Cells that held too few rows to fill a list.
+        certain &= indices[:, -1] >= 0
     doubtful = np.flatnonzero(~certain)
     for start in range(0, doubtful.size, _RETRY_ROWS):
-        positions = doubtful[start : start + _RETRY_ROWS]
-        _search_again(features, layout, scope, positions, indices, similarities)
+        again = exact_lists(
+            features, layout, scope, doubtful[start : start + _RETRY_ROWS], others + own
+        )
+        indices[again.rows], similarities[again.rows] = again.indices, again.similarities
     return Neighbours(indices, similarities, int(doubtful.size))
-
-
-@kernel
-def _rank(
-    features: NDArray[np.float32],
-    rows: NDArray[np.int32],
-    candidates: NDArray[np.int32],
-    bar: NDArray[np.float64],
-    own: bool,
-    indices: NDArray[np.int32],
-    similarities: NDArray[np.float64],
-    certain: NDArray[np.bool_],
-) -> None:
-    """Order the candidates by exact similarity; certain where the last one kept clears the bar."""
-    width = candidates.shape[1]
-    first = 1 if own else 0
-    keep = indices.shape[1] - first
-    exact = np.empty(width, dtype=np.float64)
-    order = np.empty(width, dtype=np.int32)
-    for r in range(rows.shape[0]):
-        i = rows[r]
-        found = 0
-        for c in range(width):
-            j = candidates[r, c]
-            if j == NOBODY:
-                continue
-            value = similarity(features, i, j)
-            at = found
-            while at > 0 and (
-                exact[at - 1] < value or (exact[at - 1] == value and order[at - 1] > j)
-            ):
-                exact[at] = exact[at - 1]
-                order[at] = order[at - 1]
-                at -= 1
-            exact[at] = value
-            order[at] = j
-            found += 1
-        if own:
-            indices[r, 0] = i
-            similarities[r, 0] = similarity(features, i, i)
-        for c in range(keep):
-            indices[r, first + c] = order[c] if c < found else -1
-            similarities[r, first + c] = exact[c] if c < found else 0.0
-        certain[r] = found < keep or exact[keep - 1] > bar[r]
-
-
-def _search_again(
-    features: NDArray[np.float32],
-    layout: Layout,
-    scope: Scope,
-    positions: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    similarities: NDArray[np.float64],
-) -> None:
-    """Search some rows against all in float64, ties by index, and write their lists."""
-    ids = layout.order[positions]
-    own = scope != "other"
-    heaps = Heaps.empty(ids.size, indices.shape[1] - own, np.float64)
-    queries = features[ids].astype(np.float64)
-    for left, right in row_blocks(layout.rows, _BLOCK):
-        product = queries @ layout.features(features, left, right).astype(np.float64).T
-        product *= SNAP
-        np.rint(product, out=product)
-        product /= SNAP
-        span = layout.span(scope, positions, left, right)
-        offer_across(
-            product, ids, layout.order[left:right], *span, 0, ids.size,
-            heaps.scores, heaps.indices, heaps.worst,
-        )  # fmt: skip
-    found = np.empty((ids.size, indices.shape[1]), dtype=np.int32)
-    values = np.empty(found.shape, dtype=np.float64)
-    bar = np.full(ids.size, -np.inf)
-    _rank(features, ids, heaps.indices, bar, own, found, values, np.empty(ids.size, dtype=np.bool_))
-    indices[ids] = found
-    similarities[ids] = values

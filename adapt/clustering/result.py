@@ -60,7 +60,10 @@ class ClusterResult:
     @property
     def figures(self) -> dict[str, float]:
         """What was decided on the way, in numbers."""
-        return dict(self.radius.figures) if self.radius is not None else {}
+        figures = dict(self.radius.figures) if self.radius is not None else {}
+        if self.neighbours.recall < 1.0:
+            figures["neighbour_recall"] = self.neighbours.recall
+        return figures
 
     def labels_at(self, eps: float) -> NDArray[np.int32]:
         """Labels at another radius, at most ``eps + settings.gap``, from the same graph.

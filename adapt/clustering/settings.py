@@ -9,9 +9,10 @@ from adapt.clustering.radius import LARGEST, REACH
 from adapt.clustering.reciprocal import Convention, neighbour_columns
 from resight.errors import InvalidArgument
 
-__all__ = ["MAX_NEIGHBOURS", "ClusterSettings", "Distance"]
+__all__ = ["MAX_NEIGHBOURS", "ClusterSettings", "Distance", "Neighbourhood"]
 
 Distance = Literal["jaccard", "ca-jaccard"]
+Neighbourhood = Literal["auto", "exact", "approximate"]
 
 MAX_NEIGHBOURS = 1000
 
@@ -34,6 +35,12 @@ class ClusterSettings:
         min_samples: crops within ``eps``, itself included, that make a core.
         gap: the graph reaches to ``eps + gap``, so that ``ClusterResult.labels_at`` can cluster
             more loosely (SpCL's self-paced criterion) without a second search.
+        neighbours: ``exact``, ``approximate`` (see :mod:`adapt.clustering.cell_search`), or
+            ``auto``: approximate above ``approximate_above`` crops, unless an exact search of
+            the caller's (a GPU's) is at hand.
+        approximate_above: crops.
+        neighbour_recall: share of the exact neighbours that the approximate search must find,
+            above 0 and at most 1.
         convention: how the k1 count, see :mod:`adapt.clustering.reciprocal` and
             :mod:`adapt.clustering.camera_aware`.
     """
@@ -48,11 +55,19 @@ class ClusterSettings:
     eps: float | Literal["auto"] = 0.6
     min_samples: int = 4
     gap: float = 0.0
+    neighbours: Neighbourhood = "auto"
+    approximate_above: int = 200_000
+    neighbour_recall: float = 0.98
     convention: Convention = "released"
 
     def __post_init__(self) -> None:
-        if self.distance not in get_args(Distance):
-            raise _outside("distance", self.distance, f"one of {', '.join(get_args(Distance))}")
+        for name, kind in (("distance", Distance), ("neighbours", Neighbourhood)):
+            if getattr(self, name) not in get_args(kind):
+                raise _outside(name, getattr(self, name), f"one of {', '.join(get_args(kind))}")
+        if self.approximate_above < 0:
+            raise _outside("approximate_above", self.approximate_above, "at least 0")
+        if not 0.0 < self.neighbour_recall <= 1.0:
+            raise _outside("neighbour_recall", self.neighbour_recall, "above 0 and at most 1")
         for name in ("k1", "k1_intra", "k1_inter"):
             if not 1 <= getattr(self, name) <= MAX_NEIGHBOURS:
                 raise _outside(name, getattr(self, name), f"between 1 and {MAX_NEIGHBOURS}")

@@ -14,7 +14,9 @@ from adapt.clustering.cluster import ClusterResult, cluster
 from adapt.clustering.neighbours import CameraNeighbours, Neighbours
 from adapt.clustering.settings import ClusterSettings
 from adapt.training.config import RunConfig
+from adapt.training.device import select_device
 from adapt.training.distributed import current
+from adapt.training.torch_search import torch_search
 from resight.errors import FailedPrecondition
 
 __all__ = ["Grouping", "centre_by_camera", "group", "require_cameras", "require_contrast"]
@@ -100,11 +102,20 @@ def group(
         eps=config.eps,
         min_samples=config.min_samples,
         gap=gap,
+        neighbours=config.neighbours,
+        approximate_above=config.approximate_above,
+        neighbour_recall=config.neighbour_recall,
     )
     found: list[ClusterResult] = []
 
     def label() -> dict[str, Any]:
-        result = cluster(features, settings, cameras=cameras, threads=config.threads or None)
+        result = cluster(
+            features,
+            settings,
+            cameras=cameras,
+            threads=config.threads or None,
+            search=torch_search(select_device(config.device)),
+        )
         found.append(result)
         near = [result.labels_at(eps) for eps in (result.eps - gap, result.eps + gap) if gap]
         return {

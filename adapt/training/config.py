@@ -111,6 +111,9 @@ class RunConfig(Section):
     k2_inter: int = Field(default=4, ge=0, le=1000)
     min_samples: int = Field(default=4, ge=2, le=1000)
     camera_centering: bool = False
+    neighbours: Literal["auto", "exact", "approximate"] = "auto"
+    approximate_above: int = Field(default=200_000, ge=0)
+    neighbour_recall: float = Field(default=0.98, gt=0, le=1)
 
     # Batch norm and averaging.
     bn_group: int = Field(default=0, ge=0)

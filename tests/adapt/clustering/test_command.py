@@ -12,6 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from adapt.clustering import cell_search
 from adapt.clustering.cluster import ClusterSettings, cluster
 from adapt.clustering.command import register
 from resight.errors import InvalidArgument, ResightError
@@ -138,3 +139,20 @@ def test_eps_auto_names_its_choice(features: Path, tmp_path: Path) -> None:
     assert expected.radius.reason in run(*given).stdout.replace("\n", " ")
     with pytest.raises(InvalidArgument, match="eps: is 'wide'; give a number"):
         run(*given[:-1], "wide")
+
+
+def test_the_search_can_be_chosen_and_is_named(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cell_search, "_FEW_ROWS", 0)
+    given = ["--features", features, "--output", tmp_path / "L.npy", "--json"]
+    assert json.loads(run(*given).stdout)["neighbours"] == "exact"
+    chosen = ["--neighbours", "approximate", "--neighbour-recall", 0.3]
+    answer = json.loads(run(*given, *chosen).stdout)
+    assert answer["neighbours"] == "approximate"
+    assert 0.3 < answer["neighbour_recall"] <= 1
+    assert any("approximate neighbours" in note for note in answer["notes"])
+    above = json.loads(run(*given, "--approximate-above", 249, *chosen[2:]).stdout)
+    assert above["neighbours"] == "approximate"
+    with pytest.raises(InvalidArgument, match="neighbours: is 'all'; choose auto or exact or"):
+        run(*given, "--neighbours", "all")

@@ -35,6 +35,11 @@ def test_every_setting_reaches_the_clustering() -> None:
     features, cameras = people()
     found = group(features, config("eps=0.45", "min_samples=3"), cameras, gap=0.05)
     assert found.settings == ClusterSettings(k1=8, k2=3, eps=0.45, min_samples=3, gap=0.05)
+    searched = ["neighbours=approximate", "approximate_above=7", "neighbour_recall=0.6"]
+    near = group(features, config(*searched), cameras)
+    assert near.settings == ClusterSettings(
+        k1=8, k2=3, neighbours="approximate", approximate_above=7, neighbour_recall=0.6
+    )
     own = ["k1_intra=3", "k1_inter=9", "k2_intra=1", "k2_inter=2"]
     aware = group(features, config("distance=ca-jaccard", *own), cameras)
     settings = ClusterSettings(
