@@ -9,6 +9,7 @@ import typer
 
 from adapt.clustering.command import register as register_cluster
 from adapt.evaluation.command import register as register_evaluate
+from adapt.gate.command import register as register_gate
 from adapt.nightly.command import register as register_nightly
 from adapt.report.command import register as register_report
 from resight.console import emit, note
@@ -23,6 +24,7 @@ app = typer.Typer(help="Learn from unlabelled crops; evaluate; cluster.", no_arg
 register_cluster(app)
 register_evaluate(app)
 register_nightly(app)
+register_gate(app)
 register_report(app)
 
 
