@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from resight.bundle import open_bundle
 from resight.client.connection import connect
 from resight.v1 import adaptation_service_pb2 as pb
 from resight.v1.model_service_pb2 import ListModelsRequest, Model
@@ -27,6 +28,8 @@ TRAINING = [
     "--set", "threads=1", "--set", "extraction=torch", "--set", "k1=10", "--set", "k2=3",
     "--set", "device=cpu",
 ]  # fmt: skip
+# Steps so small that the encoder stays as good as it was, which is what the gate is to find.
+CAUTIOUS = ["--set", "lr=1e-7", "--set", "freeze_bn=true"]
 
 
 def resight(*arguments: object) -> dict[str, Any]:
@@ -51,8 +54,8 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     folder = tmp_path_factory.mktemp("site")
     resight(
-        "simulate", "--output", folder / "sim", "--identities", 24, "--cameras", 3,
-        "--crops", 360, "--seed", 5,
+        "simulate", "--output", folder / "sim", "--identities", 40, "--cameras", 3,
+        "--crops", 600, "--seed", 5,
     )  # fmt: skip
     resight(
         "adapt", "run", "--crops", folder / "sim" / "train.csv", "--output", folder / "live",
@@ -108,7 +111,7 @@ def place(start_serving: Callable[..., Any], site: Site, tmp_path: Path) -> Iter
         report = resight(
             "ingest", site.crops / "train.csv", "--register-cameras", "--target", service.grpc
         )
-        assert report["accepted"] >= 100
+        assert report["accepted"] >= 300
         yield Place(service, site, tmp_path / "state", tmp_path / "night.prom")
 
 
@@ -135,6 +138,59 @@ def test_a_killed_night_leaves_nothing(place: Place) -> None:
     assert after.state == State.STATE_SKIPPED
     assert {path.name for path in place.state.iterdir()} == {".lock", "night.json"}
     assert 'resight_night_crops{gallery="default",kind="available"}' in place.metrics.read_text()
+
+
+@pytest.mark.slow
+def test_a_healthy_night_makes_a_candidate_within_its_budget(place: Place) -> None:
+    night = place.night("--epochs", 1000, "--time-budget", "20s", *CAUTIOUS)
+    out, err = night.communicate(timeout=200)
+    assert night.returncode == 0, out + err
+    told = json.loads(out)
+    assert told["result"] == "succeeded"
+    epochs = told["summary"]["epochs"]
+    assert 1 <= len(epochs) < 1000
+    assert any(line.startswith("stopped after epoch") for line in told["summary"]["warnings"])
+    assert told["crops"]["new"] == told["crops"]["available"] >= 300
+
+    candidate, live = place.models()
+    assert (candidate.state, live.state) == (Model.STATE_CANDIDATE, Model.STATE_LIVE)
+    assert candidate.model_version == told["model_version"]
+    assert candidate.parent_version == live.model_version
+    kept = open_bundle(place.state / "candidate.tar")
+    assert kept.model_version == candidate.model_version
+    verdict = json.loads((kept.directory / "gate.json").read_text())
+    assert verdict["passed"] is True
+    assert verdict["score"] == told["gate"]["score"]
+    assert not (place.state / "work").exists()
+    (run,) = place.runs()
+    assert (run.state, run.model_version) == (State.STATE_SUCCEEDED, candidate.model_version)
+    assert run.new_crops == told["crops"]["new"]
+    assert 'resight_night_result{gallery="default",result="succeeded"} 1.0' in (
+        place.metrics.read_text()
+    )
+
+    idle = place.night("--epochs", 1)
+    out, err = idle.communicate(timeout=200)
+    assert (idle.returncode, json.loads(out)["reason"]) == (0, "TOO_FEW_CROPS"), err
+    assert place.runs()[0].state == State.STATE_SKIPPED
+    assert "resight_night_last_success_timestamp_seconds" in place.metrics.read_text()
+
+
+@pytest.mark.slow
+def test_a_night_that_makes_the_encoder_worse_leaves_nothing(place: Place) -> None:
+    # A network that knew nothing learns from 300 crops that it is surer of than it may be.
+    night = place.night("--epochs", 12, "--iterations", 8)
+    out, err = night.communicate(timeout=250)
+    assert night.returncode == 3, out + err
+    told = json.loads(out)
+    assert (told["result"], told["reason"]) == ("refused", "GATE_REFUSED")
+    assert told["gate"]["passed"] is False
+    assert told["message"] == "; ".join(told["gate"]["reasons"])
+    (run,) = place.runs()
+    assert (run.state, run.message) == (State.STATE_REFUSED, told["message"])
+    assert [model.state for model in place.models()] == [Model.STATE_LIVE]
+    assert {path.name for path in place.state.iterdir()} == {".lock", "baseline.tar", "night.json"}
+    assert 'result="refused"} 1.0' in place.metrics.read_text()
 
 
 @pytest.mark.slow
