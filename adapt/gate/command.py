@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
 from resight.cli import EXIT_REFUSED
 from resight.console import emit
-from resight.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from adapt.gate.settings import GateSettings
     from adapt.gate.verdict import Verdict
 
 __all__ = ["register"]
@@ -40,31 +37,15 @@ def gate(
     """Judge a candidate without labels; exit 3 when it is refused."""
     from adapt.export.gate_result import attach_gate  # slow to import, as is the rest
     from adapt.gate.judgement import judge
+    from adapt.gate.settings import read_settings
 
-    verdict = judge(candidate, live, crops, baseline=baseline, settings=_settings(config))
+    verdict = judge(candidate, live, crops, baseline=baseline, settings=read_settings(config))
     payload = verdict.payload()
     if attach:
         attach_gate(candidate, payload)
     emit(payload, as_json=as_json, text=_text(verdict))
     if not verdict.passed:
         raise typer.Exit(EXIT_REFUSED)
-
-
-def _settings(config: Path | None) -> GateSettings:
-    from adapt.gate.settings import GateSettings
-    from adapt.training.resolve import read_config_file
-
-    if config is None:
-        return GateSettings()
-    try:
-        return GateSettings(**read_config_file(config))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        name = ".".join(str(part) for part in fault["loc"])
-        raise InvalidArgument(
-            f"--config {config}: {name}: {fault['msg']}; docs/gate.md lists the settings",
-            field=name,
-        ) from error
 
 
 def _text(verdict: Verdict) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+
+from pydantic import Field, ValidationError
 
 from adapt.training.section import Section
+from resight.errors import InvalidArgument
 
-__all__ = ["GateSettings"]
+__all__ = ["GateSettings", "read_settings"]
 
 
 class GateSettings(Section):
@@ -46,3 +49,23 @@ class GateSettings(Section):
     views_overlap: bool = True
     overlapping: tuple[tuple[str, str], ...] = ()
     threads: int = Field(default=0, ge=0, le=1024)
+
+
+def read_settings(file: Path | None) -> GateSettings:
+    """The settings of a .yaml, .toml or .json file; the defaults where none is named.
+
+    Raises:
+        InvalidArgument: The file cannot be read, or a setting is unknown or not allowed.
+    """
+    from adapt.training.resolve import read_config_file  # slow to import
+
+    if file is None:
+        return GateSettings()
+    try:
+        return GateSettings(**read_config_file(file))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        name = ".".join(str(part) for part in fault["loc"])
+        raise InvalidArgument(
+            f"{file}: {name}: {fault['msg']}; docs/gate.md lists the gate's settings", field=name
+        ) from error

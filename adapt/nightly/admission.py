@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adapt.export.gate_result import attach_gate
-from adapt.gate import Verdict, judge
+from adapt.gate import GateSettings, Verdict, judge
 from adapt.nightly.lease import Lease
 from adapt.nightly.upload import register
 from resight.bundle import open_bundle, pack
@@ -14,9 +14,11 @@ from resight.v1.model_service_pb2_grpc import ModelServiceStub
 __all__ = ["admit", "question"]
 
 
-def question(bundle: Path, *, live: Path, baseline: Path, crops: Path) -> Verdict:
+def question(
+    bundle: Path, *, live: Path, baseline: Path, crops: Path, settings: GateSettings
+) -> Verdict:
     """The gate's verdict on a bundle, judged on the night's crops."""
-    return judge(bundle, live, crops, baseline=baseline)
+    return judge(bundle, live, crops, baseline=baseline, settings=settings)
 
 
 def admit(

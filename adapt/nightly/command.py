@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from adapt.gate.settings import read_settings
 from adapt.nightly.budget import duration
 from adapt.nightly.metrics import checked_gateway, exposition, push, write
 from adapt.nightly.outcome import NightOutcome, metrics_of
@@ -41,6 +42,9 @@ def nightly(
         typer.Option(
             help="Frozen bundle no night may fall behind; default the first night's live."
         ),
+    ] = None,
+    gate_config: Annotated[
+        Path | None, typer.Option(help="Settings of the gate, as in docs/gate.md.")
     ] = None,
     replay: Annotated[float, typer.Option(help="Older crops for each new one.")] = 0.3,
     min_crops: Annotated[int, typer.Option(help="With fewer new crops: skipped, exit 0.")] = 500,
@@ -111,6 +115,7 @@ def nightly(
         state=state,
         live=live,
         baseline=baseline,
+        gate=read_settings(gate_config),
         lease_seconds=lease,
         time_budget=None if time_budget is None else duration(time_budget),
         replay=replay,

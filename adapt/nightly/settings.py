@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from adapt.gate.settings import GateSettings
 from resight.errors import InvalidArgument
 
 __all__ = ["NightSettings"]
@@ -20,6 +21,7 @@ class NightSettings:
         state: Folder that remembers from night to night.
         live: Bundle of the gallery's live encoder.
         baseline: Frozen encoder that no night may fall behind; the state folder's when None.
+        gate: Where the gate draws the line.
         lease_seconds: How long the lease holds without a heartbeat.
         time_budget: Seconds for the whole night; None for as long as it takes.
         replay: Older crops for each new one.
@@ -36,6 +38,7 @@ class NightSettings:
     state: Path
     live: Path
     baseline: Path | None = None
+    gate: GateSettings = field(default_factory=GateSettings)
     lease_seconds: float = 300.0
     time_budget: float | None = None
     replay: float = 0.3

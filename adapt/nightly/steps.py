@@ -166,6 +166,7 @@ class Steps:
                 live=settings.live,
                 baseline=baseline,
                 crops=self._pull.manifest,
+                settings=settings.gate,
             )
         outcome.verdict = verdict.payload()
         if not verdict.passed:

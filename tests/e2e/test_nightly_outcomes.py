@@ -152,7 +152,7 @@ class Night:
         self._patch = patch
 
     def run(self, training: Any, *, epochs: int = 3, **told: Any) -> NightOutcome:
-        def judge(candidate: Path, live: Path, crops: Path, *, baseline: Path) -> Verdict:
+        def judge(candidate: Path, live: Path, crops: Path, *, baseline: Path, **_: Any) -> Verdict:
             self.asked = {"candidate": candidate, "live": live, "baseline": baseline}
             open_source(crops).scan().require_crops()
             return replace(self.gate, candidate=open_bundle(candidate).model_version)

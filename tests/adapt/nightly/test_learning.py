@@ -131,6 +131,7 @@ def test_unused_crops_are_read_back(tmp_path: Path) -> None:
         (["--lease", "0.5"], "--lease 0.5 must lie in"),
         (["--min-crops", "1"], "--min-crops 1 must lie in"),
         (["--baseline", "nowhere"], "nothing at nowhere"),
+        (["--gate-config", "nowhere.yaml"], "there is no such file"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_asked_or_made(
