@@ -12,6 +12,8 @@ from adapt.clustering.blocks import available_threads
 from adapt.clustering.camera_aware import camera_columns
 from adapt.clustering.candidates import Progress, Search
 from adapt.clustering.cell_search import CellSearch
+from adapt.clustering.constrained import constrained_dbscan, labels_of
+from adapt.clustering.constraints import Constraints
 from adapt.clustering.dbscan import dbscan
 from adapt.clustering.graph import DistanceGraph, SparseDistances
 from adapt.clustering.jaccard import camera_jaccard_rows, close_pairs, jaccard_graph, jaccard_rows
@@ -32,6 +34,7 @@ def cluster(
     settings: ClusterSettings | None = None,
     *,
     cameras: NDArray[np.integer] | None = None,
+    constraints: Constraints | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
     overwrite: bool = False,
@@ -45,6 +48,7 @@ def cluster(
         settings: default ``ClusterSettings()``.
         cameras: integer (N,), the camera of each crop; ``ca-jaccard`` needs it, ``jaccard`` does
             not look at it.
+        constraints: what tracks, cameras and times say of the crops: labels keep to it.
         threads: default every core this process may use.
         progress: called with (steps done, steps in all) during the neighbour search, which takes
             most of the time.
@@ -54,13 +58,18 @@ def cluster(
 
     Raises:
         InvalidArgument: features not a finite two-dimensional matrix without all-zero rows;
-            ``ca-jaccard`` without a camera for each crop.
+            ``ca-jaccard`` without a camera for each crop; constraints of other crops.
     """
     settings = settings or ClusterSettings()
     threads = threads or available_threads()
     seconds = {"compile": compile_kernels()}
     started = time.perf_counter()
     unit = unit_rows(features, overwrite=overwrite)
+    if constraints is not None and len(constraints) != unit.shape[0]:
+        raise InvalidArgument(
+            f"constraints: are of {len(constraints)} crops; there are {unit.shape[0]} features",
+            field="constraints",
+        )
     neighbours = _neighbours(
         unit, settings, cameras, threads, progress, _chosen(unit.shape[0], settings, search)
     )
@@ -70,12 +79,24 @@ def cluster(
     measured = time.perf_counter()
     radius, eps = None, settings.largest_eps
     if settings.eps == "auto":
-        radius = choose_radius(graph, min_samples=settings.min_samples, threads=threads)
+        radius = choose_radius(
+            graph,
+            lambda pairs, at: labels_of(
+                pairs, eps=at, min_samples=settings.min_samples, constraints=constraints
+            ),
+            threads=threads,
+        )
         eps = radius.eps
         graph = _reaching(graph, encoded, eps + settings.gap, threads)
     chosen = time.perf_counter()
     labels = None if radius is None else radius.labels
-    if labels is None:
+    constrained = None
+    if constraints is not None:
+        constrained = constrained_dbscan(
+            graph, eps=eps, min_samples=settings.min_samples, constraints=constraints
+        )
+        labels = constrained.labels
+    elif labels is None:
         labels = dbscan(graph, eps=eps, min_samples=settings.min_samples)
     ended = time.perf_counter()
     seconds |= {
@@ -88,7 +109,18 @@ def cluster(
     notes = (*_search_notes(neighbours), *_notes(unit.shape[0], settings, neighbours))
     if radius is not None and radius.caution:
         notes = (*notes, radius.caution)
-    return ClusterResult(labels, eps, graph, neighbours, settings, seconds, radius, notes)
+    return ClusterResult(
+        labels=labels,
+        eps=eps,
+        graph=graph,
+        neighbours=neighbours,
+        settings=settings,
+        seconds=seconds,
+        radius=radius,
+        constraints=constraints,
+        constrained=constrained,
+        notes=notes,
+    )
 
 
 def _reaching(

@@ -19,7 +19,7 @@ from adapt.clustering.graph import DistanceGraph
 from adapt.clustering.kernel import kernel
 from resight.errors import InvalidArgument
 
-__all__ = ["dbscan"]
+__all__ = ["checked_radius", "dbscan", "root"]
 
 
 def dbscan(graph: DistanceGraph, *, eps: float, min_samples: int) -> NDArray[np.int32]:
@@ -36,16 +36,7 @@ def dbscan(graph: DistanceGraph, *, eps: float, min_samples: int) -> NDArray[np.
     Raises:
         InvalidArgument: ``eps`` beyond the graph, or ``min_samples`` below 1.
     """
-    radius = np.float32(eps)
-    if not 0.0 < radius <= np.float32(graph.max_distance):
-        raise InvalidArgument(
-            f"eps: is {eps}; the graph holds pairs up to {graph.max_distance}, build it wider",
-            field="eps",
-        )
-    if min_samples < 1:
-        raise InvalidArgument(
-            f"min_samples: is {min_samples}; it must be at least 1", field="min_samples"
-        )
+    radius = checked_radius(graph, eps=eps, min_samples=min_samples)
     degrees = np.ones(graph.rows, dtype=np.int64)
     for block in graph.upper_blocks():
         _count_close(*block, radius, degrees)
@@ -56,6 +47,25 @@ def dbscan(graph: DistanceGraph, *, eps: float, min_samples: int) -> NDArray[np.
     for pairs in borders:
         _adopt(pairs, labels)
     return labels
+
+
+def checked_radius(graph: DistanceGraph, *, eps: float, min_samples: int) -> np.float32:
+    """``eps`` in the precision in which distances are compared.
+
+    Raises:
+        InvalidArgument: see :func:`dbscan`.
+    """
+    radius = np.float32(eps)
+    if not 0.0 < radius <= np.float32(graph.max_distance):
+        raise InvalidArgument(
+            f"eps: is {eps}; the graph holds pairs up to {graph.max_distance}, build it wider",
+            field="eps",
+        )
+    if min_samples < 1:
+        raise InvalidArgument(
+            f"min_samples: is {min_samples}; it must be at least 1", field="min_samples"
+        )
+    return radius
 
 
 @kernel
@@ -77,7 +87,8 @@ def _count_close(
 
 
 @kernel
-def _root(parents: NDArray[np.int32], i: int) -> int:
+def root(parents: NDArray[np.int32], i: int) -> int:
+    """Compiled: the root of row ``i`` in a forest, shortening the way there."""
     while parents[i] != i:
         parents[i] = parents[parents[i]]
         i = parents[i]
@@ -103,8 +114,8 @@ def _join(
             j = indices[at]
             if distances[at] <= radius:
                 if core[i] and core[j]:
-                    a = _root(parents, i)
-                    b = _root(parents, j)
+                    a = root(parents, i)
+                    b = root(parents, j)
                     if a < b:
                         parents[b] = a
                     else:
@@ -133,12 +144,12 @@ def _number(core: NDArray[np.bool_], parents: NDArray[np.int32]) -> NDArray[np.i
     clusters = 0
     for i in range(core.shape[0]):
         if core[i]:
-            root = _root(parents, i)
-            if root == i:
+            top = root(parents, i)
+            if top == i:
                 labels[i] = clusters
                 clusters += 1
             else:
-                labels[i] = labels[root]
+                labels[i] = labels[top]
     return labels
 
 

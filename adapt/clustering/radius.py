@@ -14,14 +14,14 @@ neighbourhood in common are there because of what lies between them, and once cl
 they soon outnumber the linked pairs. The score is an F-measure with 1 / (1 + 5 u) for the precision
 (u = unlinked / linked) and a recall of ``found``, up to a constant. The two constants were chosen
 on features of known identities (docs/decisions/0013-radius-from-the-data.md, with the cases where
-the choice is poor).
+the choice is poor). Under constraints the labels scored are those that keep to them.
 
 Time is some passes over the pairs for each of the 31 radii; memory is one copy of the pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,11 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapt.clustering.blocks import available_threads, map_blocks
-from adapt.clustering.dbscan import dbscan
 from adapt.clustering.graph import DistanceGraph, SparseDistances, UpperBlock
 from adapt.clustering.kernel import kernel
 
-__all__ = ["FALLBACK", "LARGEST", "RADII", "REACH", "RadiusChoice", "choose_radius"]
+__all__ = ["FALLBACK", "LARGEST", "RADII", "REACH", "Labelling", "RadiusChoice", "choose_radius"]
+
+Labelling = Callable[[DistanceGraph, float], NDArray[np.int32]]
 
 RADII: tuple[float, ...] = tuple(step / 100 for step in range(20, 81, 2))
 LARGEST = RADII[-1]
@@ -106,7 +107,7 @@ class _Pairs:
 
 
 def choose_radius(
-    graph: DistanceGraph, *, min_samples: int, threads: int | None = None
+    graph: DistanceGraph, label: Labelling, *, threads: int | None = None
 ) -> RadiusChoice:
     """The radius of ``RADII`` with the largest score.
 
@@ -115,7 +116,7 @@ def choose_radius(
 
     Args:
         graph: complete up to ``REACH`` at least.
-        min_samples: of DBSCAN.
+        label: labels of a graph at a radius, DBSCAN's or under constraints.
         threads: default every core; each works on radii of its own.
     """
     if not isinstance(graph, SparseDistances):
@@ -128,7 +129,7 @@ def choose_radius(
 
     def measure(start: int, stop: int) -> None:
         for r in range(start, stop):
-            labels = dbscan(pairs, eps=RADII[r], min_samples=min_samples)
+            labels = label(pairs, RADII[r])
             sizes = np.bincount(labels[labels >= 0]).astype(np.float64)
             within = float((sizes * (sizes - 1.0) / 2.0).sum())
             linked, weight = _close(*pairs.block, np.float32(REACH), labels)
@@ -145,7 +146,7 @@ def choose_radius(
         return _fallback("no radius gives a cluster")
     best = int(np.argmax(scores))
     eps = RADII[best]
-    labels = dbscan(pairs, eps=eps, min_samples=min_samples)
+    labels = label(pairs, eps)
     caution = ""
     if best in (0, radii.size - 1):
         caution = f"eps {eps:.2f} is the {'small' if best == 0 else 'larg'}est that was tried"

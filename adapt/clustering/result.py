@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adapt.clustering.dbscan import dbscan
+from adapt.clustering.constrained import ConstrainedLabels, labels_of
+from adapt.clustering.constraints import Constraints
 from adapt.clustering.graph import DistanceGraph
 from adapt.clustering.neighbours import CameraNeighbours, Neighbours
 from adapt.clustering.radius import RadiusChoice
@@ -30,6 +31,8 @@ class ClusterResult:
             ``jaccard``, ``radius`` (where it is chosen), ``dbscan`` and ``total`` (without
             ``compile``).
         radius: what ``eps`` was chosen by, where it was.
+        constraints: what the labels keep to, where something was known.
+        constrained: what that changed.
         notes: what a reader of the labels should know, such as fewer crops than k1.
     """
 
@@ -40,6 +43,8 @@ class ClusterResult:
     settings: ClusterSettings
     seconds: dict[str, float]
     radius: RadiusChoice | None = None
+    constraints: Constraints | None = None
+    constrained: ConstrainedLabels | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -63,6 +68,8 @@ class ClusterResult:
         figures = dict(self.radius.figures) if self.radius is not None else {}
         if self.neighbours.recall < 1.0:
             figures["neighbour_recall"] = self.neighbours.recall
+        if self.constrained is not None:
+            figures |= self.constrained.figures
         return figures
 
     def labels_at(self, eps: float) -> NDArray[np.int32]:
@@ -71,4 +78,6 @@ class ClusterResult:
         Raises:
             InvalidArgument: ``eps`` beyond the graph.
         """
-        return dbscan(self.graph, eps=eps, min_samples=self.settings.min_samples)
+        return labels_of(
+            self.graph, eps=eps, min_samples=self.settings.min_samples, constraints=self.constraints
+        )

@@ -14,7 +14,7 @@ from adapt.clustering.dbscan import dbscan
 from adapt.clustering.graph import SparseDistances, StreamedDistances
 from adapt.clustering.jaccard import jaccard_graph
 from adapt.clustering.neighbours import nearest
-from adapt.clustering.radius import RADII, choose_radius
+from adapt.clustering.radius import RADII
 from adapt.clustering.settings import ClusterSettings
 from resight.errors import InvalidArgument
 
@@ -161,10 +161,3 @@ def test_settings_that_cannot_go_with_it_are_refused() -> None:
     ClusterSettings(eps="auto", gap=0.19)
     with pytest.raises(InvalidArgument, match="gap"):
         ClusterSettings(eps="auto", gap=0.2)
-    with pytest.raises(InvalidArgument, match="min_samples"):
-        choose_radius(
-            SparseDistances(
-                np.zeros(2, dtype=np.int64), np.empty(0, np.int32), np.empty(0, np.float32), 0.9
-            ),
-            min_samples=0,
-        )
