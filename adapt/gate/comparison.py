@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adapt.gate.collapse import collapsed
-from adapt.gate.likeness import likeness, standing
+from adapt.gate.likeness import endorsement, likeness
 from adapt.gate.observation import Observation
 from adapt.gate.overlap import overlap
 from adapt.gate.sample import Sample
@@ -31,6 +31,8 @@ from adapt.gate.view import View
 
 __all__ = ["Findings", "compare"]
 
+# Standard deviation of the score between draws of this many crops of one site (docs/gate.md).
+_SURE, _DEVIATION = 1500, 0.08
 _TRACKS, _OVERLAP = "track_agreement", "overlap_agreement"
 
 
@@ -98,9 +100,12 @@ def compare(
             f"likeness: {alike:.3f} of the live encoder's neighbours are kept, below"
             f" {settings.min_likeness}: this encoder sees something else"
         )
+    if len(view) < _SURE:
+        deviation = _DEVIATION * (_SURE / len(view)) ** 0.5
+        notes.append(f"{len(view)} crops: the score is sure to about {deviation:.2f}")
     signals = _signals(figures)
     signals.append(Signal("likeness", alike, 1.0))
-    signals.append(Signal("standing", standing(view, views[0]), 0.0))
+    signals.append(Signal("endorsement", endorsement(view, views[0]), 1.0))
     return Findings(found, against, tuple(refusals), tuple(signals), tuple(notes))
 
 
@@ -134,14 +139,16 @@ def _behind(who: str, found: float, margin: float, ours: Figures, theirs: Figure
         return []
     parts = contributions(ours, theirs)
     worst = sorted((name for name in parts if parts[name] < 0), key=parts.__getitem__)[:3]
-    named = ", ".join(f"{name} {ours[name]:.3f} instead of {theirs[name]:.3f}" for name in worst)
+    named = ", ".join(
+        f"{name} {_text(ours[name])} instead of {_text(theirs[name])}" for name in worst
+    )
     return [f"{who}: score {found:.3f} is below {-margin:g}: {named}"]
 
 
 def _dropped(ours: Figures, theirs: Figures, most: float) -> list[str]:
     return [
-        f"{name}: {ours[name]:.3f} instead of the live encoder's {theirs[name]:.3f} is a fall of"
-        f" {-part:.1f} standard deviations, more than {most:g}"
+        f"{name}: {_text(ours[name])} instead of the live encoder's {_text(theirs[name])} is a"
+        f" fall of {-part:.1f} standard deviations, more than {most:g}"
         for name, part in contributions(ours, theirs).items()
         if -part > most
     ]
@@ -168,3 +175,7 @@ def _signals(figures: Sequence[Figures]) -> list[Signal]:
         )
         for name in ours
     ]  # fmt: skip
+
+
+def _text(value: float | None) -> str:
+    return "not measurable" if value is None else f"{value:.3f}"

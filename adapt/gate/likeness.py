@@ -7,10 +7,9 @@
 
     endorsement(a, b) = mean over b's mutual pairs (i, j), each the other's nearest across cameras,
                         of 1 / rank of j in a's list of i                             in [0, 1]
-    standing    = endorsement(candidate, live) - endorsement(live, candidate)        in [-1, 1]
 
-An encoder that finds what the live one is sure of, and more besides, stands above it. Likeness says
-how much changed, not for better or worse: only its collapse to chance means something.
+Both say how much changed, not for better or worse: only their collapse towards chance means
+something, a candidate that sees another world than the encoder it was trained from.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from adapt.gate.view import View
 
-__all__ = ["endorsement", "likeness", "standing"]
+__all__ = ["endorsement", "likeness"]
 
 _PERSISTENCE = 0.9
 _BLOCK = 512
@@ -42,11 +41,6 @@ def likeness(one: View, other: View) -> float:
     most = (weights * known).sum(axis=1)
     found = most > 0
     return float((total[found] / most[found]).mean()) if found.any() else 0.0
-
-
-def standing(candidate: View, live: View) -> float:
-    """How much more the candidate endorses the live encoder than the live one it."""
-    return endorsement(candidate, live) - endorsement(live, candidate)
 
 
 def endorsement(judge: View, judged: View) -> float:

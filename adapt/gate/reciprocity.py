@@ -4,7 +4,9 @@
     rate = #{(i, j): j in F(i), i in F(j)} / #{(i, j): j in F(i)}                    in [0, 1]
 
 A crop and the same person's crops at other cameras choose each other; a crop and whoever happens to
-look like it do not. Taken across cameras, of centred features.
+look like it do not. Taken across cameras, of centred features. Within a camera the share says
+little, since neighbouring frames choose each other whatever the encoder: without cameras it is not
+taken.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ __all__ = ["mutual_share", "reciprocity"]
 _K = 5
 
 
-def reciprocity(view: View) -> float:
-    """The rate across cameras at k = 5."""
+def reciprocity(view: View) -> float | None:
+    """The rate across cameras at k = 5; None without cameras."""
+    if view.cameras is None:
+        return None
     return mutual_share(view.centred_across, _K)
 
 

@@ -5,8 +5,8 @@
 x_k(c) is signal k of the candidate, x_k(l) that of the live encoder on the same crops; d_k is 1
 where more is better and -1 where less is; s_k is the standard deviation of the signal over the
 healthy encoders it was calibrated on, and w_k >= 0 its weight, both fixed below. The sums are over
-the signals that could be measured for both. So the score is 0 for equals, never falls when a signal
-gets better, is antisymmetric, and a unit of it is about one standard deviation of healthy encoders.
+the signals that the live encoder has. So the score is 0 for equals, never falls when a signal gets
+better, and a unit of it is about one standard deviation of healthy encoders.
 """
 
 from __future__ import annotations
@@ -45,11 +45,18 @@ WEIGHED: Mapping[str, Weighed] = {
 
 
 def contributions(candidate: Figures, reference: Figures) -> dict[str, float]:
-    """Clipped standardised difference of each weighed signal that both have, in [-4, 4]."""
+    """Clipped standardised difference of each weighed signal that the reference has.
+
+    One that the reference has and the candidate has not counts -4: crops too much alike for a
+    figure are no merit.
+    """
     found = {}
     for name, (_, scale) in WEIGHED.items():
         ours, theirs = candidate.get(name), reference.get(name)
-        if ours is None or theirs is None:
+        if theirs is None:
+            continue
+        if ours is None:
+            found[name] = -BOUND
             continue
         sign = 1.0 if HIGHER_IS_BETTER[name] else -1.0
         found[name] = max(-BOUND, min(BOUND, sign * (ours - theirs) / scale))

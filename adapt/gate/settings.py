@@ -45,7 +45,7 @@ class GateSettings(Section):
     max_crowding: float = Field(default=0.9, gt=0, le=1)
     min_rank: float = Field(default=8.0, ge=1)
     min_rank_share: float = Field(default=0.33, ge=0, le=1)
-    min_likeness: float = Field(default=0.0, ge=0, le=1)
+    min_likeness: float = Field(default=0.1, ge=0, le=1)
     views_overlap: bool = True
     overlapping: tuple[tuple[str, str], ...] = ()
     threads: int = Field(default=0, ge=0, le=1024)
