@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adapt.clustering.constraints import Constraints
 from adapt.clustering.map_equation import infomap_labels, require_infomap
 from adapt.clustering.neighbours import Neighbours, nearest
 from adapt.memory.cluster import ClusterMemory
@@ -66,7 +67,11 @@ class Calr(Method):
     name = "calr"
 
     def __init__(
-        self, config: RunConfig, cameras: NDArray[np.int32] | None, device: torch.device
+        self,
+        config: RunConfig,
+        cameras: NDArray[np.int32] | None,
+        device: torch.device,
+        constraints: Constraints | None = None,
     ) -> None:
         if cameras is None:
             raise FailedPrecondition(
@@ -81,6 +86,7 @@ class Calr(Method):
         self._config = config
         self._settings = config.calr
         self._cameras = cameras
+        self._constraints = constraints
         self._device = device
         self._codes = torch.from_numpy(cameras.astype(np.int64)).to(device)
         self._memory: ClusterMemory | None = None
@@ -173,7 +179,7 @@ class Calr(Method):
         settings = self._settings
         if settings.clustering == "infomap":
             return self._group_by_links(vectors)
-        found = group(vectors, self._config, self._cameras)
+        found = group(vectors, self._config, self._cameras, constraints=self._constraints)
         extra.update(found.figures)
         # Those of ca-jaccard are split by camera, and of no use for the scores.
         plain = found.neighbours if isinstance(found.neighbours, Neighbours) else None

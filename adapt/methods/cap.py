@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adapt.clustering.constraints import Constraints
 from adapt.memory.camera import CameraProxyMemory
 from adapt.memory.proxies import CameraProxies
 from adapt.methods.grouping import group, require_contrast
@@ -35,10 +36,15 @@ class Cap(Method):
     name = "cap"
 
     def __init__(
-        self, config: RunConfig, cameras: NDArray[np.int32] | None, device: torch.device
+        self,
+        config: RunConfig,
+        cameras: NDArray[np.int32] | None,
+        device: torch.device,
+        constraints: Constraints | None = None,
     ) -> None:
         self._config = config
         self._cameras = cameras
+        self._constraints = constraints
         self._device = device
         self._memory: CameraProxyMemory | None = None
 
@@ -51,7 +57,7 @@ class Cap(Method):
         if features is None:
             raise ValueError("cap extracts features every epoch")
         config = self._config
-        found = group(features.vectors, config, self._cameras)
+        found = group(features.vectors, config, self._cameras, constraints=self._constraints)
         classes = found.labels.astype(np.int64)
         require_contrast(found.clusters, len(classes), epoch, config)
         proxies = CameraProxies.find(classes, self._cameras)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adapt.clustering.constraints import Constraints
 from adapt.memory.cluster import ClusterMemory
 from adapt.methods.grouping import group, require_contrast
 from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
@@ -29,10 +30,15 @@ class ClusterContrast(Method):
     name = "cluster-contrast"
 
     def __init__(
-        self, config: RunConfig, cameras: NDArray[np.int32] | None, device: torch.device
+        self,
+        config: RunConfig,
+        cameras: NDArray[np.int32] | None,
+        device: torch.device,
+        constraints: Constraints | None = None,
     ) -> None:
         self._config = config
         self._cameras = cameras
+        self._constraints = constraints
         self._device = device
         self._memory: ClusterMemory | None = None
 
@@ -45,7 +51,7 @@ class ClusterContrast(Method):
         if features is None:
             raise ValueError("cluster-contrast extracts features every epoch")
         config = self._config
-        found = group(features.vectors, config, self._cameras)
+        found = group(features.vectors, config, self._cameras, constraints=self._constraints)
         classes = found.labels.astype(np.int64)
         count = found.clusters
         require_contrast(count, len(classes), epoch, config)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from adapt.clustering.cluster import ClusterResult, cluster
+from adapt.clustering.constraints import Constraints
 from adapt.clustering.neighbours import CameraNeighbours, Neighbours
 from adapt.clustering.settings import ClusterSettings
 from adapt.training.config import RunConfig
@@ -80,8 +81,11 @@ def group(
     cameras: NDArray[np.int32] | None,
     *,
     gap: float = 0.0,
+    constraints: Constraints | None = None,
 ) -> Grouping:
     """Clusters ``features`` (N, D), unit rows, at ``eps`` and, with a ``gap``, on both sides of it.
+
+    At every radius labels keep to ``constraints``.
 
     Of several ranks the first does it for all.
 
@@ -113,6 +117,7 @@ def group(
             features,
             settings,
             cameras=cameras,
+            constraints=constraints,
             threads=config.threads or None,
             search=torch_search(select_device(config.device)),
         )

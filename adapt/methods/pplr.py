@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from adapt.clustering.constraints import Constraints
 from adapt.memory.cluster import centroids
 from adapt.memory.proxies import CameraProxies
 from adapt.memory.static_proxies import StaticProxies
@@ -53,11 +54,16 @@ class Pplr(Method):
     wants_maps = True
 
     def __init__(
-        self, config: RunConfig, cameras: NDArray[np.int32] | None, device: torch.device
+        self,
+        config: RunConfig,
+        cameras: NDArray[np.int32] | None,
+        device: torch.device,
+        constraints: Constraints | None = None,
     ) -> None:
         self._config = config
         self._settings = config.pplr
         self._cameras = cameras
+        self._constraints = constraints
         self._device = device
         self._heads: PartHeads | None = None
         self._agreement: Tensor | None = None
@@ -88,7 +94,7 @@ class Pplr(Method):
         if features is None or (self.has_parts and features.parts is None):
             raise ValueError("pplr extracts features and parts every epoch")
         config = self._config
-        found = group(features.vectors, config, self._cameras)
+        found = group(features.vectors, config, self._cameras, constraints=self._constraints)
         classes = found.labels.astype(np.int64)
         require_contrast(found.clusters, len(classes), epoch, config)
         notes = [*found.notes, *self._notes(epoch)]

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from adapt.clustering.constraints import Constraints
 from adapt.memory.cluster import centroids
 from adapt.memory.hybrid import HybridMemory
 from adapt.methods.grouping import group
@@ -43,10 +44,15 @@ class Spcl(Method):
     takes_source = True
 
     def __init__(
-        self, config: RunConfig, cameras: NDArray[np.int32] | None, device: torch.device
+        self,
+        config: RunConfig,
+        cameras: NDArray[np.int32] | None,
+        device: torch.device,
+        constraints: Constraints | None = None,
     ) -> None:
         self._config = config
         self._cameras = cameras
+        self._constraints = constraints
         self._device = device
         self._theta: float | None = None
         self._memory: HybridMemory | None = None
@@ -74,7 +80,13 @@ class Spcl(Method):
         memory = self._ready()
         config = self._config
         gap = config.spcl.eps_gap if config.spcl.self_paced else 0.0
-        found = group(memory.vectors.cpu().numpy(), config, self._cameras, gap=gap)
+        found = group(
+            memory.vectors.cpu().numpy(),
+            config,
+            self._cameras,
+            gap=gap,
+            constraints=self._constraints,
+        )
         labels = found.labels.astype(np.int64)
         extra: dict[str, float] = {"unfiltered_outliers": float(found.outliers), **found.figures}
         if config.spcl.self_paced:

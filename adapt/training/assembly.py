@@ -46,7 +46,9 @@ class Assembly:
 
     def __init__(self, config: RunConfig, crops: CropSet, device: torch.device) -> None:
         self.embedder = _build(config, device)
-        self.method = create_method(config, crops.cameras.codes, device)
+        self.method = create_method(
+            config, crops.cameras.codes, device, crops.constraints.constraints
+        )
         self.graph: EncoderGraph | None = None
         self._config = config
         self._crops = crops

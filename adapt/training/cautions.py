@@ -31,6 +31,7 @@ def cautions(
     """
     batch, usable = config.p * config.k, len(crops.cache)
     yield from crops.cameras.notes
+    yield from crops.constraints.notes
     if config.camera_centering and crops.cameras.codes is None:
         yield "camera_centering has no effect without cameras"
     if not learns:

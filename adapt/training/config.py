@@ -114,6 +114,10 @@ class RunConfig(Section):
     neighbours: Literal["auto", "exact", "approximate"] = "auto"
     approximate_above: int = Field(default=200_000, ge=0)
     neighbour_recall: float = Field(default=0.98, gt=0, le=1)
+    tracklets: Literal["off", "link", "separate"] = "off"
+    apart_cameras: Literal["none", "all"] | tuple[tuple[str, str], ...] = "none"
+    apart_seconds: float = Field(default=2.0, ge=0, le=86_400)
+    track_gap_seconds: float = Field(default=300.0, gt=0, le=86_400)
 
     # Batch norm and averaging.
     bn_group: int = Field(default=0, ge=0)
@@ -172,6 +176,14 @@ class RunConfig(Section):
             )
         if self.distance == "ca-jaccard" and self.ignore_cameras:
             raise ValueError("distance=ca-jaccard needs the cameras that ignore_cameras hides")
+        if self.tracklets == "separate" and self.ignore_cameras:
+            raise ValueError(
+                "tracklets=separate needs the cameras that ignore_cameras hides; use link"
+            )
+        if self.apart_cameras != "none" and self.tracklets != "separate":
+            raise ValueError("apart_cameras has no effect without tracklets=separate")
+        if self.tracklets != "off" and self.method == "calr" and self.calr.clustering == "infomap":
+            raise ValueError("tracklets has no effect with calr.clustering=infomap; use dbscan")
         if self.method == "calr" and self.ignore_cameras:
             raise ValueError(
                 "method=calr needs the cameras that ignore_cameras hides; use another method"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from adapt.data.cache import CropCache, build_cache
 from adapt.data.cameras import CameraCodes, camera_codes
+from adapt.data.constraints import CropConstraints, crop_constraints
 from adapt.training.config import RunConfig
 from adapt.training.distributed import current
 from resight.console import ProgressBar, note, progress
@@ -27,12 +28,14 @@ class CropSet:
     Attributes:
         cache: The decoded crops.
         cameras: Their cameras, as far as the run may use them.
+        constraints: What their tracks and times say, as far as the run may use it.
         skipped: Crops not used.
         preprocessing: Input size and filter.
     """
 
     cache: CropCache
     cameras: CameraCodes
+    constraints: CropConstraints
     skipped: tuple[SkippedCrop, ...]
     preprocessing: Preprocessing
 
@@ -67,7 +70,7 @@ def read_crop_set(
     _write_skipped(skipped_csv, skipped)
     _require_enough(len(built), len(skipped), config, source)
     cameras = camera_codes(built.crops, ignore=config.ignore_cameras)
-    return CropSet(built, cameras, skipped, preprocessing)
+    return CropSet(built, cameras, _constraints(built.crops, config), skipped, preprocessing)
 
 
 def decode_crops(
@@ -87,6 +90,18 @@ def decode_crops(
     if built.reused:
         note(f"decoded crops are reused: {len(built)}, from {folder}")
     return built
+
+
+def _constraints(crops: Sequence[CropRef], config: RunConfig) -> CropConstraints:
+    if config.tracklets == "off":
+        return CropConstraints(None, ())
+    return crop_constraints(
+        crops,
+        separate=config.tracklets == "separate",
+        apart=config.apart_cameras,
+        apart_seconds=config.apart_seconds,
+        track_gap_seconds=config.track_gap_seconds,
+    )
 
 
 def _require_enough(usable: int, skipped: int, config: RunConfig, source: str | Path) -> None:

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from adapt.clustering.cluster import cluster
+from adapt.clustering.constraints import Constraints
 from adapt.clustering.settings import ClusterSettings
 from adapt.methods.grouping import centre_by_camera, group
+from adapt.methods.method import Features
 from adapt.methods.registry import create_method
 from adapt.training.resolve import resolve
 from resight.errors import FailedPrecondition, InvalidArgument
@@ -147,3 +149,68 @@ def test_eps_auto_serves_all_three_radii_and_the_summary() -> None:
 def test_a_radius_that_cannot_work_is_refused(assignments: list[str], message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
         config(*assignments)
+
+
+def tracks_of(cameras: np.ndarray) -> Constraints:
+    """Some crops of a camera, two and two, are tracks, whoever they show; times are unknown."""
+    tracks = np.full(len(cameras), -1, dtype=np.int32)
+    for camera in range(3):
+        rows = np.flatnonzero(cameras == camera)[::4][:20]
+        tracks[rows] = 100 * camera + np.arange(len(rows)) // 2
+    return Constraints(
+        tracks=tracks,
+        cameras=cameras,
+        times=np.full(len(cameras), -1, dtype=np.int64),
+        apart=np.zeros((3, 3), dtype=bool),
+    )
+
+
+def test_constraints_bind_all_three_radii() -> None:
+    features, cameras = people()
+    known = tracks_of(cameras)
+    found = group(features, config(), cameras, gap=0.1, constraints=known)
+    plain = group(features, config(), cameras, gap=0.1)
+
+    def parted(labels: np.ndarray) -> int:
+        tracks = set(known.tracks) - {-1}
+        return sum(len(set(labels[known.tracks == track])) > 1 for track in tracks)
+
+    assert parted(plain.labels) > 5
+    for labels in (found.labels, found.tight, found.loose):
+        assert labels is not None
+        assert parted(labels) == 0
+    assert found.figures["tracks"] == 30
+    assert "tracks" not in plain.figures
+
+
+@pytest.mark.parametrize("method", ["cluster-contrast", "spcl", "pplr", "cap", "calr"])
+def test_every_method_clusters_under_the_constraints(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    class Reached(Exception):
+        pass
+
+    def record(*_given: object, **named: object) -> None:
+        seen.append(named["constraints"])
+        raise Reached
+
+    monkeypatch.setattr(f"adapt.methods.{method.replace('-', '_')}.group", record)
+    features, cameras = people()
+    known = tracks_of(cameras)
+    made = create_method(config(f"method={method}"), cameras, torch.device("cpu"), known)
+    with pytest.raises(Reached):
+        made.prepare_epoch(Features(features, np.stack([features])), 0)
+    assert seen == [known]
+
+
+def test_tracklet_settings_that_do_nothing_are_refused() -> None:
+    assert config("tracklets=separate", "apart_cameras=[[a, b]]").apart_cameras == (("a", "b"),)
+    for assignments, message in (
+        (["apart_cameras=all"], "no effect without tracklets=separate"),
+        (["tracklets=separate", "ignore_cameras=true"], "use link"),
+        (["tracklets=link", "method=calr", "calr.clustering=infomap"], "use dbscan"),
+    ):
+        with pytest.raises(InvalidArgument, match=message):
+            config(*assignments)

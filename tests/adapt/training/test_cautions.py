@@ -10,7 +10,11 @@ import pytest
 from adapt.training.cautions import cautions
 from adapt.training.resolve import resolve
 
-CROPS: Any = SimpleNamespace(cache=range(640), cameras=SimpleNamespace(notes=(), codes=()))
+CROPS: Any = SimpleNamespace(
+    cache=range(640),
+    cameras=SimpleNamespace(notes=(), codes=()),
+    constraints=SimpleNamespace(notes=()),
+)
 
 
 def said(*assignments: str, iterations: int = 20) -> list[str]:
