@@ -40,7 +40,7 @@ class GateSettings(Section):
     margin: float = Field(default=0.1, ge=0, le=4)
     baseline_margin: float = Field(default=0.2, ge=0, le=4)
     max_drop: float = Field(default=1.5, gt=0, le=4)
-    max_track_drop: float = Field(default=0.02, ge=0, le=1)
+    max_track_drop: float = Field(default=0.01, ge=0, le=1)
     same_dimension: bool = True
     max_crowding: float = Field(default=0.9, gt=0, le=1)
     min_rank: float = Field(default=8.0, ge=1)

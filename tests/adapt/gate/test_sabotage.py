@@ -1,0 +1,103 @@
+"""The spoilt encoders of ``bench sabotage``: each runs, differs, and is refused where it can be."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adapt.backbones.build import build_embedder
+from adapt.export.bundle import export_bundle
+from resight.bundle.bundle import Bundle
+from resight.bundle.graph_session import GraphSession
+from resight.crops import Preprocessing
+
+SIZE = Preprocessing(64, 32)
+
+
+def _bench(name: str) -> ModuleType:
+    """A module of the benches, which are no installed package."""
+    path = Path(__file__).parents[3] / "bench" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+sabotage, gate = _bench("sabotage"), _bench("gate")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A small network of the kind that ``adapt run`` writes, with statistics of its own."""
+    import torch
+
+    network = build_embedder("timm:test_efficientnet", init="random", seed=3)
+    with torch.no_grad():
+        for name, buffer in network.named_buffers():
+            if name.endswith("running_var"):
+                buffer.uniform_(0.5, 2.0, generator=torch.Generator().manual_seed(1))
+    bundle: Bundle = export_bundle(
+        network,
+        output=tmp_path_factory.mktemp("original") / "bundle",
+        preprocessing=SIZE,
+        method="none",
+        run_id="test",
+        config={"backbone": "timm:test_efficientnet"},
+    )
+    return sabotage.Original(bundle)
+
+
+@pytest.mark.parametrize("name", sabotage.SABOTAGES)
+def test_a_spoilt_encoder_runs_under_the_contract_and_differs(original: Any, name: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 64, 32, 3)).astype(np.uint8)
+    good = GraphSession(original.bundle.encoder_path.read_bytes(), SIZE)
+    encoder, size = sabotage.sabotaged(original, name)
+    spoilt = GraphSession(encoder, size)
+    assert spoilt.dimension == good.dimension
+    before, after = good.embed(images), spoilt.embed(images)
+    assert np.abs((before * after).sum(axis=1) - 1).max() > 1e-6
+
+
+def test_swapped_channels_are_those_of_a_swapped_picture(original: Any) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 32, 3)).astype(np.uint8)
+    good = GraphSession(original.bundle.encoder_path.read_bytes(), SIZE)
+    spoilt = GraphSession(*sabotage.sabotaged(original, "swapped-channels"))
+    flipped = GraphSession(*sabotage.sabotaged(original, "upside-down"))
+    assert spoilt.embed(images[..., ::-1].copy()) == pytest.approx(good.embed(images), abs=1e-5)
+    assert flipped.embed(images[:, ::-1].copy()) == pytest.approx(good.embed(images), abs=1e-5)
+
+
+def test_the_summary_counts_pairs_and_names_what_slipped_through() -> None:
+    live = {"silhouette": 0.1, "stability": 0.3, "reciprocity": 0.5, "steadiness": 0.2}
+    lines = [
+        {
+            "name": f"run{n // 2}" + ("" if n % 2 else "@1"),
+            "spoilt": False,
+            "map": 0.1 + 0.03 * n,
+            "score": float(rank),
+            "passed": True,
+            "signals": {k: v + 0.02 * rank for k, v in live.items()}
+            | {"mixing": 0.5 + 0.02 * rank},
+        }
+        for n, rank in enumerate((0, 1, 3, 2, 4, 5))
+    ]
+    lines += [
+        {"name": name, "spoilt": True, "map": None, "score": 0.0, "passed": passed, "signals": {}}
+        for name, passed in (("caught", False), ("missed", True))
+    ]
+    found = gate.summary(lines)
+    assert found["spearman"] == pytest.approx(1 - 6 * 2 / (6 * 35), abs=1e-4)
+    assert found["runs"] == 3
+    right = found["pairs"]["apart by more than 0.02"]
+    assert right["pairs"] == 15
+    assert right["in the right order"] == pytest.approx(14 / 15, abs=1e-4)
+    assert found["spoilt_that_passed"] == ["missed"]
