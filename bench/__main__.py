@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.machine import describe
 
-_NOT_BENCHES = {"__main__", "machine"}
+_NOT_BENCHES = {"__main__", "experiment", "machine"}
 
 
 def _names() -> list[str]:

@@ -17,19 +17,11 @@ reported and left out; the others follow.
 from __future__ import annotations
 
 import argparse
-import fnmatch
-import json
-import os
-import subprocess
-import sys
-import time
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bench import validation_split
-from bench.machine import describe
+from bench.experiment import Line, Sets, Table, add_options, lines_of
 
 _HERE = Path(__file__).parent
 TABLE = _HERE / "experiments" / "market.toml"
@@ -40,45 +32,31 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench market", description=__doc__)
     parser.add_argument("--market", type=Path, default=Path("MARKET"))
     parser.add_argument("--osnet", type=Path, default=Path("OSNET.pth"))
-    parser.add_argument("--work", type=Path, default=Path("RUNS"))
-    parser.add_argument("--table", type=Path, default=TABLE)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--only", default="*", help="Names to run, as a shell pattern.")
-    parser.add_argument("--list", action="store_true", help="Say what is left, and run nothing.")
-    parser.add_argument("--markdown", action="store_true", help="Print the results as a table.")
+    add_options(parser, table=TABLE, results=RESULTS)
     options = parser.parse_args(argv)
     if options.markdown:
-        print(_markdown(_lines(options.results)))
+        print(_markdown(lines_of(options.results)))
         return 0
-    table = tomllib.loads(options.table.read_text(encoding="utf-8"))
-    done = {line["name"] for line in _lines(options.results)}
-    left = [
-        run
-        for run in table["run"]
-        if run["name"] not in done and fnmatch.fnmatch(run["name"], options.only)
-    ]
+    table = Table(options)
     if options.list:
-        print("\n".join(run["name"] for run in left))
+        print("\n".join(run["name"] for run in table.left))
         return 0
-    if not (options.work / "validation").is_dir():
+    market, split = options.market, options.work / "validation"
+    if not split.is_dir():
         validation_split.main(
-            ["--train", str(options.market / "bounding_box_train"),
-             "--output", str(options.work / "validation")]
-        )  # fmt: skip
-    failed = 0
-    for run in left:
-        arguments = [part.format(OSNET=options.osnet) for part in run["args"].split()]
-        line = _measure(run["name"], arguments, options)
-        failed += line is None
-        if line is not None:
-            line["args"] = run["args"]
-            options.results.parent.mkdir(parents=True, exist_ok=True)
-            with options.results.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
-    return 1 if failed else 0
+            ["--train", str(market / "bounding_box_train"), "--output", str(split)]
+        )
+    sets = Sets(
+        {"train": market / "bounding_box_train"},
+        {
+            "validation": (split / "query", split / "gallery"),
+            "dev": (market / "query", market / "bounding_box_test"),
+        },
+    )
+    return 1 if table.run(sets, OSNET=options.osnet) else 0
 
 
-def _markdown(lines: Sequence[dict[str, Any]]) -> str:
+def _markdown(lines: Sequence[Line]) -> str:
     rows = [
         "| run | mAP | rank-1 | mAP, validation | clusters | wall | processor | peak |",
         "|---|---|---|---|---|---|---|---|",
@@ -95,74 +73,3 @@ def _markdown(lines: Sequence[dict[str, Any]]) -> str:
             f" | {100 * chosen['map']:.1f} | {clusters} | {cost} |"
         )
     return "\n".join(rows)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _measure(name: str, arguments: list[str], options: argparse.Namespace) -> dict[str, Any] | None:
-    """One run and its evaluations; None when the run failed."""
-    folder = options.work / name.replace("/", "-")
-    folder.mkdir(parents=True, exist_ok=True)
-    output = folder / "run"
-    crops, cache = options.market / "bounding_box_train", options.work / "cache"
-    command = ["adapt", "run", "--crops", str(crops), "--output", str(output)]
-    command += ["--cache", str(cache), *arguments]
-    resumed = (output / "checkpoint.pt").exists()
-    if resumed and not (output / "bundle").exists():
-        command.append("--resume")
-    cost: dict[str, float] = {}
-    if not (output / "bundle").exists():
-        print(f"{name}: resight {' '.join(command)}", file=sys.stderr, flush=True)
-        status, cost = _timed(command, folder / "log")
-        if status:
-            print(f"{name}: failed, see {folder / 'log'}", file=sys.stderr, flush=True)
-            return None
-    summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
-    scores = {
-        "validation": (options.work / "validation/query", options.work / "validation/gallery"),
-        "dev": (options.market / "query", options.market / "bounding_box_test"),
-    }
-    figures = {
-        part: _evaluate(output / "bundle", query, gallery)
-        for part, (query, gallery) in scores.items()
-    }
-    return {
-        "name": name,
-        **figures,
-        # Of an interrupted run only its last part was timed.
-        **({} if resumed else cost),
-        "clusters": [epoch["clusters"] for epoch in summary["epochs"]],
-        "outliers": [epoch["outliers"] for epoch in summary["epochs"]],
-        "warnings": summary["warnings"],
-        "machine": describe(),
-    }
-
-
-def _timed(arguments: list[str], log: Path) -> tuple[int, dict[str, float]]:
-    start = time.perf_counter()
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "resight", *arguments], stdout=stream, stderr=stream
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, {
-        "wall_s": round(time.perf_counter() - start, 1),
-        "processor_s": round(usage.ru_utime + usage.ru_stime, 1),
-        "peak_mib": round(usage.ru_maxrss / 1024),
-        "cores": len(os.sched_getaffinity(0)),
-    }
-
-
-def _evaluate(bundle: Path, query: Path, gallery: Path) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, "-m", "resight", "adapt", "evaluate", "--bundle", str(bundle),
-         "--query", str(query), "--gallery", str(gallery), "--json"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    scores = json.loads(done.stdout)
-    return {key: round(scores[key], 4) for key in ("map", "rank1")}
