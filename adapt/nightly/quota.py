@@ -3,8 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-__all__ = ["shares"]
+__all__ = ["Quota", "quota", "shares"]
+
+
+@dataclass(frozen=True)
+class Quota:
+    """Crops to take of each camera: ``new`` ones, and older ones for ``replay``."""
+
+    new: Mapping[str, int]
+    replay: Mapping[str, int]
+
+
+def quota(new: Mapping[str, int], older: Mapping[str, int], *, most: int, replay: float) -> Quota:
+    """Splits a night's crops over cameras.
+
+    Args:
+        new: Crops of each camera in the run's window.
+        older: Those of before it.
+        most: New crops wanted of all cameras; 0 for all there are.
+        replay: Older crops wanted for each new one.
+    """
+    wanted = min(most or sum(new.values()), sum(new.values()))
+    return Quota(shares(new, wanted), shares(older, round(replay * wanted)))
 
 
 def shares(available: Mapping[str, int], total: int) -> dict[str, int]:

@@ -13,7 +13,7 @@ from adapt.nightly.budget import TimeBudget
 from adapt.nightly.lease import Lease
 from adapt.nightly.outcome import NightOutcome, Result
 from adapt.nightly.pull import Pull
-from adapt.nightly.quota import shares
+from adapt.nightly.quota import quota
 from adapt.nightly.settings import NightSettings
 from adapt.nightly.state import NightState
 from resight.bundle import Bundle
@@ -96,13 +96,11 @@ class Steps:
     def _fetch(self, available: dict[str, int]) -> None:
         settings, pull = self._settings, self._pull
         pull.folder.mkdir(mode=0o700)
-        wanted = min(settings.max_crops or sum(available.values()), sum(available.values()))
-        new = shares(available, wanted)
         older = {name: crops.older for name, crops in self._lease.cameras.items()}
-        replay = shares(older, round(settings.replay * wanted))
-        chosen = [(name, False, count) for name, count in new.items()]
-        chosen += [(name, True, count) for name, count in replay.items()]
-        size = wanted + sum(replay.values())
+        wanted = quota(available, older, most=settings.max_crops, replay=settings.replay)
+        chosen = [(name, False, count) for name, count in wanted.new.items()]
+        chosen += [(name, True, count) for name, count in wanted.replay.items()]
+        size = sum(count for _, _, count in chosen)
         with progress("fetch crops", size) as bar:
 
             def advance(count: int) -> None:

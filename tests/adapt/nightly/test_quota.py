@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapt.nightly.quota import shares
+from adapt.nightly.quota import quota, shares
 
 
 def one_by_one(available: dict[str, int], total: int) -> dict[str, int]:
@@ -30,3 +30,13 @@ def test_shares_are_as_even_as_can_be(available: dict[str, int], total: int) -> 
     assert sum(found.values()) == sum(expected.values()) == min(total, sum(available.values()))
     assert all(0 <= found[name] <= available[name] for name in available)
     assert sorted(found.values()) == sorted(expected.values())
+
+
+@given(cameras, cameras, st.integers(0, 300), st.floats(0, 3))
+def test_a_night_takes_older_crops_by_the_new_ones_it_takes(
+    new: dict[str, int], older: dict[str, int], most: int, replay: float
+) -> None:
+    found = quota(new, older, most=most, replay=replay)
+    taken = min(most, sum(new.values())) if most else sum(new.values())
+    assert sum(found.new.values()) == taken
+    assert sum(found.replay.values()) == min(round(replay * taken), sum(older.values()))
