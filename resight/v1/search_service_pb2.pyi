@@ -5,7 +5,9 @@ Finding the sightings of a person."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from resight.v1 import types_pb2 as _types_pb2
@@ -44,6 +46,36 @@ SEARCH_MODE_EXACT_GATHER: SearchMode.ValueType  # 2
 """The rows that pass the filter were gathered and compared: the result is exact."""
 Global___SearchMode: _TypeAlias = SearchMode  # noqa: Y015
 
+class _OwnCamera:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OwnCameraEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OwnCamera.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OWN_CAMERA_UNSPECIFIED: _OwnCamera.ValueType  # 0
+    """As ANY."""
+    OWN_CAMERA_ANY: _OwnCamera.ValueType  # 1
+    """They may."""
+    OWN_CAMERA_EXCLUDE: _OwnCamera.ValueType  # 2
+    """None of them may."""
+    OWN_CAMERA_EXCLUDE_WITHIN: _OwnCamera.ValueType  # 3
+    """Those captured within `own_camera_window` of the query, before or after, may not."""
+
+class OwnCamera(_OwnCamera, metaclass=_OwnCameraEnumTypeWrapper):
+    """Whether crops of the query's own camera may match: sightings moments apart on one camera say
+    nothing about a person's way between cameras.
+    """
+
+OWN_CAMERA_UNSPECIFIED: OwnCamera.ValueType  # 0
+"""As ANY."""
+OWN_CAMERA_ANY: OwnCamera.ValueType  # 1
+"""They may."""
+OWN_CAMERA_EXCLUDE: OwnCamera.ValueType  # 2
+"""None of them may."""
+OWN_CAMERA_EXCLUDE_WITHIN: OwnCamera.ValueType  # 3
+"""Those captured within `own_camera_window` of the query, before or after, may not."""
+Global___OwnCamera: _TypeAlias = OwnCamera  # noqa: Y015
+
 @_typing.final
 class SearchRequest(_message.Message):
     """One query."""
@@ -57,6 +89,10 @@ class SearchRequest(_message.Message):
     TOP_K_FIELD_NUMBER: _builtins.int
     MIN_SCORE_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    OWN_CAMERA_FIELD_NUMBER: _builtins.int
+    OWN_CAMERA_WINDOW_FIELD_NUMBER: _builtins.int
+    QUERY_CAMERA_ID_FIELD_NUMBER: _builtins.int
+    QUERY_CAPTURE_TIME_FIELD_NUMBER: _builtins.int
     gallery: _builtins.str
     """Gallery to search; `default` when empty."""
     image: _builtins.bytes
@@ -67,6 +103,12 @@ class SearchRequest(_message.Message):
     """Number of matches wanted, 1 to the configured maximum (1000); 10 when 0 is left unset."""
     min_score: _builtins.float
     """Only matches with at least this cosine similarity, -1 to 1."""
+    own_camera: Global___OwnCamera.ValueType
+    """Whether crops of the query's own camera may match. Camera and time are those of `crop_id`;
+    beside an image or embedding `query_camera_id` and `query_capture_time` give them.
+    """
+    query_camera_id: _builtins.str
+    """The camera that saw the query image."""
     @_builtins.property
     def embedding(self) -> _types_pb2.Embedding:
         """A vector made by this gallery's live encoder."""
@@ -74,6 +116,14 @@ class SearchRequest(_message.Message):
     @_builtins.property
     def filter(self) -> _types_pb2.CropFilter:
         """Which crops may match."""
+
+    @_builtins.property
+    def own_camera_window(self) -> _duration_pb2.Duration:
+        """With EXCLUDE_WITHIN: how far from the query's capture time, inclusive; above zero."""
+
+    @_builtins.property
+    def query_capture_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was captured; needed with EXCLUDE_WITHIN alone."""
 
     def __init__(
         self,
@@ -85,10 +135,14 @@ class SearchRequest(_message.Message):
         top_k: _builtins.int | None = ...,
         min_score: _builtins.float | None = ...,
         filter: _types_pb2.CropFilter | None = ...,
+        own_camera: Global___OwnCamera.ValueType = ...,
+        own_camera_window: _duration_pb2.Duration | None = ...,
+        query_camera_id: _builtins.str = ...,
+        query_capture_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "image", b"image", "min_score", b"min_score", "query", b"query", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "image", b"image", "min_score", b"min_score", "own_camera_window", b"own_camera_window", "query", b"query", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "gallery", b"gallery", "image", b"image", "min_score", b"min_score", "query", b"query", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "gallery", b"gallery", "image", b"image", "min_score", b"min_score", "own_camera", b"own_camera", "own_camera_window", b"own_camera_window", "query", b"query", "query_camera_id", b"query_camera_id", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_score: _TypeAlias = _typing.Literal["min_score"]  # noqa: Y015
     _WhichOneofArgType__min_score: _TypeAlias = _typing.Literal["_min_score", b"_min_score"]  # noqa: Y015

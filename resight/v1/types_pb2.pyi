@@ -192,14 +192,50 @@ class TimeRange(_message.Message):
 Global___TimeRange: _TypeAlias = TimeRange  # noqa: Y015
 
 @_typing.final
+class AttributeTerm(_message.Message):
+    """A condition on one attribute of a crop."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The attribute's name."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Values that match; when there are none, any value does: the crop has the attribute."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttributeTerm: _TypeAlias = AttributeTerm  # noqa: Y015
+
+@_typing.final
 class CropFilter(_message.Message):
-    """Which crops a search or listing may return. Conditions are combined with AND."""
+    """Which crops a search or listing may return. Conditions are combined with AND. A camera must be
+    registered; a zone, track or attribute that no crop has matches nothing.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INCLUDE_CAMERA_IDS_FIELD_NUMBER: _builtins.int
     EXCLUDE_CAMERA_IDS_FIELD_NUMBER: _builtins.int
     CAPTURE_RANGE_FIELD_NUMBER: _builtins.int
+    INCLUDE_ZONES_FIELD_NUMBER: _builtins.int
+    EXCLUDE_ZONES_FIELD_NUMBER: _builtins.int
+    INCLUDE_TRACK_IDS_FIELD_NUMBER: _builtins.int
+    EXCLUDE_TRACK_IDS_FIELD_NUMBER: _builtins.int
+    INCLUDE_ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    EXCLUDE_ATTRIBUTES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def include_camera_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only these cameras; all when empty."""
@@ -212,16 +248,46 @@ class CropFilter(_message.Message):
     def capture_range(self) -> Global___TimeRange:
         """Only crops captured in this range."""
 
+    @_builtins.property
+    def include_zones(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only crops of these zones; all when empty. The empty string names crops without a zone."""
+
+    @_builtins.property
+    def exclude_zones(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """No crop of these zones."""
+
+    @_builtins.property
+    def include_track_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only crops of these tracks; all when empty. The empty string names crops without a track."""
+
+    @_builtins.property
+    def exclude_track_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """No crop of these tracks."""
+
+    @_builtins.property
+    def include_attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttributeTerm]:
+        """Only crops that match every term; a key may appear once."""
+
+    @_builtins.property
+    def exclude_attributes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttributeTerm]:
+        """No crop that matches any of these terms; a key may appear once."""
+
     def __init__(
         self,
         *,
         include_camera_ids: _abc.Iterable[_builtins.str] | None = ...,
         exclude_camera_ids: _abc.Iterable[_builtins.str] | None = ...,
         capture_range: Global___TimeRange | None = ...,
+        include_zones: _abc.Iterable[_builtins.str] | None = ...,
+        exclude_zones: _abc.Iterable[_builtins.str] | None = ...,
+        include_track_ids: _abc.Iterable[_builtins.str] | None = ...,
+        exclude_track_ids: _abc.Iterable[_builtins.str] | None = ...,
+        include_attributes: _abc.Iterable[Global___AttributeTerm] | None = ...,
+        exclude_attributes: _abc.Iterable[Global___AttributeTerm] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capture_range", b"capture_range"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture_range", b"capture_range", "exclude_camera_ids", b"exclude_camera_ids", "include_camera_ids", b"include_camera_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture_range", b"capture_range", "exclude_attributes", b"exclude_attributes", "exclude_camera_ids", b"exclude_camera_ids", "exclude_track_ids", b"exclude_track_ids", "exclude_zones", b"exclude_zones", "include_attributes", b"include_attributes", "include_camera_ids", b"include_camera_ids", "include_track_ids", b"include_track_ids", "include_zones", b"include_zones"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
