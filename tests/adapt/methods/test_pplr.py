@@ -26,7 +26,7 @@ from adapt.methods.pplr import Pplr
 from adapt.methods.refinement import agreement_smoothing, guided_refinement
 from adapt.methods.triplet import soft_triplet
 from adapt.training.config import RunConfig
-from adapt.training.distributed import Ranks
+from adapt.training.ranks import Ranks
 from adapt.training.run import adapt
 from resight.bundle.reader import open_bundle
 from resight.errors import FailedPrecondition
