@@ -115,7 +115,7 @@ class CameraStage:
         if codes is None:
             raise ValueError("the stage needs cameras")
         self._folder.mkdir(exist_ok=True)
-        state = randomness.capture()
+        state = randomness.capture(self._work.device)
         labels = np.full(len(codes), -1, dtype=np.int64)
         used = 0
         self._summary.local_clusters.clear()
@@ -136,7 +136,7 @@ class CameraStage:
                 )
                 labels[codes > code] = used + codes[codes > code] - code - 1
                 break
-        randomness.restore(state)
+        randomness.restore(state, self._work.device)
         return labels
 
     def _warn(self, message: str) -> None:

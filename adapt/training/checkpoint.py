@@ -26,7 +26,7 @@ __all__ = [
     "save_checkpoint",
 ]
 
-_FORMAT = 2
+_FORMAT = 3
 # How a run is computed may change between interruption and resumption; what it computes may not.
 _FREE_KEYS = {"device", "threads", "prefetch", "extraction_batch", "rank_timeout"}
 
@@ -108,7 +108,11 @@ def load_checkpoint(path: Path, identity: Identity) -> dict[str, Any]:
             field="resume",
         ) from error
     if version != _FORMAT:
-        raise FailedPrecondition(f"{path} has layout {version}, not {_FORMAT}", field="resume")
+        raise FailedPrecondition(
+            f"{path} has layout {version}, of another version of resight, not {_FORMAT}: start anew"
+            " with another --output",
+            field="resume",
+        )
     _require_same(path, found, identity)
     return content
 

@@ -108,7 +108,11 @@ class Engine:
         self._labels = state["labels"].numpy()
         self.summary.restore(state["summary"])
         self.completed = int(state["epoch"])
-        randomness.restore(state["random"])
+        if not randomness.restore_own(state["random"], self._work.device):
+            self.summary.warn(
+                "resumed on other devices, or with another number of ranks: dropout is drawn"
+                " otherwise than without the interruption"
+            )
 
     def _is_stopped(self, should_stop: Callable[[float], bool] | None) -> bool:
         if should_stop is None or self.completed == self._config.epochs:
@@ -126,7 +130,7 @@ class Engine:
             "method": self._method.state_dict(),
             "labels": torch.from_numpy(self._labels),
             "summary": self.summary.payload(),
-            "random": randomness.capture(),
+            "random": randomness.capture_every(self._work.device),
         }
         save_checkpoint(self._checkpoint, self._identity, state)
 

@@ -17,9 +17,7 @@ import pytest
 import torch
 
 from adapt.training.config import RunConfig
-from adapt.training.distributed import Ranks, current
 from adapt.training.run import _Run, adapt
-from resight.errors import InvalidArgument
 from resight.simulate.dataset import simulate
 from resight.simulate.settings import SimulationSettings
 
@@ -44,26 +42,44 @@ CASES: dict[str, dict[str, Any]] = {
     "stages": {"method": "calr", "calr": _STAGE},
     "labelled": {"method": "spcl", "features": "memory"},
 }
-# Every case in one launch, for a process takes seconds to start; "die" kills rank 1 in epoch 2.
+# Every case in one launch, for a process takes seconds to start. "die" kills rank 1 in epoch 2;
+# "drop" has dropout, drawn otherwise on each rank, as GPUs that are apart draw it.
 DRIVER = """
     import json, os, signal, sys
     from pathlib import Path
-    from adapt.training import run, step
+    import torch
+    from torch.nn import functional
+    from adapt.training import assembly, engine, run, step
 
     crops, folder, cases, mode = sys.argv[1:]
+    rank = int(os.environ["RANK"])
     run._Run._export = lambda *_: "not exported"
     plain = step.TrainingStep.__call__
     def dying(self, views, number):
-        if number == 7 and os.environ["RANK"] == "1":
+        if number == 7 and rank == 1 and name != "whole":
             os.kill(os.getpid(), signal.SIGKILL)
         return plain(self, views, number)
-    if mode == "die":
+    if "die" in mode:
         step.TrainingStep.__call__ = dying
+    build, train = assembly._build, engine.Engine.run
+    def building(*arguments):
+        embedder = build(*arguments)
+        embedder.neck.register_forward_pre_hook(
+            lambda neck, inputs: functional.dropout(inputs[0], 0.3, neck.training)
+        )
+        return embedder
+    def drifting(self, should_stop):
+        if not self.completed:
+            torch.manual_seed(50 + rank)
+        train(self, should_stop)
+    if "drop" in mode:
+        assembly._build, engine.Engine.run = building, drifting
     folder = Path(folder)
     for name, settings in json.loads(cases).items():
         labelled = Path(crops).parent / "gallery" if name == "labelled" else None
         config = run.RunConfig(**settings)
-        run.adapt(crops, folder / name, config, cache=folder / "cache", labelled=labelled)
+        options = {"cache": folder / "cache", "labelled": labelled, "resume": "resume" in mode}
+        run.adapt(crops, folder / name, config, **options)
 """
 
 
@@ -179,52 +195,23 @@ def test_a_dead_rank_ends_the_run_which_then_resumes(both: Site) -> None:
 
 
 @pytest.mark.slow
+def test_each_rank_resumes_its_own_dropout(site: Site) -> None:
+    dead = site.drive({"whole": BASE, "cut": BASE}, mode="drop die")
+    assert dead.returncode != 0
+    assert (site.state("whole")["epoch"], site.state("cut")["epoch"]) == (2, 1), dead.stderr[-3000:]
+    first, second = (state["torch"] for state in site.state("cut")["random"])
+    assert not torch.equal(first, second)
+    resumed = site.drive({"cut": BASE}, mode="drop resume")
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    whole, again = site.state("whole"), site.state("cut")
+    assert all(torch.equal(value, again["model"][key]) for key, value in whole["model"].items())
+    for ours, theirs in zip(again["random"], whole["random"], strict=True):
+        assert torch.equal(ours["torch"], theirs["torch"])
+
+
+@pytest.mark.slow
 def test_an_error_of_one_rank_ends_all_with_its_message(both: Site) -> None:
     refused = both.launch(*both.command("halves"))
     assert refused.returncode != 0
     assert "rank 0: --output" in refused.stderr
     assert "holds an unfinished run" in refused.stderr
-
-
-def test_alone_there_is_nothing_to_do() -> None:
-    ranks = current()
-    tensor = torch.arange(4.0, requires_grad=True)
-    assert (ranks.rank, ranks.size, ranks.first) == (0, 1, True)
-    assert ranks.gather(tensor) is tensor
-    assert ranks.once(lambda: 3) == 3
-    assert ranks.share(10) == slice(0, 10)
-    assert ranks.portion(7) == slice(0, 7)
-    assert ranks.group_size(0, 16) == 0
-    assert ranks.group_size(4, 16) == 4
-    ranks.average([tensor])
-    ranks.sum_gradients([tensor], [])
-    ranks.wait()
-    with ranks.leading():
-        ranks.require_same("anything")
-
-
-@pytest.mark.parametrize("size", [2, 3, 5])
-def test_shares_and_portions_cover_everything_once(size: int) -> None:
-    every = np.arange(60)
-    ranks = [_numbered(rank, size) for rank in range(size)]
-    assert np.array_equal(np.concatenate([every[r.share(60)] for r in ranks]), every)
-    for count in (0, 1, size - 1, size, 23):
-        items = np.arange(count)
-        assert np.array_equal(np.concatenate([items[r.portion(count)] for r in ranks]), items)
-
-
-def test_a_batch_that_cannot_be_shared_is_refused() -> None:
-    for size, count in ((3, 16), (16, 16)):
-        with pytest.raises(InvalidArgument, match="cannot be shared"):
-            _numbered(1, size).share(count)
-
-
-@pytest.mark.parametrize(("group", "expected"), [(0, 16), (8, 8), (16, 16), (32, 16), (5, 16)])
-def test_a_group_lies_within_one_rank(group: int, expected: int) -> None:
-    assert _numbered(0, 2).group_size(group, 32) == expected
-
-
-def _numbered(rank: int, size: int) -> Ranks:
-    ranks = Ranks()
-    ranks.rank, ranks.size = rank, size
-    return ranks
