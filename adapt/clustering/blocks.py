@@ -6,9 +6,12 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["available_threads", "map_blocks", "row_blocks"]
+from threadpoolctl import threadpool_limits
+
+__all__ = ["available_threads", "map_blocks", "one_product_a_thread", "row_blocks"]
 
 Result = TypeVar("Result")
 
@@ -44,3 +47,14 @@ def map_blocks(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+@contextmanager
+def one_product_a_thread() -> Iterator[None]:
+    """Within it numpy multiplies on the calling thread alone, in the whole process.
+
+    For blocks that multiply small matrices on threads of their own: BLAS would spread each of them
+    over every core and wait for it.
+    """
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield

@@ -84,7 +84,7 @@ class ExactSearch:
         progress: Progress | None = None,
     ) -> list[Heaps]:
         """See :class:`Search`."""
-        heaps = [Heaps.empty(layout.rows, width, np.float32) for _, width in wanted]
+        heaps = [Heaps.empty(layout.rows, want.width, np.float32) for want in wanted]
         compare_all(
             features, layout, (0, layout.rows), wanted, heaps, threads=threads, progress=progress
         )
@@ -113,8 +113,8 @@ def compare_all(
             shape = (bottom - top, right - left)
             product = buffer[: shape[0] * shape[1]].reshape(shape)
             np.matmul(own, other.T, out=product)
-            for (scope, _), heap in zip(wanted, heaps, strict=True):
-                span = layout.span(scope, slice(top, bottom), left, right)
+            for want, heap in zip(wanted, heaps, strict=True):
+                span = layout.span(want.scope, slice(top, bottom), left, right)
                 _offer(product, layout, span, top, left, heap, threads)
             done += 1
             if progress is not None:
@@ -137,7 +137,7 @@ def _offer(
 
     def across(start: int, stop: int) -> None:
         offer_across(
-            product, heap_rows, row_ids, column_ids, *span, start, stop,
+            product, heap_rows, row_ids, column_ids, *span, start, stop, False,
             heaps.scores, heaps.indices, heaps.worst,
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from adapt.clustering.blocks import map_blocks, row_blocks
+from adapt.clustering.blocks import map_blocks, one_product_a_thread, row_blocks
 
 __all__ = ["cell_centres", "default_cells", "nearest_cells"]
 
@@ -69,8 +69,9 @@ def nearest_cells(
         order = np.argsort(-np.take_along_axis(products, chosen, axis=1), axis=1, kind="stable")
         found[start:stop] = np.take_along_axis(chosen, order, axis=1)
 
-    for _ in map_blocks(search, row_blocks(rows.size, _BLOCK), threads=threads):
-        pass
+    with one_product_a_thread():
+        for _ in map_blocks(search, row_blocks(rows.size, _BLOCK), threads=threads):
+            pass
     return found
 
 

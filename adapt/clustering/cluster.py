@@ -17,9 +17,11 @@ from adapt.clustering.constraints import Constraints
 from adapt.clustering.dbscan import dbscan
 from adapt.clustering.graph import DistanceGraph, SparseDistances
 from adapt.clustering.jaccard import camera_jaccard_rows, close_pairs, jaccard_graph, jaccard_rows
+from adapt.clustering.layout import Layout, Wanted
 from adapt.clustering.neighbours import CameraNeighbours, Neighbours, nearest, nearest_by_camera
 from adapt.clustering.radius import choose_radius
 from adapt.clustering.recall import MEASURED_ROWS
+from adapt.clustering.refinement import Links, refine
 from adapt.clustering.result import ClusterResult
 from adapt.clustering.settings import ClusterSettings
 from adapt.clustering.similarity import unit_rows
@@ -75,6 +77,7 @@ def cluster(
     )
     searched = time.perf_counter()
     encoded = _encode(unit, neighbours, settings, threads)
+    entries = encoded.indices.size
     graph = close_pairs(encoded, max_distance=settings.reach, threads=threads)
     measured = time.perf_counter()
     radius, eps = None, settings.largest_eps
@@ -88,6 +91,7 @@ def cluster(
         )
         eps = radius.eps
         graph = _reaching(graph, encoded, eps + settings.gap, threads)
+    del encoded
     chosen = time.perf_counter()
     labels = None if radius is None else radius.labels
     constrained = None
@@ -115,6 +119,7 @@ def cluster(
         graph=graph,
         neighbours=neighbours,
         settings=settings,
+        entries=entries,
         seconds=seconds,
         radius=radius,
         constraints=constraints,
@@ -209,6 +214,9 @@ def _compiled_once() -> None:
         camera_jaccard_rows(
             nearest_by_camera(rows, cameras, same=3, other=3, threads=threads), threads=threads
         )
+    plain, wanted = Layout.plain(32), [Wanted("all", 4, 3)]
+    lists = CellSearch(recall=0.01, cells=4)(rows, plain, wanted, threads=1)
+    refine(rows, plain, wanted, lists, Links.of(lists, plain), threads=1)
 
 
 def _search_notes(neighbours: Neighbours | CameraNeighbours) -> tuple[str, ...]:

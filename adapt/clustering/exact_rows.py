@@ -52,7 +52,7 @@ def exact_lists(
         product /= SNAP
         offer_across(
             product, np.arange(rows.size), rows, layout.order[left:right],
-            *layout.span(scope, positions, left, right), 0, rows.size,
+            *layout.span(scope, positions, left, right), 0, rows.size, False,
             heaps.scores, heaps.indices, heaps.worst,
         )  # fmt: skip
     found = ExactLists(

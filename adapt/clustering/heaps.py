@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from adapt.clustering.kernel import kernel
 
-__all__ = ["NOBODY", "Heaps", "offer_across", "offer_down"]
+__all__ = ["NOBODY", "Heaps", "offer_across", "offer_down", "sift"]
 
 NOBODY = int(np.iinfo(np.int32).max)
 
@@ -43,10 +43,10 @@ class Heaps:
 
 
 @kernel
-def _sift(
+def sift(
     scores: NDArray[np.floating], indices: NDArray[np.int32], score: float, index: int
 ) -> None:
-    """Replace the root by (score, index) and restore the heap order."""
+    """Compiled: replace the root by (score, index) and restore the heap order."""
     width = scores.shape[0]
     at = 0
     while True:
@@ -69,6 +69,14 @@ def _sift(
 
 
 @kernel
+def _holds(indices: NDArray[np.int32], index: int) -> bool:
+    for held in indices:  # noqa: SIM110 - any() over a generator does not compile
+        if held == index:
+            return True
+    return False
+
+
+@kernel
 def offer_across(
     block: NDArray[np.floating],
     heap_rows: NDArray[np.int64],
@@ -79,6 +87,7 @@ def offer_across(
     inside: bool,
     start: int,
     stop: int,
+    distinct: bool,
     scores: NDArray[np.floating],
     indices: NDArray[np.int32],
     worst: NDArray[np.floating],
@@ -91,6 +100,7 @@ def offer_across(
         row_ids, column_ids: int32 (R,) and (C,): the rows of the data that they are.
         low, high, inside: which columns each row may meet, see ``Span``.
         start, stop: rows of the block to work on.
+        distinct: pass over what a heap holds already; without it nothing must be offered twice.
         scores, indices, worst: the heaps.
     """
     columns = block.shape[1]
@@ -109,7 +119,9 @@ def offer_across(
                 if score >= limit:
                     column = column_ids[c]
                     if column != row_ids[r] and (score > limit or column < indices[h, 0]):
-                        _sift(scores[h], indices[h], score, column)
+                        if distinct and _holds(indices[h], column):
+                            continue
+                        sift(scores[h], indices[h], score, column)
                         limit = scores[h, 0]
         worst[h] = limit
 
@@ -144,5 +156,5 @@ def offer_down(
             for c in range(begin, end):
                 score = block[r, c]
                 if score >= worst[c] and (score > worst[c] or row < indices[c, 0]):
-                    _sift(scores[c], indices[c], score, row)
+                    sift(scores[c], indices[c], score, row)
                     worst[c] = scores[c, 0]

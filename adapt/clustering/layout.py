@@ -20,10 +20,12 @@ class Wanted(NamedTuple):
     Attributes:
         scope: among all rows, those of the row's camera, or those of the other cameras.
         width: candidates a row, the row itself not counted.
+        kept: neighbours that the lists will keep of them.
     """
 
     scope: Scope
     width: int
+    kept: int
 
 
 class Span(NamedTuple):

@@ -38,10 +38,10 @@ class Neighbours:
 
     Attributes:
         indices: int32 (N, k); column 0 is the row itself, unless the list is of other cameras;
-            -1 pads the lists of rows that have fewer: of a small camera, and, if the search was
-            not exact, of other cameras
+            -1 pads the lists of rows that have fewer in scope.
         similarities: float64 (N, k), not increasing after column 0; 0 beside -1.
-        searched_twice: rows whose candidates were too close together for float32, or too few.
+        searched_twice: rows whose candidates were too close together for float32, or, if the search
+            was not exact, too few: brute force in float64 completes them.
         recall: share of the exact neighbours that is in the lists: 1 for an exact search, else
             measured by brute force on 1,000 random rows.
         searched: name of the search.
@@ -172,7 +172,7 @@ def _lists(
     for scope, columns in asked:
         most = int(layout.available(scope).max(initial=0))
         others.append(min(columns - (scope != "other"), most))
-        wanted.append(Wanted(scope, min(others[-1] + _SPARE, most)))
+        wanted.append(Wanted(scope, min(others[-1] + _SPARE, most), others[-1]))
     sought = [want for want, count in zip(wanted, others, strict=True) if count]
     heaps = search(features, layout, sought, threads=threads, progress=progress) if sought else []
     found = iter(heaps)
@@ -245,9 +245,9 @@ def _ordered(
 
     for _ in map_blocks(order, row_blocks(rows, 512), threads=threads):
         pass
-    if not search.exact and scope == "all":
-        # Cells that held too few rows to fill a list.
-        certain &= indices[:, -1] >= 0
+    if not search.exact:  # cells can hold too few rows to fill a list
+        found = np.count_nonzero(indices >= 0, axis=1)[layout.order] - own
+        certain &= found >= np.minimum(layout.available(scope), others)
     doubtful = np.flatnonzero(~certain)
     for start in range(0, doubtful.size, _RETRY_ROWS):
         again = exact_lists(

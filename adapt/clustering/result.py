@@ -27,6 +27,7 @@ class ClusterResult:
         graph: every pair within ``eps + settings.gap``.
         neighbours: the neighbour lists; two of them with ``ca-jaccard``.
         settings: as asked.
+        entries: non-zeros of the sparse encodings V, which time and memory follow.
         seconds: wall time of ``compile`` (first call of a process only), ``neighbours``,
             ``jaccard``, ``radius`` (where it is chosen), ``dbscan`` and ``total`` (without
             ``compile``).
@@ -41,6 +42,7 @@ class ClusterResult:
     graph: DistanceGraph
     neighbours: Neighbours | CameraNeighbours
     settings: ClusterSettings
+    entries: int
     seconds: dict[str, float]
     radius: RadiusChoice | None = None
     constraints: Constraints | None = None

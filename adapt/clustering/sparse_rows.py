@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from adapt.clustering.blocks import map_blocks, row_blocks
 from adapt.clustering.kernel import kernel
 
 __all__ = ["EncodedBlock", "SparseRows", "assemble", "expand"]
+
+_PARTS = 8
 
 
 class EncodedBlock(NamedTuple):
@@ -59,14 +62,19 @@ def expand(encoded: SparseRows, lists: NDArray[np.int32], *, threads: int) -> Sp
 
 def assemble(block: Callable[[int, int], EncodedBlock], rows: int, threads: int) -> SparseRows:
     """The rows of every ``block(start, stop)``, in order, as one matrix."""
-    ranges = row_blocks(rows, max(64, -(-rows // (8 * threads))))
-    parts = list(map_blocks(block, ranges, threads=threads))
+    ranges = row_blocks(rows, max(64, -(-rows // (_PARTS * threads))))
+    parts = deque(map_blocks(block, ranges, threads=threads))
     counts = np.concatenate([np.zeros(1, dtype=np.int64), *(part.counts for part in parts)])
-    return SparseRows(
-        np.cumsum(counts),
-        np.concatenate([np.empty(0, dtype=np.int32), *(part.indices for part in parts)]),
-        np.concatenate([np.empty(0, dtype=np.float64), *(part.values for part in parts)]),
-    )
+    indptr = np.cumsum(counts)
+    indices = np.empty(indptr[-1], dtype=np.int32)
+    values = np.empty(indptr[-1], dtype=np.float64)
+    at = 0
+    while parts:  # each is let go once it is copied: never two whole matrices in memory
+        part = parts.popleft()
+        stop = at + part.indices.size
+        indices[at:stop], values[at:stop] = part.indices, part.values
+        at = stop
+    return SparseRows(indptr, indices, values)
 
 
 @kernel

@@ -70,7 +70,7 @@ class TorchSearch:
     ) -> list[Heaps]:
         """One ``Heaps`` for each of ``wanted``, by position of ``layout``."""
         rows = layout.rows
-        found = [Heaps.empty(rows, width, np.float32) for _, width in wanted]
+        found = [Heaps.empty(rows, want.width, np.float32) for want in wanted]
         queries = row_blocks(rows, self._queries)
         with _full_float32(self._device):
             base = self._blocks(features, layout)

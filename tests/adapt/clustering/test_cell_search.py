@@ -131,7 +131,7 @@ def test_it_steps_aside_where_it_would_save_nothing(
         search = CellSearch(recall=1.0)
         found = nearest(features, 15, search=search)
         np.testing.assert_array_equal(found.indices, nearest(features, 15).indices)
-    noise = people(600, 600, 1.0)
+    noise = people(600, 600, 1.0, dimension=400)
     search = CellSearch(recall=0.99)
     assert (nearest(noise, 30, search=search).recall, search.exact) == (1.0, True)
     assert search.name == "exact"
