@@ -3,21 +3,26 @@
 ::
 
     python -m bench gate --live LIVE --crops SRC --results F.jsonl [--maps MAPS.jsonl]
-        [--spoilt] NAME=BUNDLE …
-    python -m bench gate --results F.jsonl
+        [--spoilt | --unseen] NAME=BUNDLE …
+    python -m bench gate --results F.jsonl [--signals S.jsonl --live-name NAME]
 
 The first judges each bundle that ``F.jsonl`` lacks beside LIVE and appends a line: name, mAP (the
 ``map`` of that name in ``MAPS.jsonl``, figures of ``resight adapt evaluate``; the gate never sees
-them), score, verdict, reasons, signals. ``--spoilt`` marks bundles that must be refused. Both end
-with the summary: Spearman's rank correlation of score and mAP over the healthy ones, and the same
-of weights fitted on the other runs alone; pairs put in the right order; sabotage that passed.
+them), score, verdict, reasons, signals. ``--spoilt`` marks bundles that must be refused,
+``--unseen`` those made after signals, scales and bounds were fixed.
+
+Both end with the summary: Spearman's rank correlation of score and mAP over the healthy ones, the
+unseen apart; pairs put in the right order; verdicts beside the truth; sabotage that passed. S.jsonl
+holds signals and mAP of the encoders that the scales come from, the live one (NAME) among them: of
+these the score is computed as it is, with scales fitted again without the run that is scored, and
+with weights fitted so.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +34,7 @@ from scipy.stats import spearmanr
 from adapt.gate.comparison import compare
 from adapt.gate.observation import Observation, observe
 from adapt.gate.sample import describe, draw
-from adapt.gate.score import WEIGHED, score
+from adapt.gate.score import BOUND, WEIGHED, score
 from adapt.gate.settings import GateSettings
 from resight.bundle.reader import open_bundle
 from resight.crops import CropRef, open_source
@@ -47,13 +52,23 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--crops", type=Path)
     parser.add_argument("--maps", type=Path)
     parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--spoilt", action="store_true")
+    parser.add_argument("--signals", type=Path)
+    parser.add_argument("--live-name")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--spoilt", action="store_true")
+    kind.add_argument("--unseen", action="store_true")
     options = parser.parse_args(argv)
     if options.bundles:
         if options.live is None or options.crops is None:
             parser.error("bundles are judged with --live and --crops")
         _judge(options)
-    print(json.dumps(summary(_lines(options.results)), indent=2))
+    lines = _lines(options.results)
+    found = summary(lines)
+    if options.signals is not None:
+        spoilt = {line["name"] for line in lines if line["spoilt"]}
+        fitted_on = [line for line in _lines(options.signals) if line["name"] not in spoilt]
+        found["fitted_on"] = calibration(fitted_on, options.live_name)
+    print(json.dumps(found, indent=2))
     return 0
 
 
@@ -80,6 +95,7 @@ def _judge(options: argparse.Namespace) -> None:
         line = {
             "name": name,
             "spoilt": options.spoilt,
+            "unseen": options.unseen,
             "map": maps.get(name),
             "score": round(found.score, 4),
             "passed": not found.refusals,
@@ -106,24 +122,58 @@ def summary(lines: Sequence[Line]) -> dict[str, Any]:
     """What the lines say together; a name is ``RUN`` or ``RUN@EPOCH``."""
     healthy = [line for line in lines if not line["spoilt"] and line["map"] is not None]
     spoilt = [line for line in lines if line["spoilt"]]
-    maps = np.array([line["map"] for line in healthy])
-    scores = np.array([line["score"] for line in healthy])
-    runs = np.array([line["name"].partition("@")[0] for line in healthy])
-    final = np.array(["@" not in line["name"] for line in healthy])
+    found: dict[str, Any] = {}
+    for part, unseen in (("seen", False), ("unseen", True)):
+        chosen = [line for line in healthy if line.get("unseen", False) is unseen]
+        if len(chosen) > 1:
+            found[part] = _ranked(chosen)
+    found["spoilt"] = len(spoilt)
+    found["spoilt_that_passed"] = [line["name"] for line in spoilt if line["passed"]]
+    return found
+
+
+def calibration(lines: Sequence[Line], live: str) -> dict[str, Any]:
+    """The score on the encoders its scales come from, and what it is without a run's own part.
+
+    Args:
+        lines: Name, mAP and the weighed signals of each healthy encoder.
+        live: Name of the one that the others are compared with.
+    """
+    maps = np.array([line["map"] for line in lines])
+    runs = _runs(lines)
+    rows = np.array([[line[name] for name in WEIGHED] for line in lines])
+    at = [line["name"] for line in lines].index(live)
+    fixed = np.array([weighed.scale for weighed in WEIGHED.values()])
+    again = np.array([rows[runs != run].std(axis=0) for run in runs])
+    return {
+        "healthy": len(lines),
+        "runs": len(set(runs.tolist())),
+        "spearman": _rank_correlation(_scores(rows, rows[at], fixed), maps),
+        "spearman_of_scales_fitted_leaving_a_run_out": _rank_correlation(
+            _scores(rows, rows[at], again), maps
+        ),
+        "spearman_of_weights_fitted_leaving_a_run_out": _rank_correlation(
+            _left_out(rows / fixed, maps, runs), maps
+        ),
+    }
+
+
+def _ranked(lines: Sequence[Line]) -> dict[str, Any]:
+    maps = np.array([line["map"] for line in lines])
+    scores = np.array([line["score"] for line in lines])
+    final = np.array(["@" not in line["name"] for line in lines])
     # The score against each, not differences of scores against one: it clips.
     pairs = np.array(
-        [[score(one["signals"], other["signals"]) for other in healthy] for one in healthy]
+        [[score(one["signals"], other["signals"]) for other in lines] for one in lines]
     )
     apart = maps[:, None] - maps[None]
     margin = GateSettings().margin
     return {
-        "healthy": len(healthy),
-        "runs": len(set(runs.tolist())),
+        "healthy": len(lines),
+        "runs": len(set(_runs(lines).tolist())),
         "spearman": _rank_correlation(scores, maps),
         "spearman_of_last_epochs": _rank_correlation(scores[final], maps[final]),
-        "spearman_of_fitted_weights_leaving_a_run_out": _rank_correlation(
-            _left_out(healthy, maps, runs), maps
-        ),
+        "passed": sum(bool(line["passed"]) for line in lines),
         "pairs": {
             f"apart by more than {gap}": {
                 "pairs": int((apart > gap).sum()),
@@ -133,23 +183,33 @@ def summary(lines: Sequence[Line]) -> dict[str, Any]:
                 ),
             }
             for gap in _GAPS
+            if (apart > gap).any()
         },
-        "spoilt": len(spoilt),
-        "spoilt_that_passed": [line["name"] for line in spoilt if line["passed"]],
     }
+
+
+def _runs(lines: Sequence[Line]) -> NDArray[Any]:
+    return np.array([line["name"].partition("@")[0] for line in lines])
 
 
 def _rank_correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
     return round(float(spearmanr(one, other).statistic), 4)
 
 
+def _scores(
+    rows: NDArray[np.float64], live: NDArray[np.float64], scales: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """``adapt.gate.score.score`` of rows of signals, with other scales."""
+    found: NDArray[np.float64] = np.clip((rows - live) / scales, -BOUND, BOUND).mean(axis=1)
+    return found
+
+
 def _left_out(
-    lines: Sequence[Line], maps: NDArray[np.floating], runs: NDArray[Any]
+    rows: NDArray[np.float64], maps: NDArray[np.floating], runs: NDArray[Any]
 ) -> NDArray[np.float64]:
     """Scores by non-negative weights fitted on the log-odds of mAP of the other runs."""
-    rows = np.array([_standardised(line["signals"]) for line in lines])
     odds = np.log(maps / (1 - maps))
-    result = np.empty(len(lines))
+    result = np.empty(len(rows))
     for run in set(runs.tolist()):
         inside = runs == run
         centred = rows[~inside] - rows[~inside].mean(axis=0)
@@ -160,7 +220,3 @@ def _left_out(
         )
         result[inside] = rows[inside] @ (weights / weights.sum())
     return result
-
-
-def _standardised(signals: Mapping[str, float | None]) -> list[float]:
-    return [(signals[name] or 0.0) / weighed.scale for name, weighed in WEIGHED.items()]

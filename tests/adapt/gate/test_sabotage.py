@@ -95,9 +95,36 @@ def test_the_summary_counts_pairs_and_names_what_slipped_through() -> None:
         for name, passed in (("caught", False), ("missed", True))
     ]
     found = gate.summary(lines)
-    assert found["spearman"] == pytest.approx(1 - 6 * 2 / (6 * 35), abs=1e-4)
-    assert found["runs"] == 3
-    right = found["pairs"]["apart by more than 0.02"]
+    seen = found["seen"]
+    assert seen["spearman"] == pytest.approx(1 - 6 * 2 / (6 * 35), abs=1e-4)
+    assert seen["runs"] == 3
+    right = seen["pairs"]["apart by more than 0.02"]
     assert right["pairs"] == 15
     assert right["in the right order"] == pytest.approx(14 / 15, abs=1e-4)
     assert found["spoilt_that_passed"] == ["missed"]
+    assert "unseen" not in found
+    for line in lines[2:4]:
+        line["unseen"] = True
+    found = gate.summary(lines)
+    assert found["seen"]["spearman"] == 1.0
+    assert found["unseen"]["spearman"] == -1.0
+
+
+def test_a_run_is_scored_with_scales_that_it_had_no_part_in() -> None:
+    random = np.random.default_rng(0)
+    names = ["a", "a@1", "b", "c", "c@1", "c@2", "d", "e"]
+    signals = random.standard_normal((len(names), len(gate.WEIGHED)))
+    maps = random.uniform(0.1, 0.8, len(names))
+    lines = [
+        {"name": name, "map": value, **dict(zip(gate.WEIGHED, row, strict=True))}
+        for name, value, row in zip(names, maps.tolist(), signals.tolist(), strict=True)
+    ]
+    scores = []
+    for name, row in zip(names, signals, strict=True):
+        others = [k for k, other in enumerate(names) if other[0] != name[0]]
+        parts = (row - signals[2]) / np.std(signals[others], axis=0)
+        scores.append(np.mean([min(4.0, max(-4.0, part)) for part in parts]))
+    ranks = np.argsort(np.argsort(scores)), np.argsort(np.argsort(maps))
+    apart = float(((ranks[0] - ranks[1]) ** 2).sum())
+    found = gate.calibration(lines, "b")["spearman_of_scales_fitted_leaving_a_run_out"]
+    assert found == pytest.approx(1 - 6 * apart / (8 * 63), abs=1e-4)
