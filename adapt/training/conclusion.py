@@ -20,8 +20,10 @@ from adapt.export.onnx_export import export_embedder
 from adapt.training.batch_norm import reestimate, ungroup
 from adapt.training.config import RunConfig
 from adapt.training.crop_set import CropSet
+from adapt.training.finiteness import first_not_finite
 from adapt.training.source_set import SourceSet
 from resight.console import progress
+from resight.errors import FailedPrecondition
 
 __all__ = ["estimation_batches", "finish_batch_norm", "write_bundle"]
 
@@ -82,10 +84,14 @@ def write_bundle(
         labels: (N,) clusters of the last epoch, or none.
         files: To go into the bundle; asked for when everything else is known.
         warn: Told what was left out of the bundle.
+
+    Raises:
+        FailedPrecondition: The encoder holds what is not a number.
     """
     ungroup(encoder)
     if not isinstance(encoder, Embedder):
         raise TypeError("the encoder is not an Embedder")
+    _require_finite(encoder)
     settings = config.model_dump(mode="json")
     settings["init"] = Path(settings["init"]).name if settings["init"] else "embedded"
     encoder = encoder.to("cpu").eval()
@@ -110,6 +116,16 @@ def write_bundle(
     )
     version: str = bundle.manifest.model_version
     return version
+
+
+def _require_finite(encoder: Embedder) -> None:
+    if (name := first_not_finite(encoder.state_dict())) is not None:
+        raise FailedPrecondition(
+            f"{name} of the encoder is not finite: no bundle is written; start from other weights"
+            " (--init), or with bn_reestimate=0 and precision=fp32",
+            field="init",
+            reason="WEIGHTS_NOT_FINITE",
+        )
 
 
 def _described(crops: CropSet, source: SourceSet | None) -> str:

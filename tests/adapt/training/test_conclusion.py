@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
+import pytest
 from google.protobuf import json_format
 
+from adapt.backbones.build import build_embedder
 from adapt.export.settings import ExportSettings
+from adapt.training.conclusion import write_bundle
 from adapt.training.config import RunConfig
 from adapt.training.outcome import RunOutcome
 from adapt.training.run import adapt
 from resight.bundle.calibration import load_calibration
 from resight.bundle.golden import golden_inputs
 from resight.bundle.reader import open_bundle
+from resight.errors import FailedPrecondition
 from resight.v1 import bundle_pb2
 
 SETTINGS: dict[str, Any] = {
@@ -93,3 +99,17 @@ def test_what_is_left_out_is_warned_of_and_shipped_with_the_summary(
         assert any(words in warning for warning in shipped["warnings"])
         assert words in bundle.file("model_card.md").read_text()
     assert shipped["complete"] is True
+
+
+def test_an_encoder_that_is_no_number_is_not_written(tmp_path: Path) -> None:
+    config = RunConfig(**SETTINGS)
+    encoder = build_embedder(config.backbone, init="random", image_size=(32, 16))
+    parameter = next(iter(encoder.parameters()))
+    parameter.data[0] = math.nan
+    nothing: Any = None
+    with pytest.raises(FailedPrecondition, match="not finite: no bundle is written"):
+        write_bundle(
+            encoder, config, nothing, output=tmp_path / "bundle", run_id="r", parent_version="",
+            graph=None, source=None, labels=np.empty(0, dtype=np.int64), files=dict, warn=print,
+        )  # fmt: skip
+    assert not (tmp_path / "bundle").exists()
