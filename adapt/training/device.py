@@ -35,6 +35,11 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
 
     @property
+    def scales(self) -> bool:
+        """Whether gradients are scaled, and a step may overflow."""
+        return self.scaler.is_enabled()
+
+    @property
     def name(self) -> str:
         """The precision in force."""
         return "float32" if self.dtype is None else str(self.dtype).removeprefix("torch.")

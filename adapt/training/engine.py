@@ -21,6 +21,7 @@ from adapt.training.batch_norm import batch_norms, running_statistics
 from adapt.training.checkpoint import Identity, load_checkpoint, save_checkpoint
 from adapt.training.config import RunConfig
 from adapt.training.distributed import current
+from adapt.training.finiteness import first_not_finite
 from adapt.training.schedule import learning_rate
 from adapt.training.step import TrainingStep
 from adapt.training.views import Workload, training_views
@@ -104,10 +105,12 @@ class Engine:
         self.step.adopt_heads()
         if self._method.heads is not None:
             self._method.heads.load_state_dict(state["heads"])
-        self.step.load_state_dict(state)
+        notes = self.step.load_state_dict(state)
         self._labels = state["labels"].numpy()
         self.summary.restore(state["summary"])
         self.completed = int(state["epoch"])
+        for note in notes:
+            self.summary.warn(note)
         if not randomness.restore_own(state["random"], self._work.device):
             self.summary.warn(
                 "resumed on other devices, or with another number of ranks: dropout is drawn"
@@ -146,12 +149,14 @@ class Engine:
         marks.append(time.perf_counter())
         for note in labels.notes:
             self.summary.warn(f"epoch {epoch + 1}: {note}")
+        skipped = self.step.skipped
         loss = self._train(epoch, labels)
+        skipped = self.step.skipped - skipped
+        self._require_finite_state(epoch)
         marks.append(time.perf_counter())
         seconds = np.diff(marks).tolist()
-        self._record(
-            epoch, labels, loss, dict(zip(("extract", "cluster", "train"), seconds, strict=True))
-        )
+        spent = dict(zip(("extract", "cluster", "train"), seconds, strict=True))
+        self._record(epoch, labels, loss, skipped, spent)
 
     def _features(self) -> Features:
         heads = self._method.heads
@@ -166,9 +171,21 @@ class Engine:
             self._method.prepare_source(extractor(self.encoder), source.identities)
 
     def _record(
-        self, epoch: int, labels: EpochLabels, loss: float, seconds: dict[str, float]
+        self,
+        epoch: int,
+        labels: EpochLabels,
+        loss: float,
+        skipped: int,
+        seconds: dict[str, float],
     ) -> None:
         count = self._work.iterations
+        extra = dict(labels.extra)
+        if skipped:
+            extra["skipped_steps"] = float(skipped)
+            self.summary.warn(
+                f"epoch {epoch + 1}: {skipped} of {count} steps were left out, for float16"
+                " overflowed"
+            )
         images = count * self._config.p * self._config.k
         self.summary.epochs.append(
             EpochRecord(
@@ -182,7 +199,7 @@ class Engine:
                 images_per_second=images / seconds["train"],
                 seconds=seconds,
                 cluster_seconds=dict(labels.seconds),
-                extra=dict(labels.extra),
+                extra=extra,
                 labels=hashlib.sha256(labels.classes.tobytes()).hexdigest()[:16],
             )
         )
@@ -197,29 +214,59 @@ class Engine:
             for norm in batch_norms(self.model):
                 norm.eval()
         losses: list[Tensor] = []
+        left_out: list[Tensor] = []
         title = f"epoch {epoch + 1}/{config.epochs}: {labels.clusters} clusters"
         with progress(title, work.iterations) as bar:
             for number, views in enumerate(training_views(config, work, labels, epoch)):
-                losses.append(self.step(views, epoch * work.iterations + number))
-                if number % _LOSS_CHECK == 0 or number + 1 == work.iterations:
-                    _require_finite(losses[-1], epoch, number, self.completed)
+                skipped = self.step.skipped
+                loss = self.step(views, epoch * work.iterations + number)
+                if self.step.skipped == skipped:
+                    losses.append(loss)
+                    if number % _LOSS_CHECK == 0:
+                        self._require_finite(loss, epoch, number)
+                elif self.step.overflows:
+                    raise self._not_finite(
+                        f"epoch {epoch + 1}, iteration {number + 1}: float16 overflows", "precision"
+                    )
+                else:
+                    left_out.append(loss)
                 bar.advance(1)
+        mean = torch.stack(losses or left_out).mean()
+        self._require_finite(mean, epoch, work.iterations - 1)
         self._meet()
-        return float(torch.stack(losses).mean())
+        return float(mean)
+
+    def _require_finite(self, loss: Tensor, epoch: int, iteration: int) -> None:
+        if not math.isfinite(value := float(loss)):
+            what = f"epoch {epoch + 1}, iteration {iteration + 1}: the loss is {value}"
+            raise self._not_finite(what, "lr")
+
+    def _require_finite_state(self, epoch: int) -> None:
+        """Refuses to go on with what must not be written; the loss of a step is of those before."""
+        heads, twin = self._method.heads, self.step.twin
+        held = {
+            "encoder": self.model.state_dict(),
+            "twin": {} if twin is None else twin.module.state_dict(),
+            "heads": {} if heads is None else heads.state_dict(),
+            "memory": self._method.state_dict(),
+        }
+        if (name := first_not_finite(held)) is not None:
+            raise self._not_finite(f"epoch {epoch + 1}: after it {name} is not finite", "lr")
+
+    def _not_finite(self, what: str, field: str) -> FailedPrecondition:
+        completed = self.completed
+        kept = (
+            f"the checkpoint of epoch {completed} is kept"
+            if completed
+            else "no epoch was completed"
+        )
+        return FailedPrecondition(
+            f"{what}; {kept}; lower lr, add warmup_iterations, or use precision=fp32",
+            field=field,
+            reason="LOSS_NOT_FINITE",
+        )
 
     def _meet(self) -> None:
         """Gives every rank the mean of the batch-norm statistics that each gathered by itself."""
         networks = [self.model] if self.step.twin is None else [self.model, self.step.twin.module]
         current().average(value for network in networks for value in running_statistics(network))
-
-
-def _require_finite(loss: Tensor, epoch: int, iteration: int, completed: int) -> None:
-    if math.isfinite(value := float(loss)):
-        return
-    kept = f"the checkpoint of epoch {completed} is kept" if completed else "no epoch was completed"
-    raise FailedPrecondition(
-        f"epoch {epoch + 1}, iteration {iteration + 1}: the loss is {value}; {kept}; lower lr, add"
-        " warmup_iterations, or use precision=fp32",
-        field="lr",
-        reason="LOSS_NOT_FINITE",
-    )

@@ -1,8 +1,13 @@
-"""One optimiser step: forward, loss, gradient over all ranks, memory, averaged twin."""
+"""One training step: forward, loss, weights, memory, averaged twin.
+
+Where float16 overflows, the step is left out: weights, memory and twin do not move, and the running
+statistics of batch norms, which have seen what overflowed, are put back. Only the scale of the
+gradients is another then (``adapt.training.descent``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -13,8 +18,9 @@ from torch.nn import functional
 
 from adapt.methods.method import Batch, Method, SourceBatch
 from adapt.training.averaging import AveragedTwin
-from adapt.training.batch_norm import seeing_both
+from adapt.training.batch_norm import running_statistics, seeing_both
 from adapt.training.config import RunConfig
+from adapt.training.descent import Descent
 from adapt.training.device import Precision
 from adapt.training.distributed import current
 from adapt.training.extraction import forward_with_maps
@@ -23,9 +29,6 @@ from adapt.training.teacher import batch_statistics, soft_target_loss
 from adapt.training.views import Views
 
 __all__ = ["TrainingStep"]
-
-# The optimiser's second group of parameters; the first is the encoder's.
-_HEADS = 1
 
 
 class TrainingStep:
@@ -37,6 +40,7 @@ class TrainingStep:
 
     Attributes:
         twin: The averaged model, or None.
+        skipped: Steps that this process has left out so far.
     """
 
     def __init__(
@@ -49,13 +53,14 @@ class TrainingStep:
         iterations: int,
     ) -> None:
         self.twin = AveragedTwin(model, config.twin_decay) if config.twin_decay else None
+        self.skipped = 0
         self._model = model
         self._method = method
         self._config = config
         self._iterations = iterations
         self._ranks = current()
         self._precision = Precision(config.precision, device)
-        self._optimiser = _build_optimiser(model, config)
+        self._descent = Descent(model, method, config, self._precision)
         self._forward = _Forward(model, maps=method.wants_maps, compiled=config.compile)
         self._teaching: _Forward | None = None
         if self.twin is not None and config.teacher.weight:
@@ -64,42 +69,51 @@ class TrainingStep:
             )
 
     def __call__(self, views: Views, number: int) -> Tensor:
-        """Takes step ``number`` of the run, from 0; returns the loss, detached."""
-        for group in self._optimiser.param_groups:
-            group["lr"] = learning_rate(self._config, number, self._iterations)
+        """Takes step ``number`` of the run, from 0, or leaves it out; the loss, detached."""
+        statistics = list(self._statistics()) if self._precision.scales else []
+        before = [value.clone() for value in statistics]
         epoch = number // self._iterations
         batch = self._look(views, epoch)
         loss = self._method.loss(batch)
         if self._teaching is not None:
             loss = self._blend(loss, batch, views, self._teaching)
-        self._descend(loss)
+        moved = self._descent(loss, learning_rate(self._config, number, self._iterations))
+        if self._precision.scales and not (moved and bool(batch.features.isfinite().all())):
+            for value, kept in zip(statistics, before, strict=True):
+                value.copy_(kept)
+            self.skipped += 1
+            return loss.detach()
         self._method.update(batch.detached())
         if self.twin is not None:
             self.twin.update(self._model, number)
         return loss.detach()
 
+    @property
+    def overflows(self) -> bool:
+        """As ``Descent.overflows``."""
+        return self._descent.overflows
+
     def adopt_heads(self) -> None:
         """Lets the optimiser train the method's heads as they are now."""
-        wanted = self._head_parameters()
-        group = self._optimiser.param_groups[_HEADS]
-        for gone in set(group["params"]) - set(wanted):
-            self._optimiser.state.pop(gone, None)
-        group["params"] = wanted
+        self._descent.adopt_heads()
 
     def state_dict(self) -> dict[str, Any]:
         """Optimiser, gradient scaler and twin."""
-        return {
-            "ema": None if self.twin is None else self.twin.module.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "scaler": self._precision.scaler.state_dict(),
-        }
+        ema = None if self.twin is None else self.twin.module.state_dict()
+        return {"ema": ema, **self._descent.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what ``state_dict`` gave, ``adopt_heads`` having been called."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> tuple[str, ...]:
+        """Takes back what ``state_dict`` gave; ``Descent.load_state_dict`` says what it returns."""
         if self.twin is not None:
             self.twin.module.load_state_dict(state["ema"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self._precision.scaler.load_state_dict(state["scaler"])
+        return self._descent.load_state_dict(state)
+
+    def _statistics(self) -> Iterator[Tensor]:
+        """Running statistics, the very tensors, of all norms that a step goes through."""
+        twin = None if self._teaching is None else self._teaching.model
+        for network in (self._model, self._method.heads, twin):
+            if network is not None:
+                yield from running_statistics(network)
 
     def _look(self, views: Views, epoch: int) -> Batch:
         if views.source is None or views.identities is None:
@@ -140,18 +154,6 @@ class TrainingStep:
         soft = soft_target_loss(self._method, batch, seen, settings)
         return (1.0 - settings.weight) * loss + settings.weight * soft
 
-    def _descend(self, loss: Tensor) -> None:
-        self._optimiser.zero_grad(set_to_none=True)
-        scaler = self._precision.scaler
-        torch.autograd.backward(scaler.scale(loss))
-        self._ranks.sum_gradients(self._model.parameters(), self._head_parameters())
-        scaler.step(self._optimiser)
-        scaler.update()
-
-    def _head_parameters(self) -> list[Tensor]:
-        heads = self._method.heads
-        return [] if heads is None else [p for p in heads.parameters() if p.requires_grad]
-
 
 class _Forward(nn.Module):
     """Features (B, D) and, if wanted, maps of a network, compiled if wanted.
@@ -171,10 +173,3 @@ class _Forward(nn.Module):
         if self._maps:
             return forward_with_maps(self.model, inputs)
         return self.model(inputs), None
-
-
-def _build_optimiser(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
-    groups: list[dict[str, Any]] = [{"params": parameters}, {"params": []}]
-    return kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
