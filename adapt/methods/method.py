@@ -89,7 +89,8 @@ class Batch:
         rows: (B,) int64 index of each crop.
         classes: (B,) int64 class of each crop.
         epoch: From 0.
-        maps: (B, C, H', W') float32 of the backbone, where the method ``wants_maps``.
+        pooled: (B, P, C) float32, what ``Method.pool`` makes of the backbone's maps, where the
+            method has parts; None in a teacher's.
         source: Labelled crops, where the run has a source set.
     """
 
@@ -98,7 +99,7 @@ class Batch:
     rows: Tensor
     classes: Tensor
     epoch: int
-    maps: Tensor | None = None
+    pooled: Tensor | None = None
     source: SourceBatch | None = None
 
     def detached(self) -> Batch:
@@ -108,7 +109,7 @@ class Batch:
             self,
             features=self.features.detach(),
             raw=self.raw.detach(),
-            maps=None if self.maps is None else self.maps.detach(),
+            pooled=None if self.pooled is None else self.pooled.detach(),
             source=None if source is None else replace(source, features=source.features.detach()),
         )
 
@@ -122,7 +123,6 @@ class Method(ABC):
 
     name: ClassVar[str]
     learns: ClassVar[bool] = True
-    wants_maps: ClassVar[bool] = False
     takes_source: ClassVar[bool] = False
 
     @property
@@ -136,8 +136,15 @@ class Method(ABC):
 
     @property
     def has_parts(self) -> bool:
-        """Whether extraction must call ``parts``."""
+        """Whether extraction must call ``parts`` and training ``pool``."""
         return False
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """What the heads take of the backbone's ``maps`` (B, C, H', W'), each image for itself.
+
+        (B, P, C): it is sent to all ranks, which the maps are too large for.
+        """
+        raise NotImplementedError(f"{self.name} has no parts")
 
     def parts(self, maps: Tensor) -> Tensor:
         """Part features (B, P, E), not normalised, of the backbone's ``maps`` (B, C, H', W')."""

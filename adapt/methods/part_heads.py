@@ -57,9 +57,8 @@ class PartHeads(nn.Module):
         """Replaces the classifiers by new ones with these weights: (K, D), then P of (K, C)."""
         self.rows = nn.ParameterList([nn.Parameter(weight.clone()) for weight in rows])
 
-    def embed(self, maps: Tensor) -> Tensor:
-        """Part features (B, P, C), not normalised, of ``maps`` (B, C, H, W)."""
-        pooled = stripes(maps, self.parts)
+    def embed(self, pooled: Tensor) -> Tensor:
+        """Part features (B, P, C), not normalised, of ``pooled`` stripes (B, P, C)."""
         return torch.stack([neck(pooled[:, part]) for part, neck in enumerate(self.necks)], dim=1)
 
     def score(self, features: Tensor, space: int, *, scale: float) -> Tensor:

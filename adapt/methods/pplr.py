@@ -38,7 +38,7 @@ from adapt.memory.static_proxies import StaticProxies
 from adapt.methods.agreement import cross_agreement
 from adapt.methods.grouping import group, require_contrast
 from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
-from adapt.methods.part_heads import PartHeads
+from adapt.methods.part_heads import PartHeads, stripes
 from adapt.methods.refinement import agreement_smoothing, guided_refinement
 from adapt.methods.triplet import soft_triplet
 from adapt.training.config import RunConfig
@@ -51,7 +51,6 @@ class Pplr(Method):
     """The method ``pplr``."""
 
     name = "pplr"
-    wants_maps = True
 
     def __init__(
         self,
@@ -80,10 +79,14 @@ class Pplr(Method):
         """Unless ``pplr.parts`` is 0."""
         return self._settings.parts > 0
 
+    def pool(self, maps: Tensor) -> Tensor:
+        """Means (B, P, C) of the stripes of ``maps`` (B, C, H, W)."""
+        return stripes(maps, self._settings.parts)
+
     def parts(self, maps: Tensor) -> Tensor:
         """Neck outputs (B, P, C) of the stripes of ``maps`` (B, C, H, W)."""
         self._map_rows = maps.shape[2]
-        return self._heads_for(maps.shape[1]).embed(maps)
+        return self._heads_for(maps.shape[1]).embed(self.pool(maps))
 
     def wants_features(self, epoch: int) -> bool:  # noqa: ARG002
         """Every epoch."""
@@ -148,9 +151,9 @@ class Pplr(Method):
         logits = self.logits(batch)
         parts = part_logits = None
         if self.has_parts:
-            if batch.maps is None:
-                raise ValueError("pplr needs the backbone's maps")
-            parts = heads.embed(batch.maps)
+            if batch.pooled is None:
+                raise ValueError("pplr needs the stripes of the backbone's maps")
+            parts = heads.embed(batch.pooled)
             part_logits = torch.stack(
                 [
                     heads.score(parts[:, part], part + 1, scale=settings.logit_scale)

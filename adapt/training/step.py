@@ -61,12 +61,10 @@ class TrainingStep:
         self._ranks = current()
         self._precision = Precision(config.precision, device)
         self._descent = Descent(model, method, config, self._precision)
-        self._forward = _Forward(model, maps=method.wants_maps, compiled=config.compile)
+        self._forward = _Forward(model, maps=method.has_parts, compiled=config.compile)
         self._teaching: _Forward | None = None
         if self.twin is not None and config.teacher.weight:
-            self._teaching = _Forward(
-                self.twin.module, maps=method.wants_maps, compiled=config.compile
-            )
+            self._teaching = _Forward(self.twin.module, maps=False, compiled=config.compile)
 
     def __call__(self, views: Views, number: int) -> Tensor:
         """Takes step ``number`` of the run, from 0, or leaves it out; the loss, detached."""
@@ -142,7 +140,7 @@ class TrainingStep:
             rows=views.rows,
             classes=views.classes,
             epoch=epoch,
-            maps=None if maps is None else self._ranks.gather(maps),
+            pooled=None if maps is None else self._ranks.gather(self._method.pool(maps)),
         )
 
     def _blend(self, loss: Tensor, batch: Batch, views: Views, teaching: _Forward) -> Tensor:

@@ -30,7 +30,7 @@ def test_each_part_has_its_own_neck_whose_bias_stays() -> None:
     names = [name for name, value in made.named_parameters() if value.requires_grad]
     assert names == [f"necks.{p}.weight" for p in range(3)] + [f"rows.{s}" for s in range(4)]
     maps = torch.randn(16, 5, 9, 4, generator=torch.Generator().manual_seed(1)) + 3
-    parts = made.embed(maps)
+    parts = made.embed(stripes(maps, 3))
     torch.testing.assert_close(parts.mean(dim=0), torch.zeros(3, 5), atol=1e-5, rtol=0)
     running = [made.get_buffer(f"necks.{p}.running_mean") for p in range(3)]
     for part, mean in enumerate(running):
@@ -40,7 +40,7 @@ def test_each_part_has_its_own_neck_whose_bias_stays() -> None:
 def test_necks_normalise_by_groups() -> None:
     maps = torch.randn(8, 5, 9, 4, generator=torch.Generator().manual_seed(1))
     maps[4:] += 5
-    parts = heads(bn_group=4).embed(maps)
+    parts = heads(bn_group=4).embed(stripes(maps, 3))
     for half in (parts[:4], parts[4:]):
         torch.testing.assert_close(half.mean(dim=0), torch.zeros(3, 5), atol=1e-5, rtol=0)
     assert list(heads(bn_group=4).state_dict()) == list(heads().state_dict())

@@ -22,6 +22,7 @@ from adapt.memory.static_proxies import StaticProxies
 from adapt.methods import pplr
 from adapt.methods.agreement import cross_agreement
 from adapt.methods.method import Batch, Features
+from adapt.methods.part_heads import stripes
 from adapt.methods.pplr import Pplr
 from adapt.methods.refinement import agreement_smoothing, guided_refinement
 from adapt.methods.triplet import soft_triplet
@@ -65,9 +66,15 @@ def extracted(method: Pplr) -> Features:
         return Features(whole, functional.normalize(method.parts(seen), dim=2).numpy())
 
 
+ROWS = np.array([0, 1, 8, 9, 17, 18, 40, 41, 3, 30])
+
+
+def seen_maps() -> Tensor:
+    return maps(seed=3)[ROWS]
+
+
 def batch_of(labels: NDArray[np.int64], epoch: int) -> Batch:
-    rows = np.array([0, 1, 8, 9, 17, 18, 40, 41, 3, 30])
-    seen = maps(seed=3)[rows]
+    rows, seen = ROWS, seen_maps()
     raw = seen.mean(dim=(2, 3)) * 4
     return Batch(
         functional.normalize(raw, dim=1),
@@ -75,7 +82,7 @@ def batch_of(labels: NDArray[np.int64], epoch: int) -> Batch:
         torch.from_numpy(rows),
         torch.from_numpy(labels[rows]),
         epoch,
-        seen,
+        stripes(seen, 3),
     )
 
 
@@ -106,6 +113,32 @@ def test_classifier_rows_are_the_normalised_centroids_of_each_space() -> None:
             np.testing.assert_allclose(rows[cluster].detach(), expected, rtol=1e-5, atol=1e-6)
 
 
+class Counting(Ranks):
+    """Notes the shapes of what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, ...]] = []
+
+    def gather(self, share: Tensor) -> Tensor:
+        self.sent.append(tuple(share.shape))
+        return share
+
+
+@pytest.mark.parametrize("changes", [{}, {"teacher": {"weight": 0.5}}, {"pplr": {"parts": 0}}])
+def test_no_map_is_sent_between_ranks(
+    run: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    ranks = Counting()
+    monkeypatch.setattr("adapt.training.step.current", lambda: ranks)
+    run("run", config(epochs=1, iterations=1, **changes))
+    stripes_sent = [shape for shape in ranks.sent if len(shape) > 2]
+    channels = 128  # of the last maps of OSNet x0.25
+    assert stripes_sent == ([] if "pplr" in changes else [(24, 3, channels)])
+    assert [shape for shape in ranks.sent if len(shape) == 2] == [(24, 512)] * (
+        1 + ("teacher" in changes)
+    )
+
+
 class Follower(Ranks):
     """A rank that is given what the first one computes."""
 
@@ -129,7 +162,6 @@ def test_loss_is_the_published_sum(epoch: int) -> None:
     found = method.loss(batch)
     heads = method.heads
     assert heads is not None
-    assert batch.maps is not None
     agreement = torch.from_numpy(cross_agreement(features.vectors, features.parts, 20))[batch.rows]
     spaces = [torch.from_numpy(features.vectors)]
     spaces += [torch.from_numpy(features.parts[:, p].copy()) for p in range(3)]
@@ -140,7 +172,7 @@ def test_loss_is_the_published_sum(epoch: int) -> None:
     total = total + 0.5 * static.loss(batch.features, batch.rows, batch.classes, space=0)
     scores = []
     for p, (top, bottom) in enumerate([(0, 3), (2, 6), (5, 8)]):
-        stripe = batch.maps[:, :, top:bottom].mean(dim=(2, 3))
+        stripe = seen_maps()[:, :, top:bottom].mean(dim=(2, 3))
         centred = stripe - stripe.mean(dim=0)
         part = centred / (stripe.var(dim=0, unbiased=False) + 1e-5).sqrt()
         logits = part @ heads.rows[p + 1].t()
@@ -160,12 +192,12 @@ def test_loss_is_the_published_sum(epoch: int) -> None:
     torch.testing.assert_close(method.logits(batch), whole)
 
 
-def test_every_head_and_the_maps_get_gradients() -> None:
+def test_every_head_and_the_stripes_get_gradients() -> None:
     method, classes, _ = prepared()
     batch = batch_of(classes, 1)
     assert method.heads is not None
-    assert batch.maps is not None
-    seen = batch.maps.requires_grad_()
+    assert batch.pooled is not None
+    seen = batch.pooled.requires_grad_()
     torch.autograd.backward(method.loss(batch))
     assert seen.grad is not None
     trained = {name: value.grad for name, value in method.heads.named_parameters()}
