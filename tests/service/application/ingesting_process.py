@@ -24,8 +24,8 @@ def say(*words: str) -> None:
     sys.stdout.flush()
 
 
-async def main(data: Path, seed: str) -> None:
-    settings = load_settings({"data_dir": data, "catalog": {"max_group": 16}})
+async def main(data: Path, url: str, seed: str) -> None:
+    settings = load_settings({"data_dir": data, "database_url": url, "catalog": {"max_group": 16}})
     application = await Application.open(settings, embedder=fixtures.HashEmbedder())
     await application.cameras.create("", Camera("c1"))
     say("ready")
@@ -47,4 +47,4 @@ async def main(data: Path, seed: str) -> None:
     await asyncio.gather(*(worker() for _ in range(12)))
 
 
-asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))

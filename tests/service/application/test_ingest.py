@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +23,7 @@ def item(at, image: bytes = b"image", **changes) -> IngestItem:
     return IngestItem(**{**values, **changes})
 
 
-def test_an_accepted_crop_is_stored_whole(opened, run, at, vectors, tmp_path) -> None:
+def test_an_accepted_crop_is_stored_whole(opened, run, at, vectors, query, tmp_path) -> None:
     async def work() -> None:
         async with opened() as application:
             given = uuid4()
@@ -41,10 +40,8 @@ def test_an_accepted_crop_is_stored_whole(opened, run, at, vectors, tmp_path) ->
             assert stored.crop.create_time is not None
 
     run(work())
-    connection = sqlite3.connect(tmp_path / "data" / "catalog.sqlite")
-    (vector,) = connection.execute("SELECT vector FROM embeddings").fetchone()
+    ((vector,),) = query("SELECT vector FROM embeddings")
     np.testing.assert_array_equal(np.frombuffer(vector, "<f4"), vectors(b"image"))
-    connection.close()
     assert len(image_files(tmp_path / "data")) == 1
 
 

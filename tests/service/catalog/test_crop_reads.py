@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
@@ -28,8 +27,8 @@ class FixedClock:
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    made = Catalog(f"sqlite:///{tmp_path}/catalog.sqlite", clock=FixedClock())
+def catalog(catalog_url: str) -> Iterator[Catalog]:
+    made = Catalog(catalog_url, clock=FixedClock())
     yield made
     made.close()
 

@@ -24,8 +24,8 @@ GALLERIES = 12
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/catalog.sqlite"
+def url(database_url: str) -> str:
+    return database_url
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
@@ -31,10 +30,10 @@ class FixedClock:
 class Setting:
     """A catalog with one gallery and one camera, and a record of what the index was told."""
 
-    def __init__(self, folder: Path, **options: int) -> None:
+    def __init__(self, url: str, **options: int) -> None:
         self.told: list[CropInsert] = []
         self.catalog = Catalog(
-            f"sqlite:///{folder}/catalog.sqlite",
+            url,
             clock=FixedClock(),
             inserted=self.told.extend,
             **options,
@@ -71,8 +70,8 @@ class Setting:
 
 
 @pytest.fixture
-def setting(tmp_path: Path) -> Iterator[Setting]:
-    made = Setting(tmp_path, max_pending=500)
+def setting(catalog_url: str) -> Iterator[Setting]:
+    made = Setting(catalog_url, max_pending=500)
     yield made
     made.catalog.close()
 
@@ -149,8 +148,8 @@ def test_a_cancelled_request_is_not_run_and_harms_nobody(setting: Setting) -> No
     assert len(setting.told) == 1
 
 
-def test_the_queue_is_bounded(tmp_path: Path) -> None:
-    setting = Setting(tmp_path, max_pending=3)
+def test_the_queue_is_bounded(catalog_url: str) -> None:
+    setting = Setting(catalog_url, max_pending=3)
     release = setting.hold()
     futures = [setting.catalog.writer.insert(setting.crop()) for _ in range(3)]
     with pytest.raises(ResourceExhausted, match="max_pending_writes"):
@@ -160,8 +159,8 @@ def test_the_queue_is_bounded(tmp_path: Path) -> None:
     setting.catalog.close()
 
 
-def test_closing_finishes_what_was_submitted(tmp_path: Path) -> None:
-    setting = Setting(tmp_path)
+def test_closing_finishes_what_was_submitted(catalog_url: str) -> None:
+    setting = Setting(catalog_url)
     release = setting.hold()
     futures = [setting.catalog.writer.insert(setting.crop()) for _ in range(20)]
     closing = threading.Thread(target=setting.catalog.close)
