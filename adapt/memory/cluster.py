@@ -23,12 +23,12 @@ __all__ = ["ClusterMemory", "centroids"]
 
 def centroids(features: Tensor, classes: Tensor, count: int) -> Tensor:
     """Means of ``features`` (N, D) by class 0..count-1, not normalised; negatives are left out."""
-    labelled = classes >= 0
-    kept = classes[labelled]
-    sums = features.new_zeros((count, features.shape[1]))
-    sums.index_add_(0, kept, features[labelled])
-    sizes = torch.bincount(kept, minlength=count).clamp(min=1)
-    return sums / sizes[:, None].to(sums.dtype)
+    # A row too many takes what has no class: to pick out the rest would copy the features.
+    slots = torch.where(classes < 0, count, classes)
+    sums = features.new_zeros((count + 1, features.shape[1]))
+    sums.index_add_(0, slots, features)
+    sizes = torch.bincount(slots, minlength=count + 1).clamp(min=1)
+    return sums.div_(sizes[:, None].to(sums.dtype))[:count]
 
 
 class ClusterMemory:

@@ -30,8 +30,10 @@ class HybridMemory:
     """Instance vectors and the unified classes (clusters and singletons) of the current epoch.
 
     Args:
-        vectors: (N, D) unit vectors; kept and updated in place.
+        vectors: (N, D) unit vectors; taken over, not copied, and updated in place.
         source: (S, D) unit centroids of labelled identities, likewise; None without.
+
+    ``assign`` comes before all else.
     """
 
     def __init__(
@@ -46,9 +48,8 @@ class HybridMemory:
         self.source = source
         self._temperature = temperature
         self._momentum = momentum
-        self._classes = torch.arange(len(vectors), device=vectors.device)
-        self._sizes = torch.ones(len(vectors), device=vectors.device)
-        self._centroids = vectors.clone()
+        nothing = vectors.new_empty(0)
+        self._classes, self._sizes, self._centroids = nothing, nothing, nothing
 
     def assign(self, classes: Tensor, count: int) -> None:
         """Sets the class 0..count-1 of every crop, (N,) int64, for the coming epoch."""
@@ -66,10 +67,13 @@ class HybridMemory:
 
     def logits(self, features: Tensor) -> Tensor:
         """s_ic of unit ``features`` (B, D); (B, C), or (B, C + S) with the identities last."""
-        every = self._centroids
+        if not len(self._sizes):
+            raise ValueError("assign comes first")
+        # The scores are joined and not the centroids, which may be as many as the crops.
+        scores = features @ self._centroids.t()
         if self.source is not None:
-            every = torch.cat([every, self.source])
-        return features @ every.t() / self._temperature
+            scores = torch.cat([scores, features @ self.source.t()], dim=1)
+        return scores / self._temperature
 
     @torch.no_grad()
     def update_source(self, features: Tensor, identities: Tensor) -> None:

@@ -176,7 +176,8 @@ class Method(ABC):
         """Labels the crops for ``epoch``.
 
         Args:
-            features: Of all crops, or None when ``wants_features`` said no.
+            features: Of all crops, or None when ``wants_features`` said no. They are the method's
+                from here on, whose memory may move them.
 
         Raises:
             FailedPrecondition: There is nothing to contrast (the message says why and what to do).

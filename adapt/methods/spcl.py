@@ -151,7 +151,7 @@ class Spcl(Method):
     def _fill(self, vectors: Tensor) -> None:
         config = self._config
         self._memory = HybridMemory(
-            vectors.clone(),
+            vectors,
             temperature=config.temperature,
             momentum=config.momentum,
             source=self._source,

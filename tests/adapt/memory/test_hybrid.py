@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from adapt.memory.cluster import centroids
 from adapt.memory.hybrid import HybridMemory
+from adapt.methods.method import Features
+from adapt.methods.spcl import Spcl
+from adapt.training.config import RunConfig
 
 
 def unit(rows: int, dim: int, seed: int) -> Tensor:
@@ -86,3 +93,72 @@ def test_source_identities_are_further_classes_of_both_losses() -> None:
     assert memory.source is not None
     torch.testing.assert_close(memory.source, people, rtol=0, atol=1e-6)
     torch.testing.assert_close(memory.vectors, vectors)
+
+
+class Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operations that make a new tensor of at least ``size`` numbers."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.size = size
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        held = {value.data_ptr() for value in args if isinstance(value, Tensor)}
+        large = isinstance(made, Tensor) and made.numel() >= self.size
+        if large and made.data_ptr() not in held:
+            self.names.append(str(func))
+        return made
+
+
+def large_made(size: int, work: Callable[[], object]) -> int:
+    with Made(size) as made:
+        work()
+    return len(made.names)
+
+
+def test_a_step_copies_nothing_as_large_as_the_memory() -> None:
+    vectors, source = unit(400, 64, 0), unit(50, 64, 1)
+    memory = HybridMemory(vectors, temperature=0.05, momentum=0.2, source=source)
+    assert memory.vectors is vectors
+    memory.assign(torch.arange(400), 400)
+    features, rows = unit(4, 64, 2).requires_grad_(), torch.tensor([3, 9, 9, 70])
+
+    def step() -> None:
+        torch.autograd.backward(memory.loss(features, rows))
+        torch.autograd.backward(memory.source_loss(features, rows % 50))
+        memory.update(features.detach(), rows)
+
+    assert large_made(400 * 64, step) == 0
+
+
+def test_means_of_all_rows_make_nothing_else_of_their_size() -> None:
+    features = unit(400, 64, 0)
+    classes = torch.arange(400)
+    assert large_made(400 * 64, lambda: centroids(features, classes, 400)) == 1
+    classes[7] = -1
+    means = centroids(features, classes, 400)
+    assert bool((means[7] == 0).all())
+    assert torch.equal(means[8], features[8])
+
+
+def test_extracted_features_become_the_memory() -> None:
+    config = RunConfig(method="spcl", k1=8, k2=3, p=2, k=2, threads=1)
+    method = Spcl(config, None, torch.device("cpu"))
+    features = Features(unit(60, 16, 0).numpy())
+    method.prepare_epoch(features, 0)
+    vectors = method.state_dict()["vectors"]
+    assert isinstance(vectors, Tensor)
+    assert vectors.data_ptr() == torch.from_numpy(features.vectors).data_ptr()
+
+
+def test_a_memory_without_classes_says_so() -> None:
+    with pytest.raises(ValueError, match="assign comes first"):
+        HybridMemory(unit(4, 8, 0), temperature=0.05, momentum=0.2).logits(unit(2, 8, 1))

@@ -111,7 +111,7 @@ def test_training_is_the_literal_loop() -> None:
     wanted = [method.wants_source]
     method.prepare_source(Features(pair.source_features.numpy()), pair.source.identities)
     assert [*wanted, method.wants_source] == [True, False]
-    method._fill(pair.vectors)
+    method._fill(pair.vectors.clone())
     method._ready().assign(torch.from_numpy(pair.classes), 8)
     step = TrainingStep(model, method, pair.config, device=CPU, iterations=STEPS)
     losses = [float(step(views, number)) for number, views in enumerate(pair.views())]
