@@ -66,6 +66,11 @@ class CellIndex:
         """R."""
         return int(self.home.size)
 
+    @property
+    def cells(self) -> int:
+        """C."""
+        return int(self._centres.shape[0])
+
     def compare(
         self,
         ranks: tuple[int, int],
@@ -83,7 +88,7 @@ class CellIndex:
             heap: to fill; rows that it holds already are passed over.
             progress: called with (steps done, steps in all).
         """
-        cells = self._centres.shape[0]
+        cells = self.cells
         height = min(_SHARD, -(-self.rows // self._threads))
         shards = row_blocks(self.rows, height)
         done = 0

@@ -18,6 +18,7 @@ on rows of its own (``adapt.clustering.recall``).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,8 +48,11 @@ class CellSearch:
 
     Attributes:
         exact: whether the last call compared everything after all.
+        cells: most cells that a set of rows was sorted into in the last call.
         looked_into: most cells that a row of the last call was compared with.
         rounds: rounds of refinement in the last call.
+        seconds: wall time of the last call by step: ``cells`` (with calibration and what was
+            compared whole) and ``rounds``.
     """
 
     def __init__(self, *, recall: float = 0.98, cells: int | None = None, seed: int = 0) -> None:
@@ -70,8 +74,10 @@ class CellSearch:
         self._cells = cells
         self._seed = seed
         self.exact = False
+        self.cells = 0
         self.looked_into = 0
         self.rounds = 0
+        self.seconds: dict[str, float] = {}
 
     @property
     def trusted(self) -> bool:
@@ -93,6 +99,8 @@ class CellSearch:
         progress: Progress | None = None,
     ) -> list[Heaps]:
         """See :class:`adapt.clustering.candidates.Search`."""
+        started = time.perf_counter()
+        self.seconds = {"rounds": 0.0}
         heaps = [Heaps.empty(layout.rows, want.width, np.float32) for want in wanted]
         # A camera's own crops are a problem of their own, with cells of their own.
         ranges = [
@@ -112,6 +120,8 @@ class CellSearch:
         self.exact = not parts
         self.rounds = self._complete(features, layout, wanted, heaps, parts, threads)
         self.looked_into = max((part.looked_into for part in parts), default=0)
+        self.cells = max((part.index.cells for part in parts), default=0)
+        self.seconds["cells"] = time.perf_counter() - started - self.seconds["rounds"]
         return heaps
 
     def _started(
@@ -158,9 +168,11 @@ class CellSearch:
         gained = True
         while short := [part for part in parts if part.recall < self._recall]:
             if gained:
+                started = time.perf_counter()
                 links = Links.of(heaps, layout, links)
                 refine(features, layout, wanted, heaps, links, threads=threads, rows=order)
                 rounds += 1
+                self.seconds["rounds"] += time.perf_counter() - started
             else:
                 widened = [part.widen() for part in short]
                 if not any(widened):

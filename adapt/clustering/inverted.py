@@ -21,8 +21,8 @@ from adapt.clustering.sparse_rows import SparseRows
 
 __all__ = ["InvertedRows"]
 
-# Pairs that one block of rows can at most write down: 256 MB, where everything is equal.
-_BLOCK_PAIRS = 1 << 25
+# Entries that one block of rows can at most write down, so that a block stays near 32 MB.
+_BLOCK_PAIRS = 1 << 22
 
 
 @dataclass(frozen=True)

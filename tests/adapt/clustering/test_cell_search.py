@@ -17,7 +17,6 @@ from adapt.clustering.cluster import cluster
 from adapt.clustering.heaps import Heaps
 from adapt.clustering.layout import Layout, Wanted
 from adapt.clustering.neighbours import nearest, nearest_by_camera
-from adapt.clustering.recall import measured_recall
 from adapt.clustering.settings import ClusterSettings
 from resight.errors import InvalidArgument
 
@@ -149,16 +148,6 @@ def test_memory_mapped_features_are_searched_alike(tmp_path: Path) -> None:
         )
 
 
-def test_recall_is_that_of_brute_force(data_set: Callable[[str], np.ndarray]) -> None:
-    features = data_set("clustered")
-    exact = nearest(features, 10).indices
-    spoilt = exact.copy()
-    spoilt[::2, -3:] = -1  # three of nine neighbours of every other row
-    layout = Layout.plain(len(features))
-    assert measured_recall(features, layout, exact, "all") == 1.0
-    assert measured_recall(features, layout, spoilt, "all") == pytest.approx(1 - 3 / 9 / 2)
-
-
 def test_the_nearest_cells_are_those_of_a_sort_and_empty_ones_are_refilled() -> None:
     features = people(800, 20, 0.5)
     rows = np.arange(1, 800, 2, dtype=np.int32)
@@ -168,7 +157,7 @@ def test_the_nearest_cells_are_those_of_a_sort_and_empty_ones_are_refilled() -> 
     for near in (1, 7, 30):
         found = nearest_cells(features, rows, centres, near, threads=2)
         np.testing.assert_array_equal(found, expected[:, :near])
-    equal = np.ones((50, 4), np.float32) / 2
+    equal = np.full((50, 4), 0.5, dtype=np.float32)
     same = cell_centres(equal, np.arange(50, dtype=np.int32), 8, seed=0, threads=1)
     np.testing.assert_allclose(same, 0.5)
 
