@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.machine import describe
 
-_NOT_BENCHES = {"__main__", "experiment", "machine"}
+_NOT_BENCHES = {"__main__", "experiment", "machine", "synthetic"}
 
 
 def _names() -> list[str]:
