@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from adapt.training.section import Section
+from adapt.training.section import WORD_OFF, Section
 
 __all__ = ["ExportSettings"]
 
@@ -35,7 +35,7 @@ class ExportSettings(Section):
     crops: int = Field(default=512, ge=0, le=100_000)
     min_overlap: float = Field(default=0.95, ge=0, le=1)
     min_correlation: float = Field(default=0.98, ge=-1, le=1)
-    calibration: Literal["auto", "tracklets", "clusters", "off"] = "auto"
+    calibration: Annotated[Literal["auto", "tracklets", "clusters", "off"], WORD_OFF] = "auto"
     calibration_form: Literal["logistic", "isotonic"] = "logistic"
     prior: float | None = Field(default=None, gt=0, lt=1)
     simultaneous: float = Field(default=2.0, ge=0, le=3600)

@@ -14,7 +14,7 @@ from adapt.export.settings import ExportSettings
 from adapt.training.calr_settings import CalrSettings
 from adapt.training.cap_settings import CapSettings
 from adapt.training.pplr_settings import PplrSettings
-from adapt.training.section import Section
+from adapt.training.section import WORD_OFF, Section
 from adapt.training.teacher_settings import TeacherSettings
 
 __all__ = ["ClusterContrastSettings", "RunConfig", "SpclSettings"]
@@ -114,7 +114,7 @@ class RunConfig(Section):
     neighbours: Literal["auto", "exact", "approximate"] = "auto"
     approximate_above: int = Field(default=200_000, ge=0)
     neighbour_recall: float = Field(default=0.98, gt=0, le=1)
-    tracklets: Literal["off", "link", "separate"] = "off"
+    tracklets: Annotated[Literal["off", "link", "separate"], WORD_OFF] = "off"
     apart_cameras: Literal["none", "all"] | tuple[tuple[str, str], ...] = "none"
     apart_seconds: float = Field(default=2.0, ge=0, le=86_400)
     track_gap_seconds: float = Field(default=300.0, gt=0, le=86_400)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-__all__ = ["Section"]
+__all__ = ["WORD_OFF", "Section"]
+
+# YAML reads the bare word ``off`` as false.
+WORD_OFF = BeforeValidator(lambda value: "off" if value is False else value)
 
 
 class Section(BaseModel):

@@ -94,6 +94,13 @@ def test_a_night_is_four_times_as_long_as_the_fast_preset(method: str, crops: in
         assert (night.epochs, iterations_per_epoch(night, crops)) == (10, 200)
 
 
+def test_yamls_off_is_the_word(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("tracklets: off\nexport: {calibration: off}\n")
+    config = resolve(file=file, assignments=["tracklets=off"])
+    assert (config.tracklets, config.export.calibration) == ("off", "off")
+
+
 def test_numbers_in_scientific_notation() -> None:
     assert resolve(assignments=["lr=1e-4"]).lr == 1e-4
 
