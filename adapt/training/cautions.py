@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from adapt.training.config import RunConfig
 from adapt.training.crop_set import CropSet
+from adapt.training.effects import without_effect
 from adapt.training.schedule import warmup_steps
 from adapt.training.source_set import SourceSet
 
@@ -32,6 +33,7 @@ def cautions(
     batch, usable = config.p * config.k, len(crops.cache)
     yield from crops.cameras.notes
     yield from crops.constraints.notes
+    yield from without_effect(asked, iterations)
     if config.camera_centering and crops.cameras.codes is None:
         yield "camera_centering has no effect without cameras"
     if not learns:

@@ -10,7 +10,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml  # type: ignore[import-untyped]
@@ -21,6 +21,8 @@ from adapt.training.presets import preset_values
 from resight.errors import InvalidArgument
 
 __all__ = ["default_preset", "known_keys", "parse_assignments", "read_config_file", "resolve"]
+
+_Section = TypeVar("_Section", bound=BaseModel)
 
 _MAX_FILE_BYTES = 2**20
 _SECTION_METHODS = {
@@ -38,7 +40,7 @@ def resolve(
     assignments: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """Builds the configuration.
+    """Builds the configuration; its ``model_fields_set`` are the settings given, no preset's.
 
     Args:
         file: YAML, TOML or JSON file of settings.
@@ -60,9 +62,10 @@ def resolve(
     base = json.loads(json.dumps(preset_values(preset, method)))
     _merge(base, merged)
     try:
-        return RunConfig(**base)
+        config = RunConfig(**base)
     except ValidationError as error:
         raise _invalid(error) from error
+    return _marked(config, merged)
 
 
 def default_preset(settings: Mapping[str, Any]) -> str:
@@ -135,6 +138,15 @@ def _merge(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
             _merge(target[key], value)
         else:
             target[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _marked(section: _Section, given: Mapping[str, Any]) -> _Section:
+    """The same settings, of which those ``given`` count as set."""
+    values = {name: getattr(section, name) for name in type(section).model_fields}
+    for name, value in values.items():
+        if isinstance(value, BaseModel):
+            values[name] = _marked(value, given.get(name, {}))
+    return type(section).model_construct(_fields_set=set(given), **values)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

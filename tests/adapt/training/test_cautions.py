@@ -38,7 +38,8 @@ def test_what_begins_after_the_last_epoch_is_said(method: str, key: str, off: st
     assert said(*settings, f"{key}=2") == []
     [caution] = said(*settings, f"{key}=3")
     assert f"{key}=3 is never reached in 3 epochs" in caution
-    assert said(*settings, f"{key}=3", off) == []
+    [caution] = said(*settings, f"{key}=3", off)
+    assert caution == f"{key} has no effect with {off}"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,8 @@ def test_a_warm_up_as_long_as_a_cameras_stage_is_said() -> None:
     assert said(*calr, "warmup_iterations=19") == []
     [caution] = said(*calr, "warmup_iterations=20")
     assert "each camera's stage" in caution
-    assert said(*calr, "warmup_iterations=20", "calr.intra_epochs=0") == []
+    without = [*calr, "warmup_iterations=20", "calr.intra_epochs=0"]
+    assert not [caution for caution in said(*without) if "each camera's stage" in caution]
 
 
 def test_the_first_stage_that_a_run_without_refinement_lacks_is_said() -> None:
