@@ -27,7 +27,7 @@ from service.application.application import Application
 from service.application.ingest import IngestItem, Outcome
 from service.domain.crop import Camera
 from service.domain.ports import IndexRows, Priority, RowFilter
-from service.gallery.flat import FlatIndex
+from service.gallery.index import SegmentedIndex
 from service.settings import load_settings
 
 QUERIES = 20
@@ -59,8 +59,7 @@ def search(rows: int, dimension: int) -> dict[str, float]:
     vectors, queries = unit_rows(rng, rows, dimension), unit_rows(rng, QUERIES, dimension)
     flat = faiss.IndexFlatIP(dimension)
     flat.add(vectors)
-    index = FlatIndex(dimension)
-    index.reserve(rows)
+    index = SegmentedIndex(dimension)
     index.add(
         IndexRows(
             rng.integers(1, 2**63, (rows, 2), dtype=np.uint64),

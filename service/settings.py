@@ -80,6 +80,7 @@ class LimitSettings(_Section):
     max_top_k: int = Field(default=1000, ge=1, le=10_000)
     max_page_size: int = Field(default=1000, ge=1, le=10_000)
     max_filter_cameras: int = Field(default=1000, ge=1)
+    max_filter_terms: int = Field(default=1000, ge=1, le=4000)
     max_galleries: int = Field(default=1000, ge=1)
     max_cameras: int = Field(default=100_000, ge=1)
     earliest_capture_time: datetime = datetime(1990, 1, 1, tzinfo=UTC)
@@ -113,12 +114,14 @@ class EncoderSettings(_Section):
 
 
 class SearchSettings(_Section):
-    """Gallery search. One thread, because faiss shares a single query badly among several; 0 means
-    as many as the process may use.
+    """Gallery search. Segments of an index are compared on ``threads`` threads side by side; 0
+    means as many as the process may use, 1 leaves the other cores to the encoder. A filter that
+    leaves at most ``gather_rows`` of a segment's ``segment_rows`` rows takes them one by one.
     """
 
     threads: int = Field(default=1, ge=0)
-    gather_rows: int = Field(default=1024, ge=0)
+    gather_rows: int = Field(default=16_384, ge=0)
+    segment_rows: int = Field(default=65_536, ge=1024, le=1_048_576)
 
 
 class CatalogSettings(_Section):

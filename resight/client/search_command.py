@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from resight.attribute_terms import parse_attribute_terms
 from resight.client.connection import DEFAULT_TARGET, connect
 from resight.client.options import AsJson, Gallery, Target, instant
 from resight.console import emit
 from resight.crops import read_crop
 from resight.v1 import search_service_pb2
-from resight.v1.types_pb2 import CropFilter, TimeRange
+from resight.v1.types_pb2 import AttributeTerm, CropFilter, TimeRange
 
 __all__ = ["app"]
 
 app = typer.Typer()
 
+
+class OwnCamera(StrEnum):
+    """Whether crops of the query's own camera may match."""
+
+    ANY = "any"
+    EXCLUDE = "exclude"
+    EXCLUDE_WITHIN = "exclude-within"
+
+
+Texts = Annotated[list[str] | None, typer.Option()]
 Time = Annotated[str | None, typer.Option(help="RFC 3339, such as 2026-01-01T00:00:00Z.")]
 
 
@@ -33,8 +47,29 @@ def search(
     ] = None,
     camera: Annotated[list[str] | None, typer.Option(help="Only these cameras.")] = None,
     exclude_camera: Annotated[list[str] | None, typer.Option(help="None of these.")] = None,
+    zone: Texts = None,
+    exclude_zone: Texts = None,
+    track: Texts = None,
+    exclude_track: Texts = None,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY[=VALUE]", help="Only crops with it; one key, several values: or."
+        ),
+    ] = None,
+    exclude_attribute: Annotated[
+        list[str] | None, typer.Option(metavar="KEY[=VALUE]", help="No crop with any of these.")
+    ] = None,
     since: Time = None,
     until: Time = None,
+    own_camera: Annotated[
+        OwnCamera, typer.Option(help="Whether the query's own camera may match.")
+    ] = OwnCamera.ANY,
+    own_camera_window: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="With exclude-within: how far.")
+    ] = None,
+    query_camera: Annotated[str, typer.Option(help="The camera that saw IMAGE.")] = "",
+    query_time: Annotated[str | None, typer.Option(help="When it did, RFC 3339.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the best matches, best first."""
@@ -49,7 +84,17 @@ def search(
             capture_range=TimeRange(
                 start_time=_timestamp(since, "--since"), end_time=_timestamp(until, "--until")
             ),
+            include_zones=zone or (),
+            exclude_zones=exclude_zone or (),
+            include_track_ids=track or (),
+            exclude_track_ids=exclude_track or (),
+            include_attributes=_terms(attribute, "--attribute"),
+            exclude_attributes=_terms(exclude_attribute, "--exclude-attribute"),
         ),
+        own_camera=search_service_pb2.OwnCamera.Value(f"OWN_CAMERA_{own_camera.name}"),
+        own_camera_window=_duration(own_camera_window),
+        query_camera_id=query_camera,
+        query_capture_time=_timestamp(query_time, "--query-time"),
     )
     with connect(target) as connection:
         answer = connection.search.Search(request)
@@ -89,6 +134,22 @@ def _table(payload: dict[str, Any]) -> str:
         f"{payload['rows_total']} crops, model {payload['model_version']}"
     )
     return "\n".join(lines)
+
+
+def _terms(texts: list[str] | None, option: str) -> list[AttributeTerm]:
+    found = parse_attribute_terms(texts or (), field=option)
+    return [AttributeTerm(key=key, values=values) for key, values in found.items()]
+
+
+def _duration(seconds: float | None) -> Duration | None:
+    if seconds is None:
+        return None
+    message = Duration()
+    try:
+        message.FromTimedelta(timedelta(seconds=seconds))
+    except (OverflowError, ValueError) as error:
+        raise typer.BadParameter("not a span of time", param_hint="--own-camera-window") from error
+    return message
 
 
 def _timestamp(text: str | None, option: str) -> Timestamp | None:

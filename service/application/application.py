@@ -36,6 +36,7 @@ from service.catalog.store import Catalog
 from service.clock import SystemClock
 from service.domain.names import DEFAULT_GALLERY
 from service.domain.ports import BlobStore, Clock, Embedder
+from service.gallery.search_threads import SearchThreads
 from service.settings import ServiceSettings
 
 __all__ = ["Application"]
@@ -59,7 +60,6 @@ class Application:
         clock: Clock,
     ) -> None:
         limits, images_stored = settings.limits, settings.privacy.store_images
-        threads = settings.search.threads or len(os.sched_getaffinity(0))
         self._directory = directory
         self._catalog = catalog
         self._galleries = galleries
@@ -67,9 +67,9 @@ class Application:
         self._in_flight = BlobsInFlight()
         self._unbroken = Unbroken()
         self._blob_threads = ThreadPoolExecutor(settings.blobs.threads, thread_name_prefix="blob")
-        # faiss keeps its thread count by calling thread: one caller, its own threads.
+        # faiss keeps its thread count by calling thread.
         self._search_threads = ThreadPoolExecutor(
-            1, "search", initializer=faiss.omp_set_num_threads, initargs=(threads,)
+            1, "search", initializer=faiss.omp_set_num_threads, initargs=(1,)
         )
         self.sweep_report: SweepReport | None = None
         self._sweeping: asyncio.Task[None] | None = None
@@ -183,7 +183,11 @@ class Application:
     @classmethod
     def _open(cls, settings: ServiceSettings, embedder: Embedder, clock: Clock) -> Self:
         directory = DataDirectory(settings.data_dir)
-        galleries = Galleries(gather_rows=settings.search.gather_rows)
+        galleries = Galleries(
+            gather_rows=settings.search.gather_rows,
+            segment_rows=settings.search.segment_rows,
+            threads=SearchThreads(settings.search.threads or len(os.sched_getaffinity(0))),
+        )
         try:
             catalog = Catalog(
                 settings.resolved_database_url(),
@@ -230,6 +234,7 @@ class Application:
 
     def _close(self) -> None:
         self._search_threads.shutdown()
+        self._galleries.close()
         self._blob_threads.shutdown()
         self._catalog.close()
         self._directory.close()

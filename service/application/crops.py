@@ -119,26 +119,16 @@ class Crops:
         """
         live = self._galleries.get(gallery)
         size = pages.page_size(page_size, limit=self._limits.max_page_size)
-        chosen = (filter or CropFilter()).checked(max_cameras=self._limits.max_filter_cameras)
-        rows = {
-            side: [
-                live.camera(name, field=f"filter.{side}_camera_ids").camera_row
-                for name in camera_ids
-            ]
-            for side, camera_ids in (
-                ("include", chosen.include_camera_ids),
-                ("exclude", chosen.exclude_camera_ids),
-            )
-        }
+        chosen = (filter or CropFilter()).checked(
+            max_cameras=self._limits.max_filter_cameras, max_terms=self._limits.max_filter_terms
+        )
+        rows = live.row_filter(chosen)
         listing = f"crops/{live.name}/{chosen!r}"
         position = pages.decode_token(page_token, listing=listing)
         found = await self._catalog.read(
             crop_reads.list_crops,
             live.record.gallery_row,
-            include_cameras=rows["include"] or None,
-            exclude_cameras=rows["exclude"],
-            start=chosen.capture_range.start_time,
-            end=chosen.capture_range.end_time,
+            chosen=rows,
             after=(from_micros(int(position[0])), UUID(hex=str(position[1]))) if position else None,
             limit=size + 1,
         )

@@ -21,8 +21,9 @@ from service.catalog.store import Catalog
 from service.domain import names
 from service.domain.crop import Camera, CropFilter
 from service.domain.instant import to_micros
-from service.domain.ports import IndexRows, RowFilter
-from service.gallery.flat import FlatIndex
+from service.domain.ports import CameraSpan, IndexRows, RowFilter
+from service.gallery.index import SEGMENT_ROWS, SegmentedIndex
+from service.gallery.search_threads import SearchThreads
 
 __all__ = ["Galleries", "Gallery", "GalleryGauges", "LiveCamera"]
 
@@ -33,10 +34,9 @@ LOAD_BLOCK = 4096
 
 @dataclass(frozen=True, slots=True)
 class LiveCamera:
-    """A camera, its key in the catalog and its code in the index."""
+    """A camera and its key in catalog and index."""
 
     camera_row: int
-    code: int
     camera: Camera
 
 
@@ -57,12 +57,15 @@ class Gallery:
     """
 
     def __init__(
-        self, record: GalleryRecord, cameras: Iterable[CameraRecord], *, gather_rows: int
+        self,
+        record: GalleryRecord,
+        cameras: Iterable[CameraRecord],
+        *,
+        index: SegmentedIndex,
     ) -> None:
         self.record = record
-        self.index = FlatIndex(record.dimension, gather_rows=gather_rows)
+        self.index = index
         self._cameras: Mapping[str, LiveCamera] = {}
-        self._codes: dict[int, int] = {}
         self._waiting: deque[tuple[float, Callable[[], object]]] = deque()
         for camera in cameras:
             self.add_camera(camera)
@@ -79,10 +82,8 @@ class Gallery:
 
     def add_camera(self, record: CameraRecord) -> None:
         """Make a stored camera known."""
-        if record.camera_row not in self._codes:
-            code = len(self._codes)
-            self._codes[record.camera_row] = code
-            live = LiveCamera(record.camera_row, code, record.camera)
+        if record.camera.camera_id not in self._cameras:
+            live = LiveCamera(record.camera_row, record.camera)
             self._cameras = {**self._cameras, record.camera.camera_id: live}
 
     def camera(self, camera_id: str, *, field: str) -> LiveCamera:
@@ -101,36 +102,48 @@ class Gallery:
             )
         return live
 
-    def row_filter(self, chosen: CropFilter, *, exclude_ids: Iterable[UUID] = ()) -> RowFilter:
-        """The filter in terms of the index.
+    def row_filter(
+        self,
+        chosen: CropFilter,
+        *,
+        exclude_ids: Iterable[UUID] = (),
+        exclude_spans: Sequence[CameraSpan] = (),
+    ) -> RowFilter:
+        """A checked filter in terms of the index.
 
         Raises:
             NotFound: it names a camera that was never registered.
         """
-        include = [
-            self.camera(name, field="filter.include_camera_ids").code
-            for name in chosen.include_camera_ids
-        ]
-        exclude = [
-            self.camera(name, field="filter.exclude_camera_ids").code
-            for name in chosen.exclude_camera_ids
-        ]
+        include = self.camera_rows(chosen.include_camera_ids, "filter.include_camera_ids")
+        exclude = self.camera_rows(chosen.exclude_camera_ids, "filter.exclude_camera_ids")
         return RowFilter(
-            include_cameras=frozenset(include) if include else None,
-            exclude_cameras=frozenset(exclude),
+            include_cameras=include or None,
+            exclude_cameras=exclude,
             start=_micros(chosen.capture_range.start_time),
             end=_micros(chosen.capture_range.end_time),
             exclude_ids=frozenset(exclude_ids),
+            include_zones=frozenset(chosen.include_zones) or None,
+            exclude_zones=frozenset(chosen.exclude_zones),
+            include_tracks=frozenset(chosen.include_track_ids) or None,
+            exclude_tracks=frozenset(chosen.exclude_track_ids),
+            include_attributes=chosen.include_attributes,
+            exclude_attributes=chosen.exclude_attributes,
+            exclude_spans=exclude_spans,
         )
+
+    def camera_rows(self, camera_ids: Iterable[str], field: str) -> frozenset[int]:
+        """The keys of these cameras.
+
+        Raises:
+            NotFound: one was never registered.
+        """
+        return frozenset(self.camera(name, field=field).camera_row for name in camera_ids)
 
     def load(self, catalog: Catalog) -> None:
         """Fill the empty index from the catalog, block by block."""
-        self.index.reserve(catalog.read_now(gallery_reads.count_vectors, self.record))
         with catalog.connect() as connection:
             for block in gallery_reads.vector_blocks(connection, self.record, block=LOAD_BLOCK):
-                codes = [self._codes[row] for row in block.camera_rows.tolist()]
-                cameras = np.array(codes, dtype=np.int32)
-                self.index.add(IndexRows(block.ids, cameras, block.times, block.vectors))
+                self.index.add(block)
 
     def apply(self, change: Callable[[], object]) -> None:
         """Change the index, after every change before; called by the writer's thread alone.
@@ -149,9 +162,12 @@ class Gallery:
         self.index.add(
             IndexRows(
                 ids=halves.reshape(-1, 2).astype(np.uint64),
-                cameras=np.array([self._codes[item.camera_row] for item in inserts], np.int32),
+                cameras=np.array([item.camera_row for item in inserts], np.int64),
                 times=np.array([item.crop.capture_micros for item in inserts], np.int64),
                 vectors=np.stack([item.vector for item in inserts]).astype(np.float32, copy=False),
+                zones=[item.crop.zone for item in inserts],
+                tracks=[item.crop.track_id for item in inserts],
+                attributes=[item.crop.attributes for item in inserts],
             )
         )
 
@@ -165,10 +181,24 @@ class Gallery:
 
 
 class Galleries:
-    """Every gallery of the catalog, by name."""
+    """Every gallery of the catalog, by name.
 
-    def __init__(self, *, gather_rows: int) -> None:
+    Args:
+        gather_rows: As SegmentedIndex.
+        segment_rows: As SegmentedIndex.
+        threads: The threads that all galleries search on.
+    """
+
+    def __init__(
+        self,
+        *,
+        gather_rows: int,
+        segment_rows: int = SEGMENT_ROWS,
+        threads: SearchThreads | None = None,
+    ) -> None:
         self._gather_rows = gather_rows
+        self._segment_rows = segment_rows
+        self._threads = threads
         self._by_name: dict[str, Gallery] = {}
         self._by_row: dict[int, Gallery] = {}
 
@@ -198,7 +228,13 @@ class Galleries:
         known = self._by_name.get(record.name)
         if known is not None:
             return known
-        gallery = Gallery(record, cameras, gather_rows=self._gather_rows)
+        index = SegmentedIndex(
+            record.dimension,
+            gather_rows=self._gather_rows,
+            segment_rows=self._segment_rows,
+            threads=self._threads,
+        )
+        gallery = Gallery(record, cameras, index=index)
         self._by_row[record.gallery_row] = gallery
         self._by_name[record.name] = gallery
         return gallery
@@ -217,6 +253,11 @@ class Galleries:
                 record.model_version,
                 time.perf_counter() - began,
             )
+
+    def close(self) -> None:
+        """End the searching threads."""
+        if self._threads is not None:
+            self._threads.close()
 
     def inserted(self, batch: Sequence[CropInsert]) -> None:
         """The catalog has committed these crops; called by its writer thread."""

@@ -18,7 +18,8 @@ from service.catalog.store import Catalog
 from service.domain import names
 from service.domain import query as queries
 from service.domain.crop import Crop
-from service.domain.ports import IndexHits
+from service.domain.own_camera import OwnCamera, OwnCameraRule, Sighting
+from service.domain.ports import CameraSpan, IndexHits
 from service.domain.query import Match, SearchAnswer, SearchQuery
 from service.settings import LimitSettings
 
@@ -59,9 +60,16 @@ class Search:
             raise _other_than_one(query)
         top_k = queries.top_k(query.top_k, limit=self._limits.max_top_k)
         min_score = queries.min_score(query.min_score)
-        chosen = query.filter.checked(max_cameras=self._limits.max_filter_cameras)
+        chosen = query.filter.checked(
+            max_cameras=self._limits.max_filter_cameras, max_terms=self._limits.max_filter_terms
+        )
         own = None if query.crop_id is None else names.crop_id(query.crop_id)
-        row_filter = gallery.row_filter(chosen, exclude_ids=() if own is None else (own,))
+        rule = query.own_camera.checked(stored=own is not None)
+        row_filter = gallery.row_filter(
+            chosen,
+            exclude_ids=() if own is None else (own,),
+            exclude_spans=await self._own_camera(gallery, rule, own),
+        )
         vector = await self._vector(gallery, query, own)
         if query.deadline is not None and time.monotonic() >= query.deadline:
             raise DeadlineExceeded("the deadline passed before the search began; allow more time")
@@ -69,6 +77,21 @@ class Search:
             self._search_threads, gallery.index.search, vector, top_k, row_filter, min_score
         )
         return await self._answer(gallery, hits)
+
+    async def _own_camera(
+        self, gallery: Gallery, rule: OwnCameraRule, crop_id: UUID | None
+    ) -> tuple[CameraSpan, ...]:
+        """What the query's own camera saw that may not match."""
+        if rule.mode is OwnCamera.ANY:
+            return ()
+        seen = rule.sighting
+        if crop_id is not None:
+            record = await self._catalog.read(crop_reads.crop, gallery.record.gallery_row, crop_id)
+            if record is None:
+                raise _unknown(gallery, crop_id)
+            seen = Sighting(record.crop.camera_id, record.crop.capture_time)
+        camera = gallery.camera(seen.camera_id, field="query_camera_id")
+        return (CameraSpan(camera.camera_row, *rule.span_micros(seen)),)
 
     async def _vector(
         self, gallery: Gallery, query: SearchQuery, crop_id: UUID | None
@@ -79,11 +102,7 @@ class Search:
         if crop_id is not None:
             stored = await self._catalog.read(gallery_reads.vector, gallery.record, crop_id)
             if stored is None:
-                raise NotFound(
-                    f"crop {crop_id} is not in gallery {gallery.name!r}",
-                    field="crop_id",
-                    reason="CROP_NOT_FOUND",
-                )
+                raise _unknown(gallery, crop_id)
             return stored
         if query.embedding is not None:
             return queries.unit_vector(
@@ -120,6 +139,14 @@ class Search:
 
 def _given(query: SearchQuery) -> list[str]:
     return [name for name in ("image", "crop_id", "embedding") if getattr(query, name) is not None]
+
+
+def _unknown(gallery: Gallery, crop_id: UUID) -> NotFound:
+    return NotFound(
+        f"crop {crop_id} is not in gallery {gallery.name!r}",
+        field="crop_id",
+        reason="CROP_NOT_FOUND",
+    )
 
 
 def _other_than_one(query: SearchQuery) -> InvalidArgument:

@@ -24,9 +24,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import NullType
 
+from service.catalog.crop_conditions import crop_conditions
 from service.catalog.models import blob_removals, cameras, crops
 from service.catalog.records import CropRecord, GalleryCounts
 from service.domain.crop import Crop
+from service.domain.ports import RowFilter
 
 __all__ = [
     "counts",
@@ -79,23 +81,12 @@ def list_crops(
     connection: Connection,
     gallery_row: int,
     *,
-    include_cameras: Collection[int] | None,
-    exclude_cameras: Collection[int],
-    start: datetime | None,
-    end: datetime | None,
+    chosen: RowFilter,
     after: tuple[datetime, UUID] | None,
     limit: int,
 ) -> list[Crop]:
-    """Crops by capture time, then id, beginning after one; None includes every camera."""
-    statement = _crops(gallery_row)
-    if include_cameras is not None:
-        statement = statement.where(crops.c.camera_row.in_(sorted(include_cameras)))
-    if exclude_cameras:
-        statement = statement.where(crops.c.camera_row.not_in(sorted(exclude_cameras)))
-    if start is not None:
-        statement = statement.where(crops.c.capture_time >= start)
-    if end is not None:
-        statement = statement.where(crops.c.capture_time < end)
+    """Crops that pass a filter, by capture time, then id, beginning after one."""
+    statement = _crops(gallery_row).where(*crop_conditions(chosen))
     if after is not None:
         time, crop_id = after
         same_time = and_(crops.c.capture_time == time, crops.c.crop_id > crop_id)

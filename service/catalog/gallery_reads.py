@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import BigInteger, Connection, LargeBinary, Row, func, select, type_coerce
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    LargeBinary,
+    Row,
+    Text,
+    cast,
+    select,
+    type_coerce,
+)
 
 from resight.errors import FailedPrecondition
 from service.catalog.models import cameras, crops, embeddings, galleries, models
-from service.catalog.records import CameraRecord, GalleryRecord, VectorBlock
+from service.catalog.records import CameraRecord, GalleryRecord
 from service.domain.crop import Camera
+from service.domain.ports import IndexRows
 
 __all__ = [
     "all_cameras",
     "all_galleries",
-    "count_vectors",
     "list_cameras",
     "vector",
     "vector_blocks",
@@ -78,15 +88,9 @@ def vector(
     return None if data is None else np.frombuffer(data, dtype="<f4").astype(np.float32)
 
 
-def count_vectors(connection: Connection, gallery: GalleryRecord) -> int:
-    """Vectors of the live model."""
-    statement = select(func.count()).where(embeddings.c.model_row == gallery.model_row)
-    return connection.execute(statement).scalar_one()
-
-
 def vector_blocks(
     connection: Connection, gallery: GalleryRecord, *, block: int
-) -> Iterator[VectorBlock]:
+) -> Iterator[IndexRows]:
     """The live model's vectors in blocks, so that memory holds one block at a time.
 
     Raises:
@@ -100,6 +104,9 @@ def vector_blocks(
                 type_coerce(crops.c.crop_id, LargeBinary).label("id_bytes"),
                 crops.c.camera_row,
                 type_coerce(crops.c.capture_time, BigInteger).label("micros"),
+                crops.c.zone,
+                crops.c.track_id,
+                cast(crops.c.attributes, Text).label("json"),
                 embeddings.c.vector,
             )
             .join(embeddings, embeddings.c.crop_row == crops.c.crop_row)
@@ -113,7 +120,7 @@ def vector_blocks(
         yield _vector_block(rows, gallery)
 
 
-def _vector_block(rows: Sequence[Row[Any]], gallery: GalleryRecord) -> VectorBlock:
+def _vector_block(rows: Sequence[Row[Any]], gallery: GalleryRecord) -> IndexRows:
     size = 4 * gallery.dimension
     wrong = next((row for row in rows if len(row.vector) != size), None)
     if wrong is not None:
@@ -126,11 +133,14 @@ def _vector_block(rows: Sequence[Row[Any]], gallery: GalleryRecord) -> VectorBlo
         )
     vectors = np.frombuffer(b"".join(row.vector for row in rows), dtype="<f4")
     ids = np.frombuffer(b"".join(row.id_bytes for row in rows), dtype=">u8")
-    return VectorBlock(
+    return IndexRows(
         ids=ids.reshape(-1, 2).astype(np.uint64),
-        camera_rows=np.array([row.camera_row for row in rows], dtype=np.int64),
+        cameras=np.array([row.camera_row for row in rows], dtype=np.int64),
         times=np.array([row.micros for row in rows], dtype=np.int64),
         vectors=vectors.reshape(-1, gallery.dimension).astype(np.float32, copy=False),
+        zones=[row.zone for row in rows],
+        tracks=[row.track_id for row in rows],
+        attributes=[{} if row.json == "{}" else json.loads(row.json) for row in rows],
     )
 
 

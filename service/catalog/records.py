@@ -20,7 +20,6 @@ __all__ = [
     "GalleryRecord",
     "InsertOutcome",
     "InsertStatus",
-    "VectorBlock",
 ]
 
 
@@ -86,20 +85,3 @@ class GalleryCounts:
     crops: int
     oldest_capture_time: datetime | None
     newest_capture_time: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class VectorBlock:
-    """Vectors in the order in which they were stored.
-
-    Args:
-        ids: (N, 2) uint64, upper and lower half of each crop's UUID.
-        camera_rows: (N,) int64 keys of the cameras.
-        times: (N,) int64 microseconds.
-        vectors: (N, D) float32.
-    """
-
-    ids: NDArray[np.uint64]
-    camera_rows: NDArray[np.int64]
-    times: NDArray[np.int64]
-    vectors: NDArray[np.float32]

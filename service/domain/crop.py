@@ -14,7 +14,15 @@ from resight.errors import InvalidArgument
 from service.domain import names
 from service.domain.instant import CaptureTimeRule, from_micros, to_micros, utc
 
-__all__ = ["Camera", "Crop", "CropFilter", "TimeRange", "new_camera", "new_crop"]
+__all__ = [
+    "AttributeTerm",
+    "Camera",
+    "Crop",
+    "CropFilter",
+    "TimeRange",
+    "new_camera",
+    "new_crop",
+]
 
 MAX_DISPLAY_NAME = 200
 MAX_TRACK_ID = 128
@@ -86,27 +94,87 @@ class TimeRange:
         return TimeRange(start, end)
 
 
+class AttributeTerm(NamedTuple):
+    """A condition on one attribute: its value is one of ``values``, or anything when empty."""
+
+    key: str
+    values: Sequence[str] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class CropFilter:
-    """Which crops may match; conditions are combined with AND. No cameras included means all."""
+    """Which crops may match; conditions are combined with AND. Nothing included means all.
+
+    An empty zone or track names crops without one. Every included attribute term must match, no
+    excluded one may.
+    """
 
     include_camera_ids: Sequence[str] = ()
     exclude_camera_ids: Sequence[str] = ()
     capture_range: TimeRange = TimeRange()
+    include_zones: Sequence[str] = ()
+    exclude_zones: Sequence[str] = ()
+    include_track_ids: Sequence[str] = ()
+    exclude_track_ids: Sequence[str] = ()
+    include_attributes: Sequence[AttributeTerm] = ()
+    exclude_attributes: Sequence[AttributeTerm] = ()
 
-    def checked(self, *, max_cameras: int) -> CropFilter:
-        """The filter with valid, sorted, distinct camera ids and a checked time range."""
+    def checked(self, *, max_cameras: int, max_terms: int) -> CropFilter:
+        """The filter with valid, sorted, distinct values and a checked time range.
+
+        Lists are counted before anything in them is looked at: a million terms cost nothing.
+
+        Raises:
+            InvalidArgument: more than ``max_cameras`` cameras or ``max_terms`` zones, tracks or
+                attribute values in a list, a bad name, an attribute key given twice, a bad range.
+        """
         return CropFilter(
             _camera_ids(self.include_camera_ids, "filter.include_camera_ids", max_cameras),
             _camera_ids(self.exclude_camera_ids, "filter.exclude_camera_ids", max_cameras),
             self.capture_range.checked(),
+            _texts(self.include_zones, "filter.include_zones", MAX_ZONE, max_terms),
+            _texts(self.exclude_zones, "filter.exclude_zones", MAX_ZONE, max_terms),
+            _texts(self.include_track_ids, "filter.include_track_ids", MAX_TRACK_ID, max_terms),
+            _texts(self.exclude_track_ids, "filter.exclude_track_ids", MAX_TRACK_ID, max_terms),
+            _terms(self.include_attributes, "filter.include_attributes", max_terms),
+            _terms(self.exclude_attributes, "filter.exclude_attributes", max_terms),
         )
 
 
 def _camera_ids(values: Sequence[str], name: str, limit: int) -> tuple[str, ...]:
     if len(values) > limit:
-        raise InvalidArgument(f"{name} has {len(values)} ids; send at most {limit}", field=name)
+        raise InvalidArgument(
+            f"{name} has {len(values)} ids; send at most {limit} (limits.max_filter_cameras)",
+            field=name,
+        )
     return tuple(sorted({names.camera_id(value, field=name) for value in values}))
+
+
+def _texts(values: Sequence[str], name: str, length: int, limit: int) -> tuple[str, ...]:
+    _refuse_many(len(values), name, limit)
+    return tuple(sorted({names.printable(value, field=name, limit=length) for value in values}))
+
+
+def _terms(values: Sequence[AttributeTerm], name: str, limit: int) -> tuple[AttributeTerm, ...]:
+    _refuse_many(len(values), name, limit)
+    _refuse_many(sum(max(1, len(term.values)) for term in values), name, limit)
+    found: dict[str, AttributeTerm] = {}
+    for term in values:
+        key = names.attribute_key(term.key, field=f"{name}.key")
+        if key in found:
+            raise InvalidArgument(
+                f"{name} names the key {key!r} twice; put its values into one term", field=name
+            )
+        checked = names.attribute_values(term.values, field=f"{name}.values")
+        found[key] = AttributeTerm(key, checked)
+    return tuple(found[key] for key in sorted(found))
+
+
+def _refuse_many(count: int, name: str, limit: int) -> None:
+    if count > limit:
+        raise InvalidArgument(
+            f"{name} has {count} terms; send at most {limit} (limits.max_filter_terms)", field=name
+        )
 
 
 def new_camera(camera_id: str, *, display_name: str = "", zone: str = "") -> Camera:

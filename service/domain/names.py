@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from resight.errors import InvalidArgument
 
 __all__ = [
     "DEFAULT_GALLERY",
+    "attribute_key",
+    "attribute_values",
     "attributes",
     "camera_id",
     "crop_id",
@@ -83,12 +85,24 @@ def attributes(values: Mapping[str, str], *, field: str = "attributes") -> dict[
         )
     checked: dict[str, str] = {}
     for name in sorted(values):
-        if not _NAME.fullmatch(name):
-            raise InvalidArgument(
-                f"{field} has the name {_shown(name)}; use 1 to 64 of [A-Za-z0-9._-]", field=field
-            )
+        attribute_key(name, field=field)
         checked[name] = printable(values[name], field=f"{field}.{name}", limit=MAX_ATTRIBUTE_VALUE)
     return checked
+
+
+def attribute_key(value: str, *, field: str) -> str:
+    """Check an attribute's name: as a camera's id."""
+    if not _NAME.fullmatch(value):
+        raise InvalidArgument(
+            f"{field} has the name {_shown(value)}; use 1 to 64 of [A-Za-z0-9._-]", field=field
+        )
+    return value
+
+
+def attribute_values(values: Iterable[str], *, field: str) -> tuple[str, ...]:
+    """Check values that an attribute may have; sorted and distinct."""
+    checked = {printable(value, field=field, limit=MAX_ATTRIBUTE_VALUE) for value in values}
+    return tuple(sorted(checked))
 
 
 def _shown(value: str) -> str:

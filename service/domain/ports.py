@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resight.crops.preprocessing import Preprocessing
+from service.domain.crop import AttributeTerm
 from service.domain.query import SearchMode
 
 __all__ = [
     "BlobStore",
+    "CameraSpan",
     "Clock",
     "Embedder",
     "Encoder",
@@ -121,23 +123,40 @@ class IndexRows:
 
     Args:
         ids: (N, 2) uint64, the upper and lower half of each UUID.
-        cameras: (N,) int32 camera codes.
+        cameras: (N,) integer keys of cameras.
         times: (N,) int64 capture times, microseconds since 1970.
         vectors: (N, D) float32, unit L2 norm.
+        zones: N zones; None when every one is empty.
+        tracks: N track ids; None when every one is empty.
+        attributes: N flat maps; None when every one is empty.
     """
 
     ids: NDArray[np.uint64]
-    cameras: NDArray[np.int32]
+    cameras: NDArray[np.integer[Any]]
     times: NDArray[np.int64]
     vectors: NDArray[np.float32]
+    zones: Sequence[str] | None = None
+    tracks: Sequence[str] | None = None
+    attributes: Sequence[Mapping[str, str]] | None = None
+
+
+class CameraSpan(NamedTuple):
+    """What one camera saw in ``start <= time < end``, microseconds."""
+
+    camera: int
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
 class RowFilter:
-    """Which rows may match. Camera codes; ``start <= time < end`` in microseconds.
+    """Which rows may match, all conditions together. Keys of cameras; ``start <= time < end`` in
+    microseconds.
 
-    ``include_cameras`` None means every camera; an empty set matches nothing.
-    ``exclude_ids`` is for a few rows, such as the query crop itself.
+    An include of None means every row; an empty one matches nothing. A row passes when every term
+    of ``include_attributes`` matches it and no term of ``exclude_attributes`` and no span does; a
+    term without values asks for the key alone. ``exclude_ids`` is for a few rows, such as the
+    query crop itself.
     """
 
     include_cameras: frozenset[int] | None = None
@@ -145,6 +164,13 @@ class RowFilter:
     start: int | None = None
     end: int | None = None
     exclude_ids: frozenset[UUID] = frozenset()
+    include_zones: frozenset[str] | None = None
+    exclude_zones: frozenset[str] = frozenset()
+    include_tracks: frozenset[str] | None = None
+    exclude_tracks: frozenset[str] = frozenset()
+    include_attributes: Sequence[AttributeTerm] = ()
+    exclude_attributes: Sequence[AttributeTerm] = ()
+    exclude_spans: Sequence[CameraSpan] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +191,8 @@ class IndexHits:
 class GalleryIndex(Protocol):
     """The vectors of one gallery and one model version.
 
-    ``add`` and ``remove`` are called by one thread; ``search`` by any, at the same time.
+    ``add``, ``remove`` and ``drop_before`` are called by one thread; searches by any, at the same
+    time, and each sees one state of the index.
     """
 
     def add(self, rows: IndexRows) -> None:
@@ -176,6 +203,10 @@ class GalleryIndex(Protocol):
         """Remove rows by id; returns how many were there."""
         ...
 
+    def drop_before(self, time: int) -> int:
+        """Remove every row captured before this microsecond; returns how many there were."""
+        ...
+
     def search(
         self,
         vector: NDArray[np.float32],
@@ -183,7 +214,17 @@ class GalleryIndex(Protocol):
         row_filter: RowFilter,
         min_score: float | None,
     ) -> IndexHits:
-        """The best ``top_k`` rows that pass the filter and reach ``min_score``."""
+        """The best ``top_k`` rows that pass the filter and reach ``min_score``; vector (D,)."""
+        ...
+
+    def search_batch(
+        self,
+        vectors: NDArray[np.float32],
+        top_k: int,
+        row_filter: RowFilter,
+        min_score: float | None,
+    ) -> list[IndexHits]:
+        """As ``search``, for each row of vectors (Q, D), over one state of the index."""
         ...
 
     def __len__(self) -> int:

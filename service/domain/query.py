@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from resight.errors import FailedPrecondition, InvalidArgument
 from service.domain.crop import Crop, CropFilter
+from service.domain.own_camera import OwnCameraRule
 
 __all__ = [
     "Match",
@@ -57,6 +58,7 @@ class SearchQuery:
     top_k: int | None = None
     min_score: float | None = None
     filter: CropFilter = field(default_factory=CropFilter)
+    own_camera: OwnCameraRule = field(default_factory=OwnCameraRule)
     deadline: float | None = None
 
 

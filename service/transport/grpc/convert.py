@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
@@ -12,21 +10,20 @@ from resight.errors import InvalidArgument
 from resight.v1 import search_service_pb2, types_pb2
 from resight.v1.gallery_service_pb2 import IngestCropsRequest, IngestCropsResponse
 from service.application.ingest import IngestItem, IngestResult, Outcome
-from service.domain.crop import Camera, Crop, CropFilter, TimeRange
+from service.domain.crop import Camera, Crop
 from service.domain.query import QueryEmbedding, SearchAnswer, SearchMode, SearchQuery
+from service.transport.grpc.convert_filter import crop_filter, own_camera_rule
+from service.transport.grpc.convert_time import instant, timestamp
 
 __all__ = [
     "camera",
     "camera_message",
-    "crop_filter",
     "crop_message",
     "embedding_message",
     "ingest_answer",
     "ingest_item",
-    "instant",
     "search_query",
     "search_response",
-    "timestamp",
 ]
 
 _MODES = {
@@ -39,33 +36,6 @@ _OUTCOMES = {
     Outcome.REJECTED: IngestCropsResponse.OUTCOME_REJECTED,
     Outcome.RETRY: IngestCropsResponse.OUTCOME_RETRY,
 }
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def timestamp(value: datetime | None) -> Timestamp | None:
-    """A message of an aware datetime; None stays unset."""
-    if value is None:
-        return None
-    elapsed = value - _EPOCH
-    seconds = elapsed.days * 86_400 + elapsed.seconds
-    return Timestamp(seconds=seconds, nanos=elapsed.microseconds * 1000)
-
-
-def instant(message: Timestamp, *, field: str) -> datetime:
-    """The aware UTC datetime of a message, to the microsecond.
-
-    Raises:
-        InvalidArgument: Out of range.
-    """
-    try:
-        if not 0 <= message.nanos < 1_000_000_000:
-            raise OverflowError
-        return _EPOCH + timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
-    except OverflowError as error:
-        raise InvalidArgument(
-            f"{field} is no valid timestamp; send years 1 to 9999 and nanos 0 to 999999999",
-            field=field,
-        ) from error
 
 
 def camera(message: types_pb2.Camera) -> Camera:
@@ -118,23 +88,6 @@ def embedding_message(vector: NDArray[np.float32], model_version: str) -> types_
     )
 
 
-def crop_filter(message: types_pb2.CropFilter) -> CropFilter:
-    """The filter, not yet checked."""
-    times = message.capture_range
-    return CropFilter(
-        include_camera_ids=tuple(message.include_camera_ids),
-        exclude_camera_ids=tuple(message.exclude_camera_ids),
-        capture_range=TimeRange(
-            start_time=instant(times.start_time, field="filter.capture_range.start_time")
-            if times.HasField("start_time")
-            else None,
-            end_time=instant(times.end_time, field="filter.capture_range.end_time")
-            if times.HasField("end_time")
-            else None,
-        ),
-    )
-
-
 def ingest_item(request: IngestCropsRequest) -> IngestItem:
     """The crop to store, not yet checked."""
     crop = request.crop
@@ -176,6 +129,7 @@ def search_query(
         top_k=request.top_k if request.HasField("top_k") else None,
         min_score=request.min_score if request.HasField("min_score") else None,
         filter=crop_filter(request.filter),
+        own_camera=own_camera_rule(request),
         deadline=deadline,
     )
 

@@ -20,7 +20,8 @@ from service.application.run_key import RunKey
 from service.domain import adaptation as domain
 from service.domain.adaptation import AdaptationRun, CropChoice, Ending, Progress, RunState, Span
 from service.domain.model import GateOutcome, GateVerdict, Model, ModelState
-from service.transport.grpc.convert import crop_message, timestamp
+from service.transport.grpc.convert import crop_message
+from service.transport.grpc.convert_time import timestamp
 
 __all__ = [
     "crop_choice",

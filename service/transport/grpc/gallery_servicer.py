@@ -14,13 +14,9 @@ from resight.v1 import gallery_service_pb2_grpc
 from service.application.cameras import Cameras
 from service.application.crops import Crops
 from service.application.ingest import Ingest
-from service.transport.grpc.convert import (
-    camera,
-    camera_message,
-    crop_filter,
-    crop_message,
-    timestamp,
-)
+from service.transport.grpc.convert import camera, camera_message, crop_message
+from service.transport.grpc.convert_filter import crop_filter
+from service.transport.grpc.convert_time import timestamp
 from service.transport.grpc.ingest_stream import IngestStream
 
 __all__ = ["GalleryServicer"]

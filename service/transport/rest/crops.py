@@ -11,10 +11,13 @@ from resight.errors import InvalidArgument
 from service.application.crops import Crops
 from service.application.ingest import Ingest, IngestItem, Outcome
 from service.telemetry import INGESTED
+from service.transport.rest.filter_schemas import Filter, Range, Term
 from service.transport.rest.ingest_result import raise_unless_stored
-from service.transport.rest.schemas import Crop, CropPage, Filter, IngestAnswer, Range, Stats
+from service.transport.rest.schemas import Crop, CropPage, IngestAnswer, Stats
 
 __all__ = ["router"]
+
+Texts = Annotated[list[str], Query()]
 
 _ATTRIBUTES = TypeAdapter(dict[str, str])
 
@@ -87,18 +90,30 @@ def _add_reading(routes: APIRouter, crops: Crops) -> None:
     @routes.get("/crops")
     async def list_crops(
         gallery: str,
-        include_camera_ids: Annotated[list[str], Query()] = [],  # noqa: B006 -- FastAPI copies it
-        exclude_camera_ids: Annotated[list[str], Query()] = [],  # noqa: B006
+        include_camera_ids: Texts = [],  # noqa: B006 -- FastAPI copies it
+        exclude_camera_ids: Texts = [],  # noqa: B006
+        include_zones: Texts = [],  # noqa: B006
+        exclude_zones: Texts = [],  # noqa: B006
+        include_track_ids: Texts = [],  # noqa: B006
+        exclude_track_ids: Texts = [],  # noqa: B006
+        include_attributes: Texts = [],  # noqa: B006
+        exclude_attributes: Texts = [],  # noqa: B006
         start_time: AwareDatetime | None = None,
         end_time: AwareDatetime | None = None,
         page_size: int = 0,
         page_token: str = "",
     ) -> CropPage:
-        """A page of crops, by capture time, then id."""
+        """A page of crops, by capture time, then id; attributes as `key=value`, or `key`."""
         wanted = Filter(
             include_camera_ids=include_camera_ids,
             exclude_camera_ids=exclude_camera_ids,
             capture_range=Range(start_time=start_time, end_time=end_time),
+            include_zones=include_zones,
+            exclude_zones=exclude_zones,
+            include_track_ids=include_track_ids,
+            exclude_track_ids=exclude_track_ids,
+            include_attributes=Term.parsed(include_attributes, field="include_attributes"),
+            exclude_attributes=Term.parsed(exclude_attributes, field="exclude_attributes"),
         )
         page = await crops.list(gallery, wanted.to_domain(), page_size, page_token)
         return CropPage(

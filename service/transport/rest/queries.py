@@ -13,15 +13,25 @@ from resight.errors import InvalidArgument
 from service.application.embed import Embed
 from service.application.search import Search
 from service.transport.rest.departure import unless_departed
+from service.transport.rest.filter_schemas import OwnCameraFields, Term
 from service.transport.rest.schemas import EmbedAnswer, SearchBody, SearchResult
 from service.transport.rest.timeout import TIMEOUT_HEADER, deadline_after
 from service.transport.search_metrics import counted
 
 __all__ = ["router"]
 
-_LISTS = ("include_camera_ids", "exclude_camera_ids")
+_LISTS = (
+    "include_camera_ids",
+    "exclude_camera_ids",
+    "include_zones",
+    "exclude_zones",
+    "include_track_ids",
+    "exclude_track_ids",
+)
+_TERMS = ("include_attributes", "exclude_attributes")
 _TIMES = ("start_time", "end_time")
-_PLAIN = ("top_k", "min_score")
+_PLAIN = ("top_k", "min_score", *OwnCameraFields.model_fields)
+_TEXTS = {"type": "array", "items": {"type": "string"}}
 _FORM: dict[str, Any] = {
     "type": "object",
     "required": ["image"],
@@ -29,10 +39,10 @@ _FORM: dict[str, Any] = {
         "image": {"type": "string", "format": "binary"},
         "top_k": {"type": "integer"},
         "min_score": {"type": "number"},
-        "include_camera_ids": {"type": "array", "items": {"type": "string"}},
-        "exclude_camera_ids": {"type": "array", "items": {"type": "string"}},
+        **dict.fromkeys((*_LISTS, *_TERMS), _TEXTS),
         "start_time": {"type": "string", "format": "date-time"},
         "end_time": {"type": "string", "format": "date-time"},
+        **OwnCameraFields.model_json_schema()["properties"],
     },
 }
 _SEARCH_BODY = {
@@ -96,7 +106,7 @@ async def _query(request: Request) -> tuple[SearchBody, bytes | None]:
 
 
 def _fields(form: FormData) -> SearchBody:
-    unknown = sorted(set(form) - {"image", *_LISTS, *_TIMES, *_PLAIN})
+    unknown = sorted(set(form) - {"image", *_LISTS, *_TERMS, *_TIMES, *_PLAIN})
     if unknown:
         raise InvalidArgument(
             f"{unknown[0]} is no field of this form; see /v1/openapi.json", field=unknown[0]
@@ -105,9 +115,14 @@ def _fields(form: FormData) -> SearchBody:
         {name: form[name] for name in _PLAIN if name in form}
         | {
             "filter": {name: form.getlist(name) for name in _LISTS}
+            | {name: Term.parsed(_texts(form, name), field=name) for name in _TERMS}
             | {"capture_range": {name: form[name] for name in _TIMES if name in form}}
         }
     )
+
+
+def _texts(form: FormData, name: str) -> list[str]:
+    return [value for value in form.getlist(name) if isinstance(value, str)]
 
 
 async def _image(form: FormData) -> bytes:

@@ -7,10 +7,11 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from service.domain import crop as domain
 from service.domain.query import QueryEmbedding, SearchAnswer, SearchQuery
+from service.transport.rest.filter_schemas import Filter, OwnCameraFields, Strict
 
 __all__ = [
     "Camera",
@@ -19,7 +20,6 @@ __all__ = [
     "Crop",
     "CropPage",
     "EmbedAnswer",
-    "Filter",
     "IngestAnswer",
     "Match",
     "SearchBody",
@@ -28,11 +28,7 @@ __all__ = [
 ]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class CreateCamera(_Strict):
+class CreateCamera(Strict):
     """The camera to register."""
 
     camera_id: str
@@ -120,39 +116,14 @@ class EmbedAnswer(BaseModel):
         return cls(values=vector.tolist(), dimension=len(vector), model_version=model_version)
 
 
-class Range(_Strict):
-    """Half-open: ``start_time <= t < end_time``."""
-
-    start_time: AwareDatetime | None = None
-    end_time: AwareDatetime | None = None
-
-
-class Filter(_Strict):
-    """Which crops may match; conditions are combined with AND."""
-
-    include_camera_ids: list[str] = []
-    exclude_camera_ids: list[str] = []
-    capture_range: Range = Range()
-
-    def to_domain(self) -> domain.CropFilter:
-        """Not yet checked."""
-        return domain.CropFilter(
-            include_camera_ids=tuple(self.include_camera_ids),
-            exclude_camera_ids=tuple(self.exclude_camera_ids),
-            capture_range=domain.TimeRange(
-                self.capture_range.start_time, self.capture_range.end_time
-            ),
-        )
-
-
-class Embedding(_Strict):
+class Embedding(Strict):
     """A vector made by the gallery's live encoder."""
 
     values: list[float] = Field(max_length=65_536)
     model_version: str
 
 
-class SearchBody(_Strict):
+class SearchBody(OwnCameraFields):
     """A query by stored crop or by embedding."""
 
     crop_id: str | None = None
@@ -176,6 +147,7 @@ class SearchBody(_Strict):
             top_k=self.top_k,
             min_score=self.min_score,
             filter=self.filter.to_domain(),
+            own_camera=self.own_camera_rule(),
             deadline=deadline,
         )
 

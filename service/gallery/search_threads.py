@@ -1,0 +1,51 @@
+"""The threads that compare segments side by side, shared by every gallery of the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import faiss
+
+__all__ = ["SearchThreads"]
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class SearchThreads:
+    """Runs work on ``count`` threads; with one, on the caller's.
+
+    faiss is told to use one thread on each: it shares a single query badly among several, and
+    waits by spinning.
+
+    Args:
+        count: Threads.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool = (
+            ThreadPoolExecutor(
+                count, "segments", initializer=faiss.omp_set_num_threads, initargs=(1,)
+            )
+            if count > 1
+            else None
+        )
+
+    def map(self, work: Callable[[S], T], items: Iterable[S]) -> list[T]:
+        """The results in order."""
+        listed = list(items)
+        if self._pool is None or len(listed) < 2:
+            return [work(item) for item in listed]
+        return list(self._pool.map(work, listed))
+
+    def shards(self, items: Sequence[S]) -> list[Sequence[S]]:
+        """The items dealt out, one share a thread, none empty."""
+        return [share for start in range(self.count) if (share := items[start :: self.count])]
+
+    def close(self) -> None:
+        """End the threads; nothing may be running."""
+        if self._pool is not None:
+            self._pool.shutdown()

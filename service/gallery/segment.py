@@ -1,0 +1,218 @@
+"""A stretch of rows: columns that are filled once, front to back, and read through views.
+
+One thread writes. A view is a set of windows on the rows there were; later rows are written behind
+them and a removal makes a new array of the living, so a reader needs no lock and sees one state.
+Cameras, zones, tracks and attributes are codes of the segment's own vocabularies: a segment that
+is dropped or rewritten takes with it every word that no living row uses, and a filter on a word
+that a segment does not know passes it over.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.domain.ports import IndexRows
+from service.gallery.attribute_sets import AttributeSets
+from service.gallery.vocabulary import Vocabulary
+
+__all__ = ["Columns", "Segment", "SegmentView", "Words"]
+
+_serials = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the codes of a segment mean."""
+
+    cameras: Vocabulary[int] = field(default_factory=Vocabulary)
+    zones: Vocabulary[str] = field(default_factory=Vocabulary)
+    tracks: Vocabulary[str] = field(default_factory=Vocabulary)
+    attributes: AttributeSets = field(default_factory=AttributeSets)
+
+    @property
+    def nbytes(self) -> int:
+        """About the memory they take."""
+        return self.cameras.nbytes + self.zones.nbytes + self.tracks.nbytes + self.attributes.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """N rows: 40 bytes each beside the vector.
+
+    Args:
+        ids: (N, 2) uint64 halves of UUIDs.
+        times: (N,) int64 microseconds.
+        cameras, zones, tracks, attributes: (N,) int32 codes.
+        vectors: (N, D) float32, C-contiguous.
+    """
+
+    ids: NDArray[np.uint64]
+    times: NDArray[np.int64]
+    cameras: NDArray[np.int32]
+    zones: NDArray[np.int32]
+    tracks: NDArray[np.int32]
+    attributes: NDArray[np.int32]
+    vectors: NDArray[np.float32]
+
+    @classmethod
+    def empty(cls, rows: int, dimension: int) -> Columns:
+        """Room for so many rows; memory nobody has written to is not resident."""
+        return cls(
+            ids=np.empty((rows, 2), np.uint64),
+            times=np.empty(rows, np.int64),
+            cameras=np.empty(rows, np.int32),
+            zones=np.empty(rows, np.int32),
+            tracks=np.empty(rows, np.int32),
+            attributes=np.empty(rows, np.int32),
+            vectors=np.empty((rows, dimension), np.float32),
+        )
+
+    def part(self, start: int, stop: int) -> Columns:
+        """Windows on some of the rows."""
+        return Columns(
+            self.ids[start:stop],
+            self.times[start:stop],
+            self.cameras[start:stop],
+            self.zones[start:stop],
+            self.tracks[start:stop],
+            self.attributes[start:stop],
+            self.vectors[start:stop],
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows."""
+        return (
+            self.ids.nbytes
+            + self.times.nbytes
+            + self.cameras.nbytes
+            + self.zones.nbytes
+            + self.tracks.nbytes
+            + self.attributes.nbytes
+            + self.vectors.nbytes
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentView:
+    """What a segment held at one moment.
+
+    Args:
+        serial: Number of the segment, unique in the process.
+        columns: Its rows, tombstones included.
+        words: What their codes mean.
+        alive: bool (N,), False for removed rows; None when none is.
+        dead: Removed rows.
+        oldest, newest: Capture times that no row lies outside of.
+    """
+
+    serial: int
+    columns: Columns
+    words: Words
+    alive: NDArray[np.bool_] | None
+    dead: int
+    oldest: int
+    newest: int
+
+    @property
+    def rows(self) -> int:
+        """Rows, tombstones included."""
+        return len(self.columns.times)
+
+    @property
+    def living(self) -> int:
+        """Rows a search can return."""
+        return self.rows - self.dead
+
+    def living_rows(self) -> NDArray[np.int64]:
+        """Their row numbers, ascending."""
+        return np.arange(self.rows) if self.alive is None else np.flatnonzero(self.alive)
+
+
+class Segment:
+    """The writing side; every method belongs to one thread, ``view`` to all.
+
+    Args:
+        dimension: Values a vector.
+        capacity: Rows it can ever hold.
+    """
+
+    def __init__(self, dimension: int, capacity: int) -> None:
+        self._room = Columns.empty(capacity, dimension)
+        self.capacity = capacity
+        self.words = Words()
+        self.view = SegmentView(
+            next(_serials), self._room.part(0, 0), self.words, None, 0, 2**63 - 1, -(2**63)
+        )
+
+    @property
+    def free(self) -> int:
+        """Rows that still fit."""
+        return self.capacity - self.view.rows
+
+    def append(self, added: IndexRows, start: int, stop: int) -> None:
+        """Write some of the rows behind the last one, then show them."""
+        if start == stop:
+            return
+        old, count, words = self.view.rows, stop - start, self.words
+        into = self._room.part(old, old + count)
+        into.ids[:] = added.ids[start:stop]
+        into.times[:] = added.times[start:stop]
+        into.vectors[:] = added.vectors[start:stop]
+        into.cameras[:] = words.cameras.encode(added.cameras[start:stop].tolist())
+        into.zones[:] = words.zones.encode(_texts(added.zones, start, stop))
+        into.tracks[:] = words.tracks.encode(_texts(added.tracks, start, stop))
+        if added.attributes is None:
+            into.attributes[:] = 0
+        else:
+            into.attributes[:] = words.attributes.encode(added.attributes[start:stop])
+        self._show(old + count, into.times)
+
+    def absorb(self, view: SegmentView) -> None:
+        """Copy the living rows of another segment, with the words they use."""
+        if not view.living:
+            return
+        rows, source, words = view.living_rows(), view.columns, self.words
+        old = self.view.rows
+        into = self._room.part(old, old + len(rows))
+        into.ids[:] = source.ids[rows]
+        into.times[:] = source.times[rows]
+        # Indexing would make a second copy of the matrix on the way.
+        np.take(source.vectors, rows, axis=0, out=into.vectors, mode="clip")
+        into.cameras[:] = words.cameras.adopt(view.words.cameras, source.cameras[rows])
+        into.zones[:] = words.zones.adopt(view.words.zones, source.zones[rows])
+        into.tracks[:] = words.tracks.adopt(view.words.tracks, source.tracks[rows])
+        into.attributes[:] = words.attributes.adopt(view.words.attributes, source.attributes[rows])
+        self._show(old + len(rows), into.times)
+
+    def bury(self, rows: NDArray[np.int64]) -> int:
+        """Remove rows by number; returns how many were living."""
+        view = self.view
+        alive = np.ones(view.rows, dtype=bool) if view.alive is None else view.alive.copy()
+        removed = int(np.count_nonzero(alive[rows]))
+        if removed:
+            alive[rows] = False
+            self.view = replace(view, alive=alive, dead=view.dead + removed)
+        return removed
+
+    def _show(self, rows: int, added: NDArray[np.int64]) -> None:
+        view = self.view
+        alive = view.alive
+        if alive is not None:
+            alive = np.concatenate((alive, np.ones(rows - view.rows, dtype=bool)))
+        self.view = replace(
+            view,
+            columns=self._room.part(0, rows),
+            alive=alive,
+            oldest=min(view.oldest, int(added.min())),
+            newest=max(view.newest, int(added.max())),
+        )
+
+
+def _texts(values: Sequence[str] | None, start: int, stop: int) -> Sequence[str]:
+    return [""] * (stop - start) if values is None else values[start:stop]
