@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["soft_triplet"]
+__all__ = ["hardest_pairs", "pair_distances", "soft_triplet"]
 
 
 def soft_triplet(features: Tensor, classes: Tensor) -> Tensor:
@@ -23,14 +23,24 @@ def soft_triplet(features: Tensor, classes: Tensor) -> Tensor:
     An anchor without a crop of another class has nothing to compare with and adds 0.
     """
     same = classes[:, None] == classes
-    with torch.no_grad():
-        distances = torch.cdist(features, features)
-        far = distances.masked_fill(~same, -torch.inf).argmax(dim=1)
-        near = distances.masked_fill(same, torch.inf).argmin(dim=1)
-    gap = _distance(features, features[far]) - _distance(features, features[near])
+    far, near = hardest_pairs(features, same, ~same)
+    gap = pair_distances(features, features[far]) - pair_distances(features, features[near])
     return torch.where(same.all(dim=1), 0.0, functional.softplus(gap)).mean()
 
 
-def _distance(first: Tensor, second: Tensor) -> Tensor:
+@torch.no_grad()
+def hardest_pairs(features: Tensor, partners: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Each anchor's farthest partner and nearest other in ``features`` (B, D), two of (B,) int64.
+
+    Args:
+        partners, others: (B, B) bool, of an anchor in its row; any crop where a row has none.
+    """
+    distances = torch.cdist(features, features)
+    far = distances.masked_fill(~partners, -torch.inf).argmax(dim=1)
+    return far, distances.masked_fill(~others, torch.inf).argmin(dim=1)
+
+
+def pair_distances(first: Tensor, second: Tensor) -> Tensor:
+    """Euclidean distance (B,) of each row to that of ``second``; no gradient where it is 0."""
     result: Tensor = torch.linalg.vector_norm(first - second, dim=1)
     return result

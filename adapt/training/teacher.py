@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adapt.methods.method import Batch, Method
+from adapt.methods.triplet import hardest_pairs, pair_distances
 from adapt.training.batch_norm import batch_norms
 from adapt.training.teacher_settings import TeacherSettings
 
@@ -72,28 +73,16 @@ def soft_triplet(features: Tensor, reference: Tensor, classes: Tensor) -> Tensor
     anchors = (partners.any(dim=1) & others.any(dim=1)).nonzero().squeeze(1)
     if not len(anchors):
         return features.sum() * 0.0
-    with torch.no_grad():
-        distances = _distances(features[anchors], features)
-        farthest = distances.masked_fill(~partners[anchors], -1.0).argmax(dim=1)
-        nearest = distances.masked_fill(~others[anchors], torch.inf).argmin(dim=1)
-    pairs = (anchors, farthest, nearest)
-    wanted = functional.softmax(_pair_distances(reference.detach(), pairs), dim=1)
-    return functional.cross_entropy(_pair_distances(features, pairs), wanted)
+    far, near = hardest_pairs(features, partners, others)
+    pairs = (anchors, far[anchors], near[anchors])
+    wanted = functional.softmax(_distances(reference.detach(), pairs), dim=1)
+    return functional.cross_entropy(_distances(features, pairs), wanted)
 
 
-def _pair_distances(features: Tensor, pairs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    anchors, farthest, nearest = (features[index] for index in pairs)
-    return torch.stack([_lengths(anchors - farthest), _lengths(anchors - nearest)], dim=1)
-
-
-def _lengths(differences: Tensor) -> Tensor:
-    # The root has no derivative where two crops are equal.
-    return differences.square().sum(dim=1).clamp(min=1e-12).sqrt()
-
-
-def _distances(first: Tensor, second: Tensor) -> Tensor:
-    squares = first.square().sum(dim=1)[:, None] + second.square().sum(dim=1)[None, :]
-    return (squares - 2.0 * first @ second.t()).clamp(min=0.0).sqrt()
+def _distances(features: Tensor, pairs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """(d_p, d_n) of each anchor, (A, 2)."""
+    anchors, far, near = (features[index] for index in pairs)
+    return torch.stack([pair_distances(anchors, far), pair_distances(anchors, near)], dim=1)
 
 
 @contextmanager
