@@ -30,6 +30,8 @@ class GateSettings(Section):
         min_likeness: Lowest overlap of neighbours with the live encoder's.
         views_overlap: Whether one person may be in the view of two cameras at once.
         overlapping: Pairs of cameras whose views do overlap.
+        held_out: Share of a night's crops that it does not train on, so that they can be judged by
+            (``adapt.nightly.held_out``); 0 for none. The command judges by what it is given.
         threads: To compute with; 0 = all cores this process may use.
     """
 
@@ -48,6 +50,7 @@ class GateSettings(Section):
     min_likeness: float = Field(default=0.1, ge=0, le=1)
     views_overlap: bool = True
     overlapping: tuple[tuple[str, str], ...] = ()
+    held_out: float = Field(default=0.15, ge=0, le=0.5)
     threads: int = Field(default=0, ge=0, le=1024)
 
 

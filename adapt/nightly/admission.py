@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from adapt.export.gate_result import attach_gate
@@ -15,10 +16,11 @@ __all__ = ["admit", "question"]
 
 
 def question(
-    bundle: Path, *, live: Path, baseline: Path, crops: Path, settings: GateSettings
+    bundle: Path, *, live: Path, baseline: Path, crops: Path, settings: GateSettings, note: str
 ) -> Verdict:
-    """The gate's verdict on a bundle, judged on the night's crops."""
-    return judge(bundle, live, crops, baseline=baseline, settings=settings)
+    """The gate's verdict on a bundle by some of the night's crops; ``note`` says by which."""
+    verdict = judge(bundle, live, crops, baseline=baseline, settings=settings)
+    return replace(verdict, notes=(note, *verdict.notes))
 
 
 def admit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,20 +110,17 @@ class Pull:
             self.sleep(delay)
             delay = min(2 * delay, _MAX_DELAY)
 
-    def write_manifest(self) -> None:
-        """List what was fetched."""
-        with self.manifest.open("w", newline="", encoding="utf-8") as stream:
+    @property
+    def held_out(self) -> Path:
+        """The list of crops that are kept from the training."""
+        return self.folder / "held-out.csv"
+
+    def write_manifest(self, path: Path, crops: Iterable[PulledCrop]) -> None:
+        """List some of what was fetched in a file of ``folder``."""
+        with path.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
             writer.writerow(_COLUMNS)
-            writer.writerows(crop.row for crop in self.crops)
-
-    def ids(self, *, replay: bool, without: frozenset[Path] = frozenset()) -> list[str]:
-        """Ids of the crops fetched, those at the given paths left out."""
-        return [
-            crop.crop_id
-            for crop in self.crops
-            if crop.replay is replay and crop.path not in without
-        ]
+            writer.writerows(crop.row for crop in crops)
 
     def _stream(
         self, request: messages.StreamAdaptationCropsRequest

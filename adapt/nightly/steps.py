@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapt.nightly.budget import TimeBudget
+from adapt.nightly.held_out import Split, hold_out
 from adapt.nightly.lease import Lease
 from adapt.nightly.outcome import NightOutcome, Result
 from adapt.nightly.pull import Pull
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from adapt.training.config import RunConfig
 
 __all__ = ["End", "Steps"]
+
+# Held-out crops for each that the gate needs at least: fewer make an unsure verdict.
+_ENOUGH = 4
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Steps:
         self._outcome = outcome
         self._run = state.work / "run"
         self._unusable: frozenset[Path] = frozenset()
+        self._split = Split((), (), "")
         self._pull = Pull(connection.adaptation, lease, state.work / "crops")
 
     def take(self) -> End:
@@ -118,8 +123,13 @@ class Steps:
                         sample=0 if whole else count,
                         seed=settings.seed,
                     )
-        pull.write_manifest()
+        split = self._split = hold_out(
+            pull.crops, share=settings.gate.held_out, least=_ENOUGH * settings.gate.least
+        )
+        pull.write_manifest(pull.manifest, split.trained)
+        pull.write_manifest(pull.held_out, split.judged)
         self._outcome.crops |= pull.left_out
+        self._outcome.crops["held_out"] = len(split.judged)
         self._outcome.stream_retries = pull.retries
 
     def _learn(self) -> None:
@@ -140,8 +150,9 @@ class Steps:
         made = learn(self._pull.manifest, self._run, self._config, should_stop=should_stop)
         self._outcome.summary = made.summary.payload()
         unusable = self._unusable = unused_paths(made.directory.skipped)
-        new = self._pull.ids(replay=False, without=unusable)
-        replay = self._pull.ids(replay=True, without=unusable)
+        used = [crop for crop in self._split.trained if crop.path not in unusable]
+        new = [crop.crop_id for crop in used if not crop.replay]
+        replay = [crop.crop_id for crop in used if crop.replay]
         self._outcome.crops |= {"new": len(new), "replay": len(replay), "unusable": len(unusable)}
         self._lease.report(new_crop_ids=new, replay_crop_ids=replay)
 
@@ -150,7 +161,7 @@ class Steps:
         config = self._config
         if config.method != "calr" or not config.calr.refine:
             return 0
-        return config.calr.intra_epochs * len({crop.row[1] for crop in self._pull.crops})
+        return config.calr.intra_epochs * len({crop.row[1] for crop in self._split.trained})
 
     def _judge(self) -> End:
         from adapt.nightly.admission import admit, question
@@ -163,8 +174,9 @@ class Steps:
                 self._run / "bundle",
                 live=settings.live,
                 baseline=baseline,
-                crops=self._pull.manifest,
+                crops=self._pull.held_out if self._split.judged else self._pull.manifest,
                 settings=settings.gate,
+                note=self._split.note,
             )
         outcome.verdict = verdict.payload()
         if not verdict.passed:

@@ -25,7 +25,7 @@ import adapt.nightly.admission
 import adapt.nightly.learning
 import adapt.nightly.pull
 import adapt.nightly.upload
-from adapt.gate import Verdict
+from adapt.gate import GateSettings, Verdict
 from adapt.nightly.night import run_night
 from adapt.nightly.outcome import NightOutcome
 from adapt.nightly.settings import NightSettings
@@ -60,7 +60,7 @@ def connection(service: Any) -> Iterator[Connection]:
 
 
 def ingest(
-    connection: Connection, gallery: str, images: list[bytes], *, first: int = 0
+    connection: Connection, gallery: str, images: list[bytes], *, first: int = 0, apart: int = 1
 ) -> list[str]:
     """Crops over three cameras: half of them from the first, a sixth from the second."""
     for camera in CAMERAS:
@@ -74,7 +74,7 @@ def ingest(
             image=image,
             crop=Crop(
                 camera_id=CAMERAS[(0, 2, 0, 1, 0, 2)[number % 6]],
-                capture_time=Timestamp(seconds=1_767_225_600 + number),
+                capture_time=Timestamp(seconds=1_767_225_600 + apart * number),
                 track_id=f"t{number // 2}",
                 attributes={"name": "Ann"},
             ),
@@ -154,7 +154,8 @@ class Night:
     def run(self, training: Any, *, epochs: int = 3, **told: Any) -> NightOutcome:
         def judge(candidate: Path, live: Path, crops: Path, *, baseline: Path, **_: Any) -> Verdict:
             self.asked = {"candidate": candidate, "live": live, "baseline": baseline}
-            open_source(crops).scan().require_crops()
+            judged = open_source(crops).scan().require_crops()
+            self.asked["crops"] = {crop.path.stem for crop in judged}
             return replace(self.gate, candidate=open_bundle(candidate).model_version)
 
         self._patch.setattr(adapt.nightly.learning, "learn", training)
@@ -241,7 +242,7 @@ def test_a_success_leaves_a_verified_candidate_and_a_record(
     assert used(connection, gallery, outcome) == {i: False for i in ids if i != unusable}
     assert outcome.crops == {
         "available": 24, "new": 23, "replay": 0, "unusable": 1,
-        "image_missing": 0, "image_damaged": 0,
+        "image_missing": 0, "image_damaged": 0, "held_out": 0,
     }  # fmt: skip
     assert open_bundle(night.state.baseline).model_version == outcome.live_version
     assert night.asked["baseline"] == night.state.baseline
@@ -455,6 +456,40 @@ def test_the_second_night_replays_every_camera_of_before(
     assert all(marked[crop_id] is (crop_id in old) for crop_id in marked)
     assert len(candidates(connection, gallery)) == 2
     assert night.state.baseline.read_bytes() == frozen
+
+
+def test_the_gate_judges_by_crops_that_no_night_trains_on(
+    night: Night,
+    connection: Connection,
+    gallery: str,
+    images: list[bytes],
+    make_bundle: Callable[..., Path],
+) -> None:
+    gate = GateSettings.model_construct(least=1, held_out=0.25)
+    # A new block of time with every other crop.
+    ids = set(ingest(connection, gallery, images, apart=300))
+    training = Training(make_bundle, 40)
+    outcome = night.run(training, gate=gate)
+    assert outcome.result == "succeeded"
+    trained, judged = {crop.path.stem for crop in training.crops}, night.asked["crops"]
+    assert judged
+    assert not trained & judged
+    assert trained | judged <= ids
+    assert outcome.crops["held_out"] == len(judged)
+    assert set(used(connection, gallery, outcome)) < trained
+    assert outcome.verdict is not None
+    assert outcome.verdict["notes"] == [
+        f"judged by {len(judged)} crops that were not trained on"
+    ]  # fmt: skip
+
+    new = set(ingest(connection, gallery, images, first=288, apart=300))
+    later = Training(make_bundle, 48)
+    again = night.run(later, gate=gate, replay=2.0)
+    assert again.result == "succeeded"
+    replayed = {crop.path.stem for crop in later.crops} - new
+    assert trained <= replayed, "all of them were asked for"
+    assert not replayed & judged
+    assert night.asked["crops"] <= new
 
 
 def test_most_crops_are_shared_evenly_by_the_cameras(
