@@ -36,11 +36,11 @@ from torch.nn import functional
 from adapt.clustering.constraints import Constraints
 from adapt.clustering.map_equation import infomap_labels, require_infomap
 from adapt.clustering.neighbours import Neighbours, nearest
-from adapt.memory.cluster import ClusterMemory
 from adapt.methods.camera_alignment import CameraHead, camera_loss
 from adapt.methods.camera_entropy import camera_entropy, entropy_weights
-from adapt.methods.grouping import centre_by_camera, group, require_contrast
-from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
+from adapt.methods.centroid_contrast import CentroidContrast
+from adapt.methods.grouping import centre_by_camera, group, repetition, require_contrast
+from adapt.methods.method import Batch, EpochLabels, Features, MethodState, StateValue
 from adapt.methods.pivots import drop_probability, misplaced, pivot_scores, pivots
 from adapt.training.calr_settings import CalrSettings
 from adapt.training.config import RunConfig
@@ -53,7 +53,7 @@ __all__ = ["Calr"]
 _PACE_STREAM = 5
 
 
-class Calr(Method):
+class Calr(CentroidContrast):
     """The method ``calr``.
 
     Attributes:
@@ -82,14 +82,12 @@ class Calr(Method):
             )
         if config.calr.clustering == "infomap":
             require_infomap()
+        super().__init__(config, device)
         self.local: NDArray[np.int64] | None = None
-        self._config = config
         self._settings = config.calr
         self._cameras = cameras
         self._constraints = constraints
-        self._device = device
         self._codes = torch.from_numpy(cameras.astype(np.int64)).to(device)
-        self._memory: ClusterMemory | None = None
         self._weights: Tensor | None = None
         self._head: CameraHead | None = None
         self._dimension: int | None = None
@@ -98,10 +96,6 @@ class Calr(Method):
     def heads(self) -> nn.Module | None:
         """The camera head, where there is something to align."""
         return self._head
-
-    def wants_features(self, epoch: int) -> bool:  # noqa: ARG002
-        """Every epoch."""
-        return True
 
     def prepare_epoch(self, features: Features | None, epoch: int) -> EpochLabels:
         """Clusters the crops, refines the clusters, rebuilds centroids and weights."""
@@ -119,28 +113,15 @@ class Calr(Method):
             started = time.perf_counter()
             labels = self._refine(features.vectors, labels, count, neighbours, epoch, extra)
             seconds["refine"] = time.perf_counter() - started
-        self._memory = ClusterMemory(
-            torch.from_numpy(features.vectors).to(self._device),
-            torch.from_numpy(labels).to(self._device),
-            count,
-            temperature=config.temperature,
-            momentum=config.momentum,
-            update="mean",
-        )
-        sizes = np.bincount(labels[labels >= 0], minlength=count)
+        self._remember(features, labels, count)
         self._weigh(labels, count, epoch, extra)
         self._build_head(features.vectors.shape[1])
-        if count < config.p:
-            notes.append(f"{count} clusters are fewer than p={config.p}: batches repeat clusters")
-        return EpochLabels(
-            classes=labels,
-            count=count,
-            clusters=int(np.count_nonzero(sizes > 1)),
-            # A crop that refinement has left alone in its class is still trained on.
-            outliers=len(labels) - int(sizes[sizes > 1].sum()),
-            largest=int(sizes.max()),
+        # A crop that refinement has left alone in its class is still trained on.
+        return EpochLabels.counted(
+            labels,
+            count,
             seconds=seconds,
-            notes=tuple(notes),
+            notes=[*notes, *repetition(count, config)],
             extra=extra,
         )
 
@@ -153,14 +134,6 @@ class Calr(Method):
             aligned = camera_loss(scores, self._codes[batch.rows], self._settings.camera_loss)
             loss = loss + self._settings.camera_weight * aligned
         return loss
-
-    def logits(self, batch: Batch) -> Tensor:
-        """Similarity to the centroids over the temperature."""
-        return self._ready().logits(batch.features)
-
-    def update(self, batch: Batch) -> None:
-        """Moves the centroids."""
-        self._ready().update(batch.features, batch.classes)
 
     def state_dict(self) -> dict[str, StateValue]:
         """The centroids, for the record, and the shape of the camera head."""
@@ -260,11 +233,6 @@ class Calr(Method):
         cameras = int(self._cameras.max(initial=0)) + 1
         if self._head is None and self._settings.camera_epochs and cameras > 1:
             self._head = CameraHead(dimension, cameras).to(self._device)
-
-    def _ready(self) -> ClusterMemory:
-        if self._memory is None:
-            raise ValueError("prepare_epoch comes first")
-        return self._memory
 
 
 def _require_modules(clusters: int, crops: int, epoch: int, settings: CalrSettings) -> None:

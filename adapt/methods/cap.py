@@ -23,7 +23,7 @@ from torch import Tensor
 from adapt.clustering.constraints import Constraints
 from adapt.memory.camera import CameraProxyMemory
 from adapt.memory.proxies import CameraProxies
-from adapt.methods.grouping import group, require_contrast
+from adapt.methods.grouping import group, repetition, require_contrast
 from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
 from adapt.training.config import RunConfig
 
@@ -70,22 +70,14 @@ class Cap(Method):
         )
         by_proxy = config.cap.draw == "proxy"
         drawn = len(proxies) if by_proxy else found.clusters
-        notes = [*found.notes]
+        notes = [*found.notes, *repetition(drawn, config, "proxies" if by_proxy else "clusters")]
         if self._cameras is None and epoch == 0:
             notes.append("cap without cameras: each cluster is one proxy")
-        if drawn < config.p:
-            notes.append(
-                f"{drawn} {'proxies' if by_proxy else 'clusters'} are fewer than p={config.p}:"
-                " batches repeat them"
-            )
-        return EpochLabels(
-            classes=classes,
-            count=found.clusters,
-            clusters=found.clusters,
-            outliers=found.outliers,
-            largest=found.largest,
+        return EpochLabels.counted(
+            classes,
+            found.clusters,
             seconds=found.seconds,
-            notes=tuple(notes),
+            notes=notes,
             extra={
                 **found.figures,
                 "proxies": float(len(proxies)),

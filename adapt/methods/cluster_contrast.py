@@ -13,18 +13,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from adapt.clustering.constraints import Constraints
-from adapt.memory.cluster import ClusterMemory
-from adapt.methods.grouping import group, require_contrast
-from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
+from adapt.methods.centroid_contrast import CentroidContrast
+from adapt.methods.grouping import group, repetition, require_contrast
+from adapt.methods.method import EpochLabels, Features, MethodState, StateValue
 from adapt.training.config import RunConfig
 
 __all__ = ["ClusterContrast"]
 
 
-class ClusterContrast(Method):
+class ClusterContrast(CentroidContrast):
     """The method ``cluster-contrast``."""
 
     name = "cluster-contrast"
@@ -36,15 +35,9 @@ class ClusterContrast(Method):
         device: torch.device,
         constraints: Constraints | None = None,
     ) -> None:
-        self._config = config
+        super().__init__(config, device)
         self._cameras = cameras
         self._constraints = constraints
-        self._device = device
-        self._memory: ClusterMemory | None = None
-
-    def wants_features(self, epoch: int) -> bool:  # noqa: ARG002
-        """Every epoch."""
-        return True
 
     def prepare_epoch(self, features: Features | None, epoch: int) -> EpochLabels:
         """Clusters the crops and rebuilds the centroids."""
@@ -55,39 +48,14 @@ class ClusterContrast(Method):
         classes = found.labels.astype(np.int64)
         count = found.clusters
         require_contrast(count, len(classes), epoch, config)
-        self._memory = ClusterMemory(
-            torch.from_numpy(features.vectors).to(self._device),
-            torch.from_numpy(classes).to(self._device),
+        self._remember(features, classes, count, config.cluster_contrast.memory_update)
+        return EpochLabels.counted(
+            classes,
             count,
-            temperature=config.temperature,
-            momentum=config.momentum,
-            update=config.cluster_contrast.memory_update,
-        )
-        notes = [*found.notes]
-        if count < config.p:
-            notes.append(f"{count} clusters are fewer than p={config.p}: batches repeat clusters")
-        return EpochLabels(
-            classes=classes,
-            count=count,
-            clusters=count,
-            outliers=found.outliers,
-            largest=found.largest,
             seconds=found.seconds,
-            notes=tuple(notes),
+            notes=[*found.notes, *repetition(count, config)],
             extra=found.figures,
         )
-
-    def loss(self, batch: Batch) -> Tensor:
-        """InfoNCE against the centroids."""
-        return self._ready().loss(batch.features, batch.classes)
-
-    def logits(self, batch: Batch) -> Tensor:
-        """Similarity to the centroids over the temperature."""
-        return self._ready().logits(batch.features)
-
-    def update(self, batch: Batch) -> None:
-        """Moves the centroids."""
-        self._ready().update(batch.features, batch.classes)
 
     def state_dict(self) -> dict[str, StateValue]:
         """The centroids, for the record: the next epoch builds its own."""
@@ -95,8 +63,3 @@ class ClusterContrast(Method):
 
     def load_state_dict(self, state: MethodState) -> None:
         """Nothing of one epoch's memory enters the next."""
-
-    def _ready(self) -> ClusterMemory:
-        if self._memory is None:
-            raise ValueError("prepare_epoch comes first")
-        return self._memory

@@ -20,7 +20,14 @@ from adapt.training.distributed import current
 from adapt.training.torch_search import torch_search
 from resight.errors import FailedPrecondition
 
-__all__ = ["Grouping", "centre_by_camera", "group", "require_cameras", "require_contrast"]
+__all__ = [
+    "Grouping",
+    "centre_by_camera",
+    "group",
+    "repetition",
+    "require_cameras",
+    "require_contrast",
+]
 
 # Nearly identical everywhere, a feature less its camera's mean is rounding noise.
 _NO_DIRECTION = 1e-6
@@ -70,11 +77,6 @@ class Grouping:
     def outliers(self) -> int:
         """Number of crops in no cluster."""
         return int(np.count_nonzero(self.labels < 0))
-
-    @property
-    def largest(self) -> int:
-        """Crops of the largest cluster, 0 without clusters."""
-        return int(np.bincount(self.labels[self.labels >= 0], minlength=1).max())
 
 
 def group(
@@ -234,3 +236,10 @@ def require_contrast(clusters: int, crops: int, epoch: int, config: RunConfig) -
         field="eps",
         reason="ONE_CLUSTER",
     )
+
+
+def repetition(drawn: int, config: RunConfig, of: str = "clusters") -> list[str]:
+    """A note where there are fewer groups ``drawn`` from than a batch has; none otherwise."""
+    if drawn >= config.p:
+        return []
+    return [f"{drawn} {of} are fewer than p={config.p}: batches repeat {of}"]

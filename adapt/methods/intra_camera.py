@@ -16,16 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapt.memory.cluster import ClusterMemory
+from adapt.methods.centroid_contrast import CentroidContrast
 from adapt.methods.local_clusters import LocalClusters, local_clusters
-from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
+from adapt.methods.method import EpochLabels, Features, MethodState, StateValue
 from adapt.training.config import RunConfig
 from adapt.training.distributed import current
 
 __all__ = ["IntraCamera"]
 
 
-class IntraCamera(Method):
+class IntraCamera(CentroidContrast):
     """What trains the model of one camera.
 
     Attributes:
@@ -37,9 +37,7 @@ class IntraCamera(Method):
     name = "calr"
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
-        self._config = config
-        self._device = device
-        self._memory: ClusterMemory | None = None
+        super().__init__(config, device)
         self.kept: LocalClusters | None = None
         self.kept_epoch = 0
         self.silhouettes: list[float] = []
@@ -63,46 +61,18 @@ class IntraCamera(Method):
         self.silhouettes.append(found.silhouette)
         return found
 
-    def wants_features(self, epoch: int) -> bool:  # noqa: ARG002
-        """Every epoch."""
-        return True
-
     def prepare_epoch(self, features: Features | None, epoch: int) -> EpochLabels:  # noqa: ARG002
         """Labels the crops and rebuilds the centroids."""
         if features is None:
             raise ValueError("calr extracts features every epoch")
         found = self.label(features)
-        classes = torch.from_numpy(found.labels)
-        self._memory = ClusterMemory(
-            torch.from_numpy(features.vectors).to(self._device),
-            classes.to(self._device),
+        self._remember(features, found.labels, found.count)
+        return EpochLabels.counted(
+            found.labels,
             found.count,
-            temperature=self._config.temperature,
-            momentum=self._config.momentum,
-            update="mean",
-        )
-        sizes = torch.bincount(classes)
-        return EpochLabels(
-            classes=found.labels,
-            count=found.count,
-            clusters=int((sizes > 1).sum()),
-            outliers=int((sizes == 1).sum()),
-            largest=int(sizes.max()),
             notes=found.notes,
             extra={"silhouette": found.silhouette},
         )
-
-    def loss(self, batch: Batch) -> Tensor:
-        """InfoNCE against the centroids."""
-        return self._ready().loss(batch.features, batch.classes)
-
-    def logits(self, batch: Batch) -> Tensor:
-        """Similarity to the centroids over the temperature."""
-        return self._ready().logits(batch.features)
-
-    def update(self, batch: Batch) -> None:
-        """Moves the centroids."""
-        self._ready().update(batch.features, batch.classes)
 
     def state_dict(self) -> dict[str, StateValue]:
         """The labels kept, and how good each labelling was."""
@@ -124,8 +94,3 @@ class IntraCamera(Method):
             )
             self.silhouettes = silhouettes.tolist()
         self.kept_epoch = int(state["kept_epoch"] or 0)
-
-    def _ready(self) -> ClusterMemory:
-        if self._memory is None:
-            raise ValueError("prepare_epoch comes first")
-        return self._memory

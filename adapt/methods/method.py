@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -64,6 +64,32 @@ class EpochLabels:
     notes: tuple[str, ...] = ()
     extra: Mapping[str, float] = field(default_factory=dict)
     draw: NDArray[np.int64] | None = None
+
+    @classmethod
+    def counted(
+        cls,
+        classes: NDArray[np.int64],
+        count: int,
+        *,
+        seconds: Mapping[str, float] | None = None,
+        notes: Sequence[str] = (),
+        extra: Mapping[str, float] | None = None,
+        draw: NDArray[np.int64] | None = None,
+    ) -> EpochLabels:
+        """Of these ``classes``, clusters, outliers and the largest counted."""
+        sizes = np.bincount(classes[classes >= 0], minlength=count)
+        grouped = sizes[sizes > 1]
+        return cls(
+            classes=classes,
+            count=count,
+            clusters=len(grouped),
+            outliers=len(classes) - int(grouped.sum()),
+            largest=int(sizes.max(initial=0)),
+            seconds=seconds or {},
+            notes=tuple(notes),
+            extra=extra or {},
+            draw=draw,
+        )
 
 
 @dataclass(frozen=True)

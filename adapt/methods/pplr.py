@@ -36,7 +36,7 @@ from adapt.memory.cluster import centroids
 from adapt.memory.proxies import CameraProxies
 from adapt.memory.static_proxies import StaticProxies
 from adapt.methods.agreement import cross_agreement
-from adapt.methods.grouping import group, require_contrast
+from adapt.methods.grouping import group, repetition, require_contrast
 from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
 from adapt.methods.part_heads import PartHeads, stripes
 from adapt.methods.refinement import agreement_smoothing, guided_refinement
@@ -100,11 +100,7 @@ class Pplr(Method):
         found = group(features.vectors, config, self._cameras, constraints=self._constraints)
         classes = found.labels.astype(np.int64)
         require_contrast(found.clusters, len(classes), epoch, config)
-        notes = [*found.notes, *self._notes(epoch)]
-        if found.clusters < config.p:
-            notes.append(
-                f"{found.clusters} clusters are fewer than p={config.p}: batches repeat clusters"
-            )
+        notes = [*found.notes, *self._notes(epoch), *repetition(found.clusters, config)]
         extra: dict[str, float] = dict(found.figures)
         if features.parts is not None:
             agreement = self._compare(features.vectors, features.parts)
@@ -133,15 +129,8 @@ class Pplr(Method):
                 )
             else:
                 notes.append("no cluster spans two cameras: no camera loss this epoch")
-        return EpochLabels(
-            classes=classes,
-            count=found.clusters,
-            clusters=found.clusters,
-            outliers=found.outliers,
-            largest=found.largest,
-            seconds=found.seconds,
-            notes=tuple(notes),
-            extra=extra,
+        return EpochLabels.counted(
+            classes, found.clusters, seconds=found.seconds, notes=notes, extra=extra
         )
 
     def loss(self, batch: Batch) -> Tensor:

@@ -19,6 +19,8 @@ kept; the mathematics' rearrangements that the two modules above name.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -100,21 +102,13 @@ class Spcl(Method):
         count = int(classes.max()) + 1
         _require_contrast(count, len(classes), epoch)
         memory.assign(torch.from_numpy(classes).to(self._device), count)
-        sizes = np.bincount(classes)
-        clusters = int(np.count_nonzero(sizes > 1))
-        notes = list(found.notes)
-        if not clusters:
-            notes.append("no clusters: every crop is a class of its own this epoch")
-        return EpochLabels(
-            classes=classes,
-            count=count,
-            clusters=clusters,
-            outliers=int(np.count_nonzero(sizes == 1)),
-            largest=int(sizes.max()),
-            seconds=found.seconds,
-            notes=tuple(notes),
-            extra=extra,
+        made = EpochLabels.counted(
+            classes, count, seconds=found.seconds, notes=found.notes, extra=extra
         )
+        if made.clusters:
+            return made
+        alone = "no clusters: every crop is a class of its own this epoch"
+        return replace(made, notes=(*made.notes, alone))
 
     def loss(self, batch: Batch) -> Tensor:
         """Unified contrast, of both domains where there are two."""
