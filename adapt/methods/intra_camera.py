@@ -11,6 +11,7 @@ cluster, which a cut by distance may leave, is contrasted with nothing: a loss o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -50,13 +51,15 @@ class IntraCamera(CentroidContrast):
             made = local_clusters(features.vectors, self._config.calr, threads=threads)
             return {
                 "labels": torch.from_numpy(made.labels),
-                "silhouette": made.silhouette,
+                "silhouettes": list(made.silhouettes),
                 "notes": list(made.notes),
             }
 
         given = current().once(cluster)
-        found = LocalClusters(given["labels"].numpy(), given["silhouette"], tuple(given["notes"]))
-        if self.kept is None or found.silhouette > self.kept.silhouette:
+        found = LocalClusters(
+            given["labels"].numpy(), tuple(given["silhouettes"]), tuple(given["notes"])
+        )
+        if self.kept is None or found.better_than(self.kept):
             self.kept, self.kept_epoch = found, len(self.silhouettes)
         self.silhouettes.append(found.silhouette)
         return found
@@ -79,18 +82,23 @@ class IntraCamera(CentroidContrast):
         kept = self.kept
         return {
             "labels": None if kept is None else torch.from_numpy(kept.labels),
-            "silhouette": None if kept is None else kept.silhouette,
+            "kept_silhouettes": None if kept is None else _float64(kept.silhouettes),
             "notes": None if kept is None else "\n".join(kept.notes),
             "kept_epoch": self.kept_epoch,
-            "silhouettes": torch.tensor(self.silhouettes, dtype=torch.float64),
+            "silhouettes": _float64(self.silhouettes),
         }
 
     def load_state_dict(self, state: MethodState) -> None:
         """Takes back what ``state_dict`` gave; the next epoch builds its own centroids."""
-        labels, notes, silhouettes = state["labels"], state["notes"], state["silhouettes"]
-        if isinstance(labels, Tensor) and isinstance(silhouettes, Tensor):
+        labels, notes = state["labels"], state["notes"]
+        own, every = state["kept_silhouettes"], state["silhouettes"]
+        if isinstance(labels, Tensor) and isinstance(own, Tensor) and isinstance(every, Tensor):
             self.kept = LocalClusters(
-                labels.numpy(), float(state["silhouette"] or 0.0), tuple(str(notes).splitlines())
+                labels.numpy(), tuple(own.tolist()), tuple(str(notes).splitlines())
             )
-            self.silhouettes = silhouettes.tolist()
+            self.silhouettes = every.tolist()
         self.kept_epoch = int(state["kept_epoch"] or 0)
+
+
+def _float64(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)

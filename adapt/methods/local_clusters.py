@@ -14,11 +14,16 @@ the result is the same, except that
   pairs are a cluster.
 
 Each of the three is reported.
+
+Silhouettes of two epochs are of distances on one scale: J counts shared neighbours and not how far
+they are, of the same crops and sizes of neighbourhood. What differs is how far the graph of an
+epoch reaches, and pairs that count as 1 for want of room raise the silhouette. So a labelling has
+one for its own radius and one for each narrower, and two are compared at the narrower of theirs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,13 +52,26 @@ class LocalClusters:
 
     Attributes:
         labels: (n,) int64, 0..count-1; every crop is in a cluster.
-        silhouette: Mean silhouette of the labels, -1 where it is not known.
+        silhouettes: Mean silhouette of the labels where pairs count as 1 beyond the radius of the
+            graph, and beyond each narrower one down to 0.5; empty where there is no graph.
         notes: Degradations, in words.
     """
 
     labels: NDArray[np.int64]
-    silhouette: float
+    silhouettes: tuple[float, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def silhouette(self) -> float:
+        """The mean silhouette on all the graph, -1 where it is not known."""
+        return self.silhouettes[0] if self.silhouettes else WORST
+
+    def better_than(self, other: LocalClusters) -> bool:
+        """Whether the silhouette is higher, both on no more than either graph has."""
+        common = min(len(self.silhouettes), len(other.silhouettes))
+        if not common:
+            return len(self.silhouettes) > len(other.silhouettes)
+        return self.silhouettes[-common] > other.silhouettes[-common]
 
     @property
     def count(self) -> int:
@@ -108,9 +126,9 @@ def local_clusters(
                     f"{dendrogram.components} groups of crops have nothing in common:"
                     f" {wanted} local clusters were asked for"
                 )
-        return LocalClusters(labels, silhouette(found, labels), tuple(notes))
+        return LocalClusters(labels, _silhouettes(found, labels, radius), tuple(notes))
     note = f"more than {limit} pairs within {radius}: crops that these connect are a local cluster"
-    return LocalClusters(found.astype(np.int64), WORST, (note,))
+    return LocalClusters(found.astype(np.int64), (), (note,))
 
 
 def _graph(
@@ -134,6 +152,16 @@ def _graph(
         if isinstance(graph, SparseDistances):
             return graph, radius
     return dbscan(graph, eps=radius, min_samples=1), radius
+
+
+def _silhouettes(
+    graph: SparseDistances, labels: NDArray[np.int64], radius: float
+) -> tuple[float, ...]:
+    found = [silhouette(graph, labels)]
+    for narrower in _RADII[_RADII.index(radius) + 1 :]:
+        distances = np.where(graph.distances <= narrower, graph.distances, np.float32(1.0))
+        found.append(silhouette(replace(graph, distances=distances), labels))
+    return tuple(found)
 
 
 def _wanted(crops: int, cut: LocalClusterSettings) -> int:

@@ -14,7 +14,7 @@ from adapt.clustering.graph import SparseDistances
 from adapt.clustering.jaccard import jaccard_graph
 from adapt.clustering.neighbours import nearest
 from adapt.clustering.silhouette import WORST
-from adapt.methods.local_clusters import local_clusters, too_few
+from adapt.methods.local_clusters import LocalClusters, local_clusters, too_few
 from adapt.training.calr_settings import CalrSettings, LocalClusterSettings
 
 
@@ -89,6 +89,41 @@ def test_too_many_pairs_narrow_the_graph_and_are_reported() -> None:
     assert "count as 1" in narrowed.notes[0]
     assert adjusted_rand_score(whole.labels, narrowed.labels) > 0.9
     assert narrowed.count == whole.count
+
+
+def test_labellings_are_compared_where_both_graphs_reach() -> None:
+    rows = features(noise=0.9)
+    distances = dense(rows, 15, 4)
+    pairs = int(np.count_nonzero(np.triu(distances < 1.0, 1)))
+    wide = local_clusters(rows, settings("count", 8))
+    narrow = local_clusters(rows, settings("count", 8), max_pairs=int(0.3 * pairs))
+    radii = [1.0, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5]
+    reach = radii[-len(narrow.silhouettes)]
+    assert f"further than {reach} count as 1" in narrow.notes[0]
+
+    def at(radius: float, labels: NDArray[np.int64]) -> float:
+        seen = np.where(distances > radius, 1.0, distances)
+        return float(silhouette_score(seen, labels, metric="precomputed"))
+
+    for found, reached in ((wide, radii), (narrow, radii[radii.index(reach) :])):
+        expected = [at(radius, found.labels) for radius in reached]
+        assert found.silhouettes == pytest.approx(expected, abs=1e-6)
+    # For want of pairs alone the narrow graph's silhouette is the higher.
+    assert narrow.silhouette > wide.silhouette
+    assert at(reach, narrow.labels) <= at(reach, wide.labels) + 1e-9
+    assert not narrow.better_than(wide)
+    better = local_clusters(rows, settings("count", 20))
+    assert at(reach, better.labels) > at(reach, narrow.labels)
+    assert better.better_than(narrow)
+    assert not narrow.better_than(better)
+
+
+def test_an_unknown_silhouette_is_no_better_than_any() -> None:
+    labels = np.zeros(3, dtype=np.int64)
+    known, unknown = LocalClusters(labels, (-0.9,)), LocalClusters(labels, ())
+    assert known.better_than(unknown)
+    assert not unknown.better_than(known)
+    assert not unknown.better_than(unknown)
 
 
 def test_thousands_of_equal_crops_are_one_local_cluster() -> None:

@@ -356,7 +356,7 @@ def test_a_single_local_cluster_is_no_end(
     make_crops: MakeCrops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def one(features: NDArray[np.float32], *_: object, **__: object) -> LocalClusters:
-        return LocalClusters(np.zeros(len(features), dtype=np.int64), -1.0)
+        return LocalClusters(np.zeros(len(features), dtype=np.int64), (-1.0,))
 
     monkeypatch.setattr(intra_camera, "local_clusters", one)
     bench = Bench(make_crops(8, 6, 2), tmp_path)
