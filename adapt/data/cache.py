@@ -4,6 +4,8 @@ A cache is a folder ``<root>/<key>/`` with ``pixels.npy`` (N x H x W x 3 uint8, 
 ``index.json``. The key digests paths, sizes, modification times and preprocessing, so a changed
 crop or another input size gives another cache. It is built in a folder of its own and renamed when
 complete: a build that was interrupted leaves nothing that a later run could mistake for a cache.
+Beside the pixels ``progress.json`` says how many crops, in order, are on the disk; the next build
+of the same cache takes such a folder over from a process that is gone, and goes on from there.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +42,10 @@ __all__ = ["CropCache", "build_cache", "cache_key"]
 
 _Skip = tuple[Fault, str]
 _IN_FLIGHT = 64
+_PROGRESS = "progress.json"
 _SPARE_BYTES = 64 * 2**20
+# Crops between two writes of the progress: 200 MB of them at 256 x 128.
+_RECORDED = 2048
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ def build_cache(
     """Opens the cache of ``crops`` under ``root``, building it first when it is not there.
 
     Args:
-        advance: Called with the number of crops newly decoded, for a progress bar.
+        advance: Called with the number of crops done, for a progress bar.
 
     Raises:
         FailedPrecondition: There is not enough free space under ``root``.
@@ -107,32 +113,67 @@ def build_cache(
     reused = (final / "index.json").is_file()
     if not reused:
         root.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(root, key)
-        _require_space(root, len(crops) * preprocessing.height * preprocessing.width * 3)
         partial = root / f"{key}.partial.{os.getpid()}"
+        progress = _take_over(root, key, partial)
+        left = len(crops) - progress.done
+        _require_space(root, left * preprocessing.height * preprocessing.width * 3)
         partial.mkdir(exist_ok=True)
         try:
-            _fill(crops, preprocessing, partial, threads, limits, advance)
+            _fill(crops, preprocessing, partial, progress, threads, limits, advance)
             with suppress(OSError):  # another run may have finished the same cache meanwhile
                 partial.rename(final)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            # What is left of an interrupted build is for the next one, if it got anywhere.
+            if final.exists() or not _Progress.read(partial).done:
+                shutil.rmtree(partial, ignore_errors=True)
     return _open(final, crops, key, reused=reused)
+
+
+@dataclass
+class _Progress:
+    """How far a build has come.
+
+    Attributes:
+        done: Crops, in order, that are on the disk.
+        skipped: Those of them that did not decode, by row.
+    """
+
+    done: int
+    skipped: dict[int, _Skip]
+
+    @classmethod
+    def read(cls, folder: Path) -> _Progress:
+        """That of ``folder``; nothing where it is not known."""
+        try:
+            stored = json.loads((folder / _PROGRESS).read_text())
+            return cls(int(stored["done"]), _skips(stored["skipped"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls(0, {})
+
+    def write(self, folder: Path) -> None:
+        """Replaces that of ``folder``."""
+        partial = folder / f"{_PROGRESS}.partial"
+        with partial.open("w") as stream:
+            json.dump({"done": self.done, "skipped": self.skipped}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(folder / _PROGRESS)
 
 
 def _fill(
     crops: Sequence[CropRef],
     preprocessing: Preprocessing,
     folder: Path,
+    progress: _Progress,
     threads: int,
     limits: ImageLimits,
     advance: Callable[[int], None],
 ) -> None:
     shape = (len(crops), preprocessing.height, preprocessing.width, 3)
-    pixels = np.lib.format.open_memmap(
-        folder / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape
-    )
-    skipped: dict[int, _Skip] = {}
+    pixels = _open_pixels(folder / "pixels.npy", shape, progress)
+    if progress.done:
+        advance(progress.done)
+    skipped = progress.skipped
 
     def decode_into(row: int) -> _Skip | None:
         try:
@@ -143,16 +184,38 @@ def _fill(
         return None
 
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode") as pool:
-        for row, skip in _bounded(pool, decode_into, range(len(crops))):
+        for row, skip in _bounded(pool, decode_into, range(progress.done, len(crops))):
             if skip is not None:
                 skipped[row] = skip
             advance(1)
+            if (row + 1) % _RECORDED == 0:
+                # The pixels first: a power cut must not leave noughts that are counted as done.
+                pixels.flush()
+                progress.done = row + 1
+                progress.write(folder)
     pixels.flush()
     # On the disk before the rename is: a power cut must not leave a cache of noughts.
     with (folder / "index.json").open("w") as stream:
         stream.write(json.dumps({"skipped": skipped}))
         stream.flush()
         os.fsync(stream.fileno())
+    for name in (_PROGRESS, f"{_PROGRESS}.partial"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _open_pixels(
+    path: Path, shape: tuple[int, ...], progress: _Progress
+) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """The array to fill; anew, and ``progress`` with it, where there is none of that shape."""
+    if progress.done:
+        with suppress(OSError, ValueError):
+            # Opened for reading a file that is cut short is refused, for writing it is filled up.
+            held = np.lib.format.open_memmap(path, mode="r")
+            if held.shape == shape and held.dtype == np.uint8 and progress.done <= len(held):
+                return np.lib.format.open_memmap(path, mode="r+")
+        progress.done = 0
+        progress.skipped.clear()
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
 
 def _bounded(
@@ -174,9 +237,7 @@ def _bounded(
 
 def _open(folder: Path, crops: Sequence[CropRef], key: str, *, reused: bool) -> CropCache:
     index = json.loads((folder / "index.json").read_text())
-    skips = {
-        int(row): (Fault(reason), detail) for row, (reason, detail) in index["skipped"].items()
-    }
+    skips = _skips(index["skipped"])
     rows = np.array([row for row in range(len(crops)) if row not in skips], dtype=np.int64)
     pixels: NDArray[np.uint8] = np.load(folder / "pixels.npy", mmap_mode="r")
     return CropCache(
@@ -187,6 +248,10 @@ def _open(folder: Path, crops: Sequence[CropRef], key: str, *, reused: bool) -> 
         key=key,
         reused=reused,
     )
+
+
+def _skips(stored: Mapping[str, tuple[str, str]]) -> dict[int, _Skip]:
+    return {int(row): (Fault(reason), detail) for row, (reason, detail) in stored.items()}
 
 
 def _require_space(root: Path, needed: int) -> None:
@@ -200,11 +265,20 @@ def _require_space(root: Path, needed: int) -> None:
         )
 
 
-def _remove_abandoned(root: Path, key: str) -> None:
+def _take_over(root: Path, key: str, own: Path) -> _Progress:
+    """Makes what a process that is gone has left of this cache ``own``, and removes the rest."""
+    abandoned = []
     for partial in root.glob(f"{key}.partial.*"):
         owner = partial.name.rpartition(".")[2]
         if not owner.isdigit() or not _alive(int(owner)):
+            abandoned.append((_Progress.read(partial).done, partial))
+    for done, partial in sorted(abandoned, reverse=True):
+        with suppress(OSError):  # another run may have taken it meanwhile
+            if done and not own.exists():
+                partial.rename(own)
+        if partial != own:
             shutil.rmtree(partial, ignore_errors=True)
+    return _Progress.read(own)
 
 
 def _alive(process: int) -> bool:
