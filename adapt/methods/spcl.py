@@ -7,6 +7,9 @@ clusters and singletons (``adapt.memory.hybrid``).
 ``features=memory`` is the paper's way: the memory is filled once and then only updated by training.
 ``features=re-extract`` fills it anew each epoch.
 
+``spcl.draw=clusters`` makes batches of clusters alone; un-clustered crops remain classes to
+contrast with. The paper draws from every class.
+
 With a labelled source set (``--source``) it is the paper's domain-adaptive form: each step sees a
 batch of either domain, the losses are summed, the memory has a centroid per source identity, and
 the encoder normalises the domains apart (``adapt.training.batch_norm``), the target's norms being
@@ -105,10 +108,12 @@ class Spcl(Method):
         made = EpochLabels.counted(
             classes, count, seconds=found.seconds, notes=found.notes, extra=extra
         )
-        if made.clusters:
-            return made
-        alone = "no clusters: every crop is a class of its own this epoch"
-        return replace(made, notes=(*made.notes, alone))
+        if not made.clusters:
+            alone = "no clusters: every crop is a class of its own this epoch"
+            return replace(made, notes=(*made.notes, alone))
+        if config.spcl.draw == "clusters":
+            return replace(made, draw=np.where(np.bincount(classes)[classes] > 1, classes, -1))
+        return made
 
     def loss(self, batch: Batch) -> Tensor:
         """Unified contrast, of both domains where there are two."""

@@ -43,6 +43,7 @@ class SpclSettings(Section):
 
     eps_gap: float = Field(default=0.02, ge=0, lt=0.5)
     self_paced: bool = True
+    draw: Literal["every", "clusters"] = "every"
 
 
 class RunConfig(Section):
