@@ -78,7 +78,8 @@ def average_linkage(graph: SparseDistances) -> Dendrogram:
     second = np.empty_like(first)
     heights = np.empty(len(first), dtype=np.float64)
     # Lists are shortened in place as clusters merge, so the graph's own must not be touched.
-    weights = 1.0 - graph.distances.astype(np.float64)
+    weights = graph.distances.astype(np.float64)
+    np.subtract(1.0, weights, out=weights)
     merges = _chain(graph.indptr, graph.indices.copy(), weights, first, second, heights)
     order = np.argsort(heights[:merges], kind="stable")
     return Dendrogram(rows, first[:merges][order], second[:merges][order], heights[:merges][order])
