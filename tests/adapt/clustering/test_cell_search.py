@@ -82,6 +82,8 @@ def test_cameras_are_kept_apart() -> None:
     for lists, true in ((found.same, exact.same), (found.other, exact.other)):
         assert literal_recall(lists.indices, true.indices) > 0.92
         assert lists.recall == pytest.approx(literal_recall(lists.indices, true.indices), abs=0.02)
+    assert (found.same.indices >= 0).all()
+    assert (found.other.indices >= 0).all()
     assert (cameras[found.same.indices] == cameras[:, None]).all()
     assert (cameras[found.other.indices] != cameras[:, None]).all()
     assert found.recall == min(found.same.recall, found.other.recall)
