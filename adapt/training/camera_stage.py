@@ -32,13 +32,13 @@ from adapt.methods.method import Features
 from adapt.report.summary import RunSummary
 from adapt.training import randomness
 from adapt.training.batch_norm import group_batch_norms
+from adapt.training.camera_config import of_a_camera
 from adapt.training.checkpoint import Identity, load_checkpoint, save_checkpoint
 from adapt.training.config import RunConfig
 from adapt.training.crop_set import CropSet
 from adapt.training.distributed import current
 from adapt.training.engine import Engine
 from adapt.training.extraction import Extractor
-from adapt.training.schedule import warmup_steps
 from adapt.training.views import Workload
 from resight.console import note
 from resight.errors import FailedPrecondition
@@ -92,7 +92,7 @@ class CameraStage:
         summary: RunSummary,
     ) -> None:
         self._encoder = copy.deepcopy(encoder)
-        self._config = _of_a_camera(config)
+        self._config = of_a_camera(config)
         self._crops = crops
         self._work = work
         self._extractor_of = extractor_of
@@ -186,7 +186,7 @@ class CameraStage:
         stopped = False
         try:
             if checkpoint.exists():
-                engine.resume()
+                notes += engine.resume()
             engine.run(should_stop)
             stopped = engine.completed < self._config.epochs
             if stopped:
@@ -202,6 +202,8 @@ class CameraStage:
             notes.append(f"{error.message}; the labels so far are kept")
         if method.kept is None:
             raise ValueError("no labelling was made")
+        if skipped := sum(epoch.extra.get("skipped_steps", 0.0) for epoch in summary.epochs):
+            notes.append(f"{skipped:.0f} steps were left out, for float16 overflowed")
         labels = method.kept.labels
         record = _record(name, labels, [*method.kept.notes, *notes])
         record |= {
@@ -256,28 +258,6 @@ def _is_stopped(outcome: _Outcome, should_stop: ShouldStop | None) -> bool:
         return False
     # Clocks of two ranks differ: the first one's decides, and how long the epoch took there.
     return current().once(lambda: should_stop(seconds))
-
-
-def _of_a_camera(config: RunConfig) -> RunConfig:
-    """The run's settings but for those that stage 1 has of its own."""
-    own = config.calr
-    warmup = warmup_steps(config, own.intra_iterations)
-    covered = warmup >= own.intra_epochs * own.intra_iterations
-    return config.model_copy(
-        update={
-            "epochs": own.intra_epochs,
-            "iterations": own.intra_iterations,
-            "p": own.intra_p,
-            "k": own.intra_k,
-            # A stage that is all warm-up would never train at the rate it was given.
-            "warmup_iterations": 0 if covered else config.warmup_iterations,
-            "warmup_epochs": 0 if covered else config.warmup_epochs,
-            # No twin and no teacher; compiling for each camera would cost more than it saves.
-            "ema": 0.0,
-            "teacher": config.teacher.model_copy(update={"weight": 0.0}),
-            "compile": False,
-        }
-    )
 
 
 def _subset(cache: CropCache, members: NDArray[np.int64]) -> CropCache:

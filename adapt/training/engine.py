@@ -32,6 +32,10 @@ __all__ = ["Engine", "Workload"]
 
 # Reading a loss waits for the GPU, so it is looked at once in so many steps.
 _LOSS_CHECK = 10
+_OTHER_RANDOMNESS = (
+    "resumed on other devices, or with another number of ranks: dropout is drawn otherwise than"
+    " without the interruption"
+)
 
 
 class Engine:
@@ -97,8 +101,12 @@ class Engine:
                 self.summary.warn(f"stopped after epoch {self.completed}: {left} were left to do")
                 return
 
-    def resume(self) -> None:
-        """Takes up the checkpoint; ``load_checkpoint`` says what it refuses."""
+    def resume(self) -> tuple[str, ...]:
+        """Takes up the checkpoint; ``load_checkpoint`` says what it refuses.
+
+        Returns:
+            What could not be taken up, in words; the summary has it too.
+        """
         state = load_checkpoint(self._checkpoint, self._identity)
         self.model.load_state_dict(state["model"])
         self._method.load_state_dict(state["method"])
@@ -109,13 +117,11 @@ class Engine:
         self._labels = state["labels"].numpy()
         self.summary.restore(state["summary"])
         self.completed = int(state["epoch"])
+        if not randomness.restore_own(state["random"], self._work.device):
+            notes += (_OTHER_RANDOMNESS,)
         for note in notes:
             self.summary.warn(note)
-        if not randomness.restore_own(state["random"], self._work.device):
-            self.summary.warn(
-                "resumed on other devices, or with another number of ranks: dropout is drawn"
-                " otherwise than without the interruption"
-            )
+        return notes
 
     def _is_stopped(self, should_stop: Callable[[float], bool] | None) -> bool:
         if should_stop is None or self.completed == self._config.epochs:

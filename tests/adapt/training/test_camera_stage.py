@@ -24,10 +24,12 @@ from adapt.methods.local_clusters import LocalClusters
 from adapt.methods.pivots import misplaced
 from adapt.report.summary import RunSummary
 from adapt.training import randomness
-from adapt.training.camera_stage import CameraStage, _of_a_camera
+from adapt.training.camera_config import of_a_camera
+from adapt.training.camera_stage import CameraStage
 from adapt.training.checkpoint import Identity, network_digest
 from adapt.training.config import RunConfig
 from adapt.training.crop_set import read_crop_set
+from adapt.training.device import Precision
 from adapt.training.directory import RunDirectory
 from adapt.training.extraction import choose_extractor
 from adapt.training.run import adapt
@@ -335,7 +337,7 @@ def test_without_refinement_there_is_no_first_stage(make_crops: MakeCrops, tmp_p
 )
 def test_no_camera_is_all_warm_up(warmup: dict[str, int], first: float) -> None:
     settings = config(None, schedule="constant", lr=1.0, **warmup)
-    stage = _of_a_camera(settings)
+    stage = of_a_camera(settings)
     # Of its 2 epochs of 2 steps.
     assert [learning_rate(stage, step, 2) for step in (0, 3)] == pytest.approx([first, 1])
 
@@ -350,6 +352,23 @@ def test_a_camera_whose_training_fails_keeps_its_labels(
     for camera in bench.summary.local_clusters:
         assert (camera["kept_epoch"], camera["clusters"]) == (0, 24 // 5)
         assert any("labels so far are kept" in note for note in camera["notes"])
+
+
+def test_steps_of_a_camera_that_overflow_are_counted(
+    make_crops: MakeCrops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Scaled(Precision):
+        def __init__(self, precision: str, device: torch.device) -> None:
+            super().__init__(precision, device)
+            self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+
+    monkeypatch.setattr("adapt.training.step.Precision", Scaled)
+    bench = Bench(make_crops(8, 6, 2), tmp_path)
+    bench.run(config())
+    for camera in bench.summary.local_clusters:
+        [note] = camera["notes"]
+        assert note.endswith("steps were left out, for float16 overflowed")
+        assert 1 <= int(note.split()[0]) <= 4
 
 
 def test_a_single_local_cluster_is_no_end(
