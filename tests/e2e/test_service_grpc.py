@@ -318,14 +318,6 @@ def test_an_image_the_encoder_fails_on_fails_only_its_own_caller(
     assert {code for n, code in enumerate(codes) if n not in (17, 31)} == {grpc.StatusCode.OK}
 
 
-def test_a_deadline_that_cannot_be_met_is_refused_with_a_reason(
-    connection: Connection, images: list[bytes]
-) -> None:
-    with pytest.raises(grpc.RpcError) as caught:
-        connection.embed.Embed(embed_service_pb2.EmbedRequest(image=images[0]), timeout=0.0005)
-    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-
-
 def test_health_names_every_service_and_reflection_lists_them(connection: Connection) -> None:
     health = health_pb2_grpc.HealthStub(connection.channel)
     names = [f"resight.v1.{name}Service" for name in ("Embed", "Gallery", "Search")]
