@@ -119,7 +119,14 @@ _PUBLISHED_METHODS: _Methods = {
 }
 _FAST_METHODS: _Methods = {
     "cluster-contrast": {**_FAST, "momentum": 0.1},
-    "spcl": {**_FAST, "momentum": 0.2, "features": "memory"},
+    # Most crops are in no cluster at first: with ``draw: every`` they fill the batches, and few
+    # steps teach next to nothing (docs/benchmarks.md, ablations).
+    "spcl": {
+        **_FAST,
+        "momentum": 0.2,
+        "features": "re-extract",
+        "spcl": {"draw": "clusters"},
+    },
     # Stage 1 passes about twice over each camera. Cosines are lower once cameras are centred.
     "calr": {
         **_FAST,
@@ -135,7 +142,13 @@ _FAST_METHODS: _Methods = {
     },
     # What begins at the published 5 of 50 epochs begins at 1 of 5.
     "pplr": {**_FAST, "temperature": 0.07, "pplr": {"aals_epoch": 1}},
-    "cap": {**_FAST, "temperature": 0.07, "momentum": 0.2, "cap": {"inter_epoch": 1}},
+    # The intra-camera loss costs mAP in few steps, whatever the epoch of the other one (there too).
+    "cap": {
+        **_FAST,
+        "temperature": 0.07,
+        "momentum": 0.2,
+        "cap": {"intra_weight": 0.0, "inter_epoch": 0},
+    },
     "bn-stats": {"epochs": 0},
 }
 # Where there are epochs at all: each twice that of ``fast``, so that the length is four times its

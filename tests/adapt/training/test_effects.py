@@ -34,7 +34,11 @@ CASES = [
     ("freeze_bn=true", "bn_group=16", "freeze_bn=true bn_reestimate=3"),
     ("", "teacher.decay=.9 teacher.triplet=1", "teacher.weight=.5"),
     ("method=spcl spcl.self_paced=false", "spcl.eps_gap=.01", "method=spcl"),
-    ("method=cap cap.inter_weight=0", "cap.inter_epoch=2 cap.hard_negatives=4", "method=cap"),
+    (
+        "method=cap cap.intra_weight=1 cap.inter_weight=0",
+        "cap.inter_epoch=2 cap.hard_negatives=4",
+        "method=cap cap.intra_weight=1",
+    ),
     ("method=pplr pplr.parts=0", "pplr.pglr=true pplr.smoothing=.2", "method=pplr"),
     ("method=pplr pplr.aals=false", "pplr.aals_epoch=2", "method=pplr"),
     ("method=pplr pplr.aals_epoch=0", "pplr.smoothing=.2", "method=pplr"),

@@ -68,7 +68,7 @@ def test_values_that_cannot_be_are_refused(assignments: list[str], field: str) -
 @pytest.mark.parametrize(
     "assignments",
     [["bn_group=48"], ["k2=31"], ["features=memory"], ["method=spcl", "eps=0.99"],
-     ["min_iterations=500"], ["method=cap", "cap.intra_weight=0"]],
+     ["min_iterations=500"], ["method=cap", "cap.intra_weight=0", "cap.inter_epoch=1"]],
 )  # fmt: skip
 def test_settings_that_contradict_each_other_are_refused(assignments: list[str]) -> None:
     with pytest.raises(InvalidArgument):
