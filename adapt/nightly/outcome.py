@@ -114,7 +114,8 @@ def metrics_of(outcome: NightOutcome, memory: Memory, *, now: float) -> list[Met
         ),
         Metric(
             prefix + "crops",
-            "Crops of the last night: in its window, used (new, replay), left out by reason.",
+            "Crops of the last night: in its window, used (new, replay), held out for the gate,"
+            " left out by reason.",
             tuple(({"kind": name}, float(count)) for name, count in outcome.crops.items()),
         ),
     ]

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["End", "Steps"]
 
-# Held-out crops for each that the gate needs at least: fewer make an unsure verdict.
-_ENOUGH = 4
-
 
 @dataclass(frozen=True)
 class End:
@@ -124,7 +121,7 @@ class Steps:
                         seed=settings.seed,
                     )
         split = self._split = hold_out(
-            pull.crops, share=settings.gate.held_out, least=_ENOUGH * settings.gate.least
+            pull.crops, share=settings.gate.held_out, least=settings.gate.least
         )
         pull.write_manifest(pull.manifest, split.trained)
         pull.write_manifest(pull.held_out, split.judged)
