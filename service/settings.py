@@ -35,6 +35,7 @@ __all__ = [
     "CatalogSettings",
     "EncoderSettings",
     "GrpcSettings",
+    "IndexSettings",
     "LimitSettings",
     "RestSettings",
     "SearchSettings",
@@ -116,12 +117,20 @@ class EncoderSettings(_Section):
 class SearchSettings(_Section):
     """Gallery search. Segments of an index are compared on ``threads`` threads side by side; 0
     means as many as the process may use, 1 leaves the other cores to the encoder. A filter that
-    leaves at most ``gather_rows`` of a segment's ``segment_rows`` rows takes them one by one.
+    leaves at most ``gather_rows`` rows of a segment takes them one by one.
     """
 
     threads: int = Field(default=1, ge=0)
     gather_rows: int = Field(default=16_384, ge=0)
-    segment_rows: int = Field(default=65_536, ge=1024, le=1_048_576)
+
+
+class IndexSettings(_Section):
+    """The indexes, in segments of ``segment_rows`` rows, and their files in the data directory,
+    written when ``changes_per_write`` rows were added or removed, and at the end.
+    """
+
+    segment_rows: int = Field(default=65_536, ge=16, le=1_048_576)
+    changes_per_write: int = Field(default=50_000, ge=1)
 
 
 class CatalogSettings(_Section):
@@ -169,6 +178,7 @@ class ServiceSettings(BaseSettings):
     batcher: BatcherSettings = BatcherSettings()
     encoder: EncoderSettings = EncoderSettings()
     search: SearchSettings = SearchSettings()
+    index: IndexSettings = IndexSettings()
     catalog: CatalogSettings = CatalogSettings()
     blobs: BlobSettings = BlobSettings()
     nightly: NightlySettings = NightlySettings()

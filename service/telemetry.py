@@ -34,7 +34,9 @@ __all__ = [
     "BATCH_SIZE",
     "CONTENT_TYPE",
     "GALLERY_VECTORS",
+    "INDEX_FILLED",
     "INDEX_LAG",
+    "INDEX_WRITES",
     "INFLIGHT",
     "INGESTED",
     "LOOP_LAG",
@@ -144,6 +146,21 @@ GALLERY_VECTORS = Gauge(
 INDEX_LAG = Gauge(
     "resight_index_lag_seconds",
     "Age of the oldest committed crop that is not yet searchable; 0 when there is none.",
+    registry=REGISTRY,
+)
+INDEX_FILLED = Counter(
+    "resight_index_filled",
+    "Indexes filled at start: from their files (files), from the sound ones among them "
+    "(files_in_part), or from the catalog, because there were none (catalog) or because they could "
+    "not be used (damaged, newer_format, other_index, other_log).",
+    ("source",),
+    registry=REGISTRY,
+)
+INDEX_WRITES = Counter(
+    "resight_index_writes",
+    "Times an index was written to its files (written, failed, behind: it had not caught up with "
+    "the catalog).",
+    ("outcome",),
     registry=REGISTRY,
 )
 SEARCH_ROWS_SCANNED = Histogram(

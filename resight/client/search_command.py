@@ -16,6 +16,7 @@ from resight.client.connection import DEFAULT_TARGET, connect
 from resight.client.options import AsJson, Gallery, Target, instant
 from resight.console import emit
 from resight.crops import read_crop
+from resight.errors import InvalidArgument
 from resight.v1 import search_service_pb2
 from resight.v1.types_pb2 import AttributeTerm, CropFilter, TimeRange
 
@@ -137,7 +138,10 @@ def _table(payload: dict[str, Any]) -> str:
 
 
 def _terms(texts: list[str] | None, option: str) -> list[AttributeTerm]:
-    found = parse_attribute_terms(texts or (), field=option)
+    try:
+        found = parse_attribute_terms(texts or (), field=option)
+    except InvalidArgument as error:
+        raise typer.BadParameter(error.message) from error
     return [AttributeTerm(key=key, values=values) for key, values in found.items()]
 
 

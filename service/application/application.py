@@ -24,6 +24,7 @@ from service.application.crops import Crops
 from service.application.data_directory import DataDirectory
 from service.application.embed import Embed
 from service.application.galleries import Galleries, GalleryGauges
+from service.application.index_keeper import IndexKeeper
 from service.application.ingest import Ingest
 from service.application.registry import Registry
 from service.application.run_records import RunRecords
@@ -54,6 +55,7 @@ class Application:
         directory: DataDirectory,
         catalog: Catalog,
         galleries: Galleries,
+        index_files: IndexKeeper,
         blobs: BlobStore,
         shelf: BundleShelf,
         embedder: Embedder,
@@ -63,6 +65,7 @@ class Application:
         self._directory = directory
         self._catalog = catalog
         self._galleries = galleries
+        self.index_files = index_files
         self._blobs = blobs
         self._in_flight = BlobsInFlight()
         self._unbroken = Unbroken()
@@ -73,6 +76,7 @@ class Application:
         )
         self.sweep_report: SweepReport | None = None
         self._sweeping: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self.cameras = Cameras(
             catalog=catalog, galleries=galleries, embedder=embedder, clock=clock, limits=limits
         )
@@ -148,6 +152,7 @@ class Application:
         """
         application = await asyncio.to_thread(cls._open, settings, embedder, clock or SystemClock())
         application._sweeping = asyncio.create_task(application._sweep())
+        application._keeping = asyncio.create_task(application.index_files.keep())
         return application
 
     @property
@@ -178,6 +183,10 @@ class Application:
         await self._unbroken.drain()
         if self._sweeping is not None:
             await asyncio.wait([self._sweeping])
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
+        await self.index_files.write_all()
         await asyncio.to_thread(self._close)
 
     @classmethod
@@ -185,7 +194,7 @@ class Application:
         directory = DataDirectory(settings.data_dir)
         galleries = Galleries(
             gather_rows=settings.search.gather_rows,
-            segment_rows=settings.search.segment_rows,
+            segment_rows=settings.index.segment_rows,
             threads=SearchThreads(settings.search.threads or len(os.sched_getaffinity(0))),
         )
         try:
@@ -204,7 +213,14 @@ class Application:
         try:
             blobs = open_blob_store(settings.resolved_blob_url())
             _adopt_model(catalog, settings, embedder, clock)
-            galleries.load(catalog)
+            index_files = IndexKeeper(
+                settings.data_dir / "index",
+                catalog=catalog,
+                galleries=galleries,
+                segment_rows=settings.index.segment_rows,
+                changes=settings.index.changes_per_write,
+            )
+            galleries.load(catalog, index_files.fill)
             remove_deleted_images(catalog, blobs)
             shelf = BundleShelf(settings.data_dir / "bundles")
             if orphans := shelf.sweep(catalog.read_now(registry.shelved)):
@@ -214,6 +230,7 @@ class Application:
                 directory=directory,
                 catalog=catalog,
                 galleries=galleries,
+                index_files=index_files,
                 blobs=blobs,
                 shelf=shelf,
                 embedder=embedder,
@@ -235,6 +252,7 @@ class Application:
     def _close(self) -> None:
         self._search_threads.shutdown()
         self._galleries.close()
+        self.index_files.close()
         self._blob_threads.shutdown()
         self._catalog.close()
         self._directory.close()

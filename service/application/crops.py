@@ -162,7 +162,7 @@ class Crops:
             )
 
         def committed(_: str) -> None:
-            live.apply(lambda: live.index.remove([wanted]))
+            live.apply(lambda: live.remove_rows([wanted]))
 
         key = await self._catalog.change(apply, committed=committed)
         loop = asyncio.get_running_loop()

@@ -15,6 +15,7 @@ from uuid import UUID
 import numpy as np
 
 from resight.errors import NotFound
+from service.application.index_filling import Filled
 from service.catalog import gallery_reads
 from service.catalog.records import CameraRecord, CropInsert, GalleryRecord
 from service.catalog.store import Catalog
@@ -28,8 +29,6 @@ from service.gallery.search_threads import SearchThreads
 __all__ = ["Galleries", "Gallery", "GalleryGauges", "LiveCamera"]
 
 logger = logging.getLogger(__name__)
-
-LOAD_BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +64,8 @@ class Gallery:
     ) -> None:
         self.record = record
         self.index = index
+        # Rows added and removed since this process began.
+        self.changes = 0
         self._cameras: Mapping[str, LiveCamera] = {}
         self._waiting: deque[tuple[float, Callable[[], object]]] = deque()
         for camera in cameras:
@@ -139,12 +140,6 @@ class Gallery:
         """
         return frozenset(self.camera(name, field=field).camera_row for name in camera_ids)
 
-    def load(self, catalog: Catalog) -> None:
-        """Fill the empty index from the catalog, block by block."""
-        with catalog.connect() as connection:
-            for block in gallery_reads.vector_blocks(connection, self.record, block=LOAD_BLOCK):
-                self.index.add(block)
-
     def apply(self, change: Callable[[], object]) -> None:
         """Change the index, after every change before; called by the writer's thread alone.
 
@@ -155,6 +150,17 @@ class Gallery:
         while self._waiting:
             self._waiting[0][1]()
             self._waiting.popleft()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the index has every change it was told of; asked on the writer's thread."""
+        return not self._waiting
+
+    def remove_rows(self, ids: Sequence[UUID]) -> int:
+        """Make deleted crops unfindable; returns how many were there. As ``add_rows``."""
+        removed = self.index.remove(ids)
+        self.changes += removed
+        return removed
 
     def add_rows(self, inserts: Sequence[CropInsert]) -> None:
         """Make committed crops searchable."""
@@ -170,6 +176,7 @@ class Gallery:
                 attributes=[item.crop.attributes for item in inserts],
             )
         )
+        self.changes += len(inserts)
 
     def gauges(self) -> GalleryGauges:
         """What the metrics show."""
@@ -239,19 +246,20 @@ class Galleries:
         self._by_name[record.name] = gallery
         return gallery
 
-    def load(self, catalog: Catalog) -> None:
+    def load(self, catalog: Catalog, fill: Callable[[Gallery], Filled]) -> None:
         """Open every gallery of the catalog and fill its index."""
         for record in catalog.read_now(gallery_reads.all_galleries):
             cameras = catalog.read_now(gallery_reads.all_cameras, record.gallery_row)
             gallery = self.open(record, cameras)
             began = time.perf_counter()
-            gallery.load(catalog)
+            filled = fill(gallery)
             logger.info(
-                "gallery %s: %d vectors of model %s loaded in %.2f s",
+                "gallery %s: %d vectors of model %s loaded in %.2f s, %d of them from index files",
                 gallery.name,
                 len(gallery.index),
                 record.model_version,
                 time.perf_counter() - began,
+                filled.from_files,
             )
 
     def close(self) -> None:

@@ -125,13 +125,16 @@ class SegmentedIndex:
                 f"vectors {rows.vectors.shape}, ids {rows.ids.shape} and the other columns do not "
                 f"fit {count} rows of dimension {self.dimension}"
             )
-        start = 0
-        while start < count:
-            if not self._segments or not self._segments[-1].free:
-                self._segments.append(Segment(self.dimension, self._segment_rows))
-            stop = min(count, start + self._segments[-1].free)
-            self._segments[-1].append(rows, start, stop)
-            start = stop
+        known, old = len(self._segments), self._segments[-1:]
+        views = [segment.view for segment in old]
+        try:
+            self._append(rows, count)
+        except BaseException:
+            # Out of memory, perhaps: whoever tries again must find nothing done.
+            for segment, view in zip(old, views, strict=True):
+                segment.view = view
+            del self._segments[known:]
+            raise
         self._publish()
 
     def adopt(self, segment: Segment) -> None:
@@ -218,6 +221,15 @@ class SegmentedIndex:
             plans = self._plans(snapshot, row_filter)
         with stage("search"):
             return self._answers(snapshot, plans, queries, top_k, row_filter, min_score)
+
+    def _append(self, rows: IndexRows, count: int) -> None:
+        start = 0
+        while start < count:
+            if not self._segments or not self._segments[-1].free:
+                self._segments.append(Segment(self.dimension, self._segment_rows))
+            stop = min(count, start + self._segments[-1].free)
+            self._segments[-1].append(rows, start, stop)
+            start = stop
 
     def _plans(self, snapshot: Snapshot, row_filter: RowFilter) -> list[tuple[int, SegmentPlan]]:
         made = self._threads.map(

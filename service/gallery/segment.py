@@ -144,16 +144,45 @@ class Segment:
 
     def __init__(self, dimension: int, capacity: int) -> None:
         self._room = Columns.empty(capacity, dimension)
-        self.capacity = capacity
         self.words = Words()
         self.view = SegmentView(
             next(_serials), self._room.part(0, 0), self.words, None, 0, 2**63 - 1, -(2**63)
         )
 
+    @classmethod
+    def filled(cls, room: Columns, rows: int, words: Words) -> Segment:
+        """A segment around columns whose first ``rows`` rows, at least 1, are written already.
+
+        Raises:
+            ValueError: a code has no word.
+        """
+        codes = (
+            (room.cameras, words.cameras),
+            (room.zones, words.zones),
+            (room.tracks, words.tracks),
+            (room.attributes, words.attributes),
+        )
+        for column, known in codes:
+            if column[:rows].min() < 0 or column[:rows].max() >= len(known):
+                raise ValueError("a code has no word")
+        made = cls.__new__(cls)
+        made._room, made.words = room, words
+        times = room.times[:rows]
+        made.view = SegmentView(
+            next(_serials),
+            room.part(0, rows),
+            words,
+            None,
+            0,
+            int(times.min()),
+            int(times.max()),
+        )
+        return made
+
     @property
     def free(self) -> int:
         """Rows that still fit."""
-        return self.capacity - self.view.rows
+        return len(self._room.times) - self.view.rows
 
     def append(self, added: IndexRows, start: int, stop: int) -> None:
         """Write some of the rows behind the last one, then show them."""

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from resight.errors import NotFound, ResourceExhausted, Unavailable
-from service.catalog import crop_reads, crop_writes, gallery_reads, gallery_writes
+from service.catalog import crop_reads, crop_writes, gallery_writes, vector_reads
 from service.catalog.records import CropInsert, InsertStatus
 from service.catalog.store import Catalog
 from service.domain.crop import Camera, Crop
@@ -178,7 +178,7 @@ def test_vectors_stream_back_block_by_block(setting: Setting) -> None:
     for item in items:
         setting.catalog.writer.insert(item).result()
     with setting.catalog.connect() as connection:
-        blocks = list(gallery_reads.vector_blocks(connection, setting.gallery, block=3))
+        blocks = list(vector_reads.vector_blocks(connection, setting.gallery, block=3))
     assert [len(block.times) for block in blocks] == [3, 3, 3, 1]
     ids = [high << 64 | low for block in blocks for high, low in block.ids.tolist()]
     assert ids == [item.crop.crop_id.int for item in items]

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -19,6 +20,7 @@ from service.domain.ports import CameraSpan, RowFilter
 from service.domain.query import SearchMode
 from service.gallery.index import SegmentedIndex
 from service.gallery.search_threads import SearchThreads
+from service.gallery.segment import Segment
 from tests.service.gallery.brute_force import Row, as_rows, brute_force, unit
 
 DIMENSION = 24
@@ -267,6 +269,29 @@ def test_rows_that_do_not_fit_each_other_change_nothing() -> None:
         with pytest.raises(ValueError, match="fit"):
             index.add(broken)
     assert len(index) == 0
+
+
+def test_an_addition_that_fails_half_way_can_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = plain(40)
+    index = SegmentedIndex(DIMENSION, segment_rows=16)
+    index.add(as_rows(rows[:10]))
+    append, calls = Segment.append, iter(range(100))
+
+    def failing(segment: Segment, *arguments: Any) -> None:
+        if next(calls) == 2:
+            raise MemoryError
+        append(segment, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segment, "append", failing)
+        with pytest.raises(MemoryError):
+            index.add(as_rows(rows[10:]))
+    assert len(index) == 10
+    index.add(as_rows(rows[10:]))
+    query = rows[0].vector
+    hits = index.search(query, 100, RowFilter(), None)
+    expected, _ = brute_force(rows, query, 100, RowFilter(), None)
+    assert list(zip(hits.ids, hits.scores.tolist(), strict=True)) == expected
 
 
 def test_removed_rows_leave_memory_after_a_while() -> None:
