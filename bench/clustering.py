@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--alone", action="store_true", help="ours once, no faiss")
     parser.add_argument("--neighbours", choices=["exact", "approximate", "auto"], default="auto")
     parser.add_argument("--recall", type=float, default=0.98, help="of approximate neighbours")
+    parser.add_argument("--k1", type=int, default=30)
     parser.add_argument("--eps", default="0.6", help="a number, or auto")
     parser.add_argument("--threads", type=int, help="default: every core")
     parser.add_argument("--features", type=Path, help=".npy (N, D) instead of synthetic ones")
@@ -124,7 +125,7 @@ def _child(kind: str, file: Path, options: argparse.Namespace) -> dict[str, Any]
     command = [
         sys.executable, "-m", "bench.clustering", "--child", kind, "--features", str(file),
         "--repeats", str(options.repeats), "--neighbours", options.neighbours,
-        "--recall", str(options.recall), "--eps", options.eps,
+        "--recall", str(options.recall), "--eps", options.eps, "--k1", str(options.k1),
     ]  # fmt: skip
     if options.threads:
         command += ["--threads", str(options.threads)]
@@ -212,6 +213,7 @@ def _alone(options: argparse.Namespace) -> dict[str, Any]:
 
 def _settings(options: argparse.Namespace) -> ClusterSettings:
     return ClusterSettings(
+        k1=options.k1,
         eps="auto" if options.eps == "auto" else float(options.eps),
         neighbours=options.neighbours,
         neighbour_recall=options.recall,

@@ -2,7 +2,7 @@
 
 Every row is a query: all rows that look into a cell are compared with its members in one matrix
 product, so that nothing is copied but the rows at hand, and features may be memory-mapped. Rows
-are taken some 100,000 at a time, so memory beside the heaps does not follow the number of cells
+are taken 131,072 at a time at most, so memory beside the heaps does not follow the number of cells
 that are looked into.
 """
 
@@ -89,8 +89,8 @@ class CellIndex:
             progress: called with (steps done, steps in all).
         """
         cells = self.cells
-        height = min(_SHARD, -(-self.rows // self._threads))
-        shards = row_blocks(self.rows, height)
+        rounds = -(-self.rows // (_SHARD * self._threads))
+        shards = row_blocks(self.rows, -(-self.rows // (rounds * self._threads)))
         done = 0
         lock = threading.Lock()
 
