@@ -181,11 +181,38 @@ def start_serving() -> Callable[..., object]:
     return serving
 
 
+@contextmanager
+def catalog_of(kind: str, request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """The environment of a service with an empty catalog of this kind."""
+    if kind == "sqlite":
+        yield {}
+        return
+    with request.getfixturevalue("postgresql_server").database() as url:
+        environment = {"RESIGHT_DATABASE_URL": url}
+        subprocess.run(
+            [RESIGHT, "db", "upgrade"], env=os.environ | environment, check=True, timeout=60
+        )
+        yield environment
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def catalog(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """``start_service(data, **catalog)``, as often as the test likes, on either database."""
+    with catalog_of(request.param, request) as environment:
+        yield environment
+
+
 @pytest.fixture(scope="session")
 def service(
-    tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path
 ) -> Iterator[ServiceProcess]:
-    """One service for all tests that use galleries of their own."""
-    with serving(tiny_bundle, tmp_path_factory.mktemp("service")) as process:
+    """One service for all tests that use galleries of their own; on SQLite, unless a module is
+    parametrised (indirectly) by the database.
+    """
+    data = tmp_path_factory.mktemp("service")
+    with (
+        catalog_of(getattr(request, "param", "sqlite"), request) as environment,
+        serving(tiny_bundle, data, **environment) as process,
+    ):
         yield process
         assert process.process.poll() is None, "a test killed the shared service"

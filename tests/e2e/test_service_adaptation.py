@@ -34,6 +34,8 @@ from resight.v1.types_pb2 import Camera, Crop
 
 CLIENT = Path(__file__).parent / "lease_client.py"
 State = pb.AdaptationRun.State
+# Of the tests that share a service.
+ON_BOTH = pytest.mark.parametrize("service", ["sqlite", "postgresql"], indirect=True)
 
 
 def fill(connection: Connection, images: list[bytes], gallery: str = "") -> list[str]:
@@ -121,6 +123,7 @@ def uploaded(archive: bytes, piece: int = 700, **announced: Any) -> Iterator[Any
         yield models_pb.RegisterModelRequest(chunk=archive[begin : begin + piece])
 
 
+@ON_BOTH
 def test_one_of_many_threads_and_two_processes_wins(
     service: Any, connection: Connection, make_jpeg: Callable[..., bytes]
 ) -> None:
@@ -157,6 +160,7 @@ def test_one_of_many_threads_and_two_processes_wins(
     assert [run.run_id for run in runs.runs] == won
 
 
+@ON_BOTH
 def test_a_killed_client_blocks_the_next_until_its_lease_expires(
     service: Any, connection: Connection
 ) -> None:
@@ -197,12 +201,19 @@ def once_free(connection: Connection, gallery: str, *, patience: float) -> Any:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["kill-9", "drain"])
 def test_a_restart_in_the_middle_loses_and_repeats_no_crop(
-    start_service: Any, tmp_path: Path, make_jpeg: Callable[..., bytes], how: int
+    start_service: Any,
+    catalog: dict[str, str],
+    tmp_path: Path,
+    make_jpeg: Callable[..., bytes],
+    how: int,
 ) -> None:
     # Larger than what the transport buffers, so that the stream is still going when it is cut.
     images = [make_jpeg(number) + bytes(200_000) for number in range(60)]
     received: list[Any] = []
-    with start_service(tmp_path / "data") as service, connect(service.grpc) as connection:
+    with (
+        start_service(tmp_path / "data", **catalog) as service,
+        connect(service.grpc) as connection,
+    ):
         ids = fill(connection, images)
         started = start(connection)
         stream = connection.adaptation.StreamAdaptationCrops(
@@ -213,7 +224,10 @@ def test_a_restart_in_the_middle_loses_and_repeats_no_crop(
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert service.process.wait(30) == (-9 if how == signal.SIGKILL else 0)
     assert 7 <= len(received) < len(images)
-    with start_service(tmp_path / "data") as service, connect(service.grpc) as connection:
+    with (
+        start_service(tmp_path / "data", **catalog) as service,
+        connect(service.grpc) as connection,
+    ):
         with pytest.raises(grpc.RpcError, match="test holds the lease"):
             start(connection)
         beat = pb.HeartbeatAdaptationRunRequest(**held(started))
@@ -237,6 +251,7 @@ def cut_after(count: int, stream: Any, received: list[Any], cut: Callable[[], No
             time.sleep(0.05)
 
 
+@ON_BOTH
 def test_a_night_from_start_to_candidate(
     connection: Connection,
     service: Any,
@@ -328,6 +343,7 @@ def test_a_night_from_start_to_candidate(
     assert started.run.run_id not in metrics
 
 
+@ON_BOTH
 def test_rest_says_the_same(
     connection: Connection,
     service: Any,

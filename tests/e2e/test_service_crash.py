@@ -17,11 +17,15 @@ from resight.v1.types_pb2 import Camera, Crop
 
 
 def test_nothing_acknowledged_is_lost_to_kill_9(
-    start_service: Any, tmp_path: Path, make_jpeg: Callable[..., bytes]
+    start_service: Any,
+    catalog: dict[str, str],
+    tmp_path: Path,
+    make_jpeg: Callable[..., bytes],
 ) -> None:
+    data = tmp_path / "data"
     images = {number: make_jpeg(number) for number in range(3000)}
     acknowledged: dict[int, str] = {}
-    with start_service(tmp_path / "data") as service, connect(service.grpc) as connection:
+    with start_service(data, **catalog) as service, connect(service.grpc) as connection:
         connection.gallery.CreateCamera(
             gallery_service_pb2.CreateCameraRequest(camera=Camera(camera_id="door"))
         )
@@ -31,7 +35,7 @@ def test_nothing_acknowledged_is_lost_to_kill_9(
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert 150 <= len(acknowledged) < len(images)
 
-    with start_service(tmp_path / "data") as service, connect(service.grpc) as connection:
+    with start_service(data, **catalog) as service, connect(service.grpc) as connection:
         assert service.crops >= len(acknowledged)
         for number, crop_id in acknowledged.items():
             answer = connection.search.Search(

@@ -25,6 +25,8 @@ from resight.v1 import embed_service_pb2, search_service_pb2
 from resight.v1 import gallery_service_pb2 as gallery_pb2
 from resight.v1.types_pb2 import Camera, Crop, CropFilter, Embedding, TimeRange
 
+pytestmark = pytest.mark.parametrize("service", ["sqlite", "postgresql"], indirect=True)
+
 START = datetime(2026, 3, 1, tzinfo=UTC)
 CROPS = 24
 CAMERAS = ("north", "south", "yard")

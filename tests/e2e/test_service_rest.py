@@ -12,6 +12,8 @@ import pytest
 
 from resight.v1 import gallery_service_pb2, gallery_service_pb2_grpc
 
+pytestmark = pytest.mark.parametrize("service", ["sqlite", "postgresql"], indirect=True)
+
 GALLERY = "rest"
 
 
