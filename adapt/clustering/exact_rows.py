@@ -45,7 +45,10 @@ def exact_lists(
     own = scope != "other"
     heaps = Heaps.empty(rows.size, max(columns - own, 1), np.float64)
     queries = features[rows].astype(np.float64)
-    for left, right in row_blocks(layout.rows, _BLOCK):
+    begin, end = 0, layout.rows
+    if scope == "same" and positions.size:
+        begin, end = int(layout.first[positions].min()), int(layout.last[positions].max())
+    for left, right in ((begin + a, begin + b) for a, b in row_blocks(end - begin, _BLOCK)):
         product = queries @ layout.features(features, left, right).astype(np.float64).T
         product *= SNAP
         np.rint(product, out=product)
