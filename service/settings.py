@@ -7,10 +7,8 @@ Every value has an environment twin: prefix ``RESIGHT_``, ``__`` between section
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -28,6 +26,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from resight.errors import InvalidArgument
 from service.adaptation_settings import ModelSettings, NightlySettings, PrivacySettings
+from service.environment import DELIMITER, PREFIX, FileTwinSource, refuse_unknown_names
 
 __all__ = [
     "BatcherSettings",
@@ -42,9 +41,6 @@ __all__ = [
     "ServiceSettings",
     "load_settings",
 ]
-
-PREFIX = "RESIGHT_"
-DELIMITER = "__"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -195,7 +191,7 @@ class ServiceSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments before environment before ``_FILE`` twins; no dotenv, no secrets folder."""
-        return init_settings, env_settings, _FileTwinSource(settings_cls)
+        return init_settings, env_settings, FileTwinSource(settings_cls)
 
     @model_validator(mode="after")
     def _loopback_unless_allowed(self) -> Self:
@@ -227,7 +223,7 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> ServiceSettings
         InvalidArgument: a value is wrong, a key is unknown or a ``_FILE`` cannot be read; the
             message names the setting, its environment name and what is wrong.
     """
-    _refuse_unknown_names()
+    refuse_unknown_names(ServiceSettings)
     try:
         return ServiceSettings(**dict(overrides or {}))
     except ValidationError as error:
@@ -241,81 +237,6 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> ServiceSettings
         name = ".".join(path)
         message = f"setting {name} ({PREFIX}{DELIMITER.join(path).upper()}): {text}"
         raise InvalidArgument(message, field=name) from error
-
-
-class _FileTwinSource(PydanticBaseSettingsSource):
-    """Values read from the files that ``RESIGHT_<KEY>_FILE`` names."""
-
-    def get_field_value(
-        self,
-        field: Any,  # noqa: ARG002
-        field_name: str,
-    ) -> tuple[Any, str, bool]:
-        """Unused: the whole tree is read at once by ``__call__``."""
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        known = {"_".join(("__".join(path), "file")).upper(): path for path in _paths()}
-        for name, location in sorted(os.environ.items()):
-            path = known.get(name.upper().removeprefix(PREFIX))
-            if not name.upper().startswith(PREFIX) or path is None:
-                continue
-            target = found
-            for part in path[:-1]:
-                target = target.setdefault(part, {})
-            target[path[-1]] = _read_secret(name, location)
-        return found
-
-
-def _read_secret(name: str, location: str) -> str:
-    try:
-        return Path(location).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(
-            f"{name}={location}: cannot read the file ({error}); correct the path or its rights",
-            field=name,
-        ) from error
-
-
-def _paths() -> Iterator[tuple[str, ...]]:
-    """The path of every leaf of the tree."""
-    for name, field in ServiceSettings.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            yield from ((name, key) for key in section.model_fields)
-        else:
-            yield (name,)
-
-
-def _refuse_unknown_names() -> None:
-    """Catch what pydantic-settings passes over: misspelt sections and keys in the environment.
-
-    Names without ``__`` are left alone, because the command line reads its options' twins
-    (``RESIGHT_SERVE_…``) from there, and so are sections that resemble none of ours.
-    """
-    keys: dict[str, set[str]] = {}
-    for path in _paths():
-        if len(path) == 2:
-            keys.setdefault(path[0], set()).add(path[1])
-    for name in sorted(os.environ):
-        upper = name.upper()
-        if not upper.startswith(PREFIX) or DELIMITER not in upper:
-            continue
-        section, key = upper.removeprefix(PREFIX).lower().split(DELIMITER, 1)
-        if section in keys:
-            choices = keys[section]
-            if key in choices or key.removesuffix("_file") in choices:
-                continue
-            raise InvalidArgument(
-                f"{name}: no such setting; {section} knows {', '.join(sorted(choices))}", field=name
-            )
-        close = difflib.get_close_matches(section, keys, n=1)
-        if close:
-            raise InvalidArgument(
-                f"{name}: no such section; did you mean {PREFIX}{close[0].upper()}{DELIMITER}…?",
-                field=name,
-            )
 
 
 def _is_loopback(host: str) -> bool:

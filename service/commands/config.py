@@ -10,7 +10,8 @@ import typer
 from pydantic import BaseModel, SecretStr
 
 from resight.console import emit
-from service.settings import DELIMITER, PREFIX, ServiceSettings, load_settings
+from service.environment import DELIMITER, PREFIX
+from service.settings import ServiceSettings, load_settings
 
 __all__ = ["app"]
 
