@@ -145,9 +145,8 @@ _FAST_METHODS: _Methods = {
     # The intra-camera loss costs mAP in few steps, whatever the epoch of the other one (there too).
     "cap": {
         **_FAST,
-        "temperature": 0.07,
         "momentum": 0.2,
-        "cap": {"intra_weight": 0.0, "inter_epoch": 0},
+        "cap": {"intra_weight": 0.0, "inter_epoch": 0, "draw": "cluster"},
     },
     "bn-stats": {"epochs": 0},
 }
