@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
@@ -35,18 +35,20 @@ def rank(
     min_score: float | None,
 ) -> Ranked:
     """The best ``top_k`` of the candidates, by defined score, then by id."""
-    segments, numbers = candidates.segments, candidates.rows
+    order = np.argsort(candidates.segments, kind="stable")
+    segments, numbers = candidates.segments[order], candidates.rows[order]
     ids = np.empty((len(numbers), 2), np.uint64)
     scores = np.empty(len(numbers), np.float32)
     wide = query.astype(np.float64)
-    for segment in np.unique(segments).tolist():
-        places = np.flatnonzero(segments == segment)
-        columns = views[segment].columns
-        ids[places] = columns.ids[numbers[places]]
-        for start in range(0, len(places), BLOCK):
-            part = places[start : start + BLOCK]
-            # A row's sum does not depend on its neighbours: the reduction is row by row.
-            scores[part] = (columns.vectors[numbers[part]].astype(np.float64) * wide).sum(axis=1)
+    for start in range(0, len(numbers), BLOCK):
+        part = slice(start, start + BLOCK)
+        vectors = np.empty((len(numbers[part]), len(query)), np.float32)
+        for segment, first, last in _runs(segments[part]):
+            columns, rows = views[segment].columns, numbers[part][first:last]
+            ids[part][first:last] = columns.ids[rows]
+            vectors[first:last] = columns.vectors[rows]
+        # A row's sum does not depend on its neighbours: the reduction is row by row.
+        scores[part] = (vectors.astype(np.float64) * wide).sum(axis=1)
     kept = np.ones(len(numbers), dtype=bool)
     if len(excluded):
         kept[excluded.rows(ids)] = False
@@ -55,3 +57,11 @@ def rank(
     ids, scores = ids[kept], scores[kept]
     order = np.lexsort((ids[:, 1], ids[:, 0], -scores))[:top_k]
     return Ranked(uuids(ids[order]), scores[order])
+
+
+def _runs(segments: NDArray[np.int32]) -> Iterator[tuple[int, int, int]]:
+    """Stretches of equal numbers: the number, where it begins, where it ends."""
+    first = 0
+    for last in (*(np.flatnonzero(np.diff(segments)) + 1).tolist(), len(segments)):
+        yield int(segments[first]), first, last
+        first = last
