@@ -334,7 +334,8 @@ class StreamAdaptationCropsRequest(_message.Message):
     """End the stream after so many crops; 0 for all."""
     sample_size: _builtins.int
     """Only a sample of so many of the crops chosen by span and cameras, each equally likely; 0 for
-    all. The sample is the same for the same seed, also after a cursor.
+    all. Crops that were stored one after the other come together, and of the same moments whatever
+    the cameras. The sample is the same for the same seed, also after a cursor.
     """
     sample_seed: _builtins.int
     """Seed of the sample."""
