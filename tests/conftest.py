@@ -101,7 +101,8 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             somebody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            os.chown(private, nobody.pw_uid, nobody.pw_gid)
+            for path in (private, *private.rglob("*")):
+                os.lchown(path, nobody.pw_uid, nobody.pw_gid)
         data, log = private / "data", private / "log"
         with log.open("wb") as stream:
             options: dict[str, Any] = {
