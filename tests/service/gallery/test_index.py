@@ -234,6 +234,25 @@ def test_near_ties_beyond_float32_are_ranked_as_defined(
         assert list(zip(hits.ids, hits.scores.tolist(), strict=True)) == expected
 
 
+def test_times_are_half_open_at_every_segment_border() -> None:
+    """Every range and span there is, over segments that begin and end at every time."""
+    rows = plain(24, time=lambda number: number // 3, camera=lambda number: number % 2)
+    index = SegmentedIndex(DIMENSION, segment_rows=4, gather_rows=2)
+    index.add(as_rows(rows))
+    query = rows[0].vector
+    for start in range(-1, 10):
+        for end in range(start, 10):
+            for chosen in (
+                RowFilter(start=start),
+                RowFilter(end=end),
+                RowFilter(start=start, end=end),
+                RowFilter(exclude_spans=[CameraSpan(1, start, end)]),
+            ):
+                hits = index.search(query, 100, chosen, None)
+                expected, _ = brute_force(rows, query, 100, chosen, None)
+                assert list(hits.ids) == [crop_id for crop_id, _ in expected], chosen
+
+
 def test_mode_follows_the_number_of_rows() -> None:
     rows = plain(100, camera=lambda number: number % 10)
     index = SegmentedIndex(DIMENSION, gather_rows=10)
