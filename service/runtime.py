@@ -22,6 +22,7 @@ from time import perf_counter
 from typing import Self
 
 from resight.bundle import Bundle, open_bundle
+from resight.bundle.calibration import Calibration, load_calibration
 from resight.crops import ImageLimits
 from resight.errors import InvalidArgument
 from service.application.application import Application
@@ -107,13 +108,17 @@ class Runtime:
         settings = self._settings
         grpc_port = self._grpc.bind(settings.grpc.host, settings.grpc.port)
         rest_port = self._rest.bind(settings.rest.host, settings.rest.port)
-        encoder = await asyncio.to_thread(_load_encoder, settings)
+        encoder, calibration = await asyncio.to_thread(_load_encoder, settings)
         self._pipeline = Pipeline(encoder, _policy(settings))
         begun = perf_counter()
         await self._pipeline.warm_up()
         logger.info("encoder %s warm in %.2f s", encoder.model_version, perf_counter() - begun)
         self._pipeline_task = asyncio.create_task(self._pipeline.run())
-        self._application = await Application.open(settings, embedder=self._pipeline)
+        self._application = await Application.open(
+            settings,
+            embedder=self._pipeline,
+            calibrations={} if calibration is None else {encoder.model_version: calibration},
+        )
         use_cases = UseCases(
             cameras=self._application.cameras,
             crops=self._application.crops,
@@ -210,12 +215,14 @@ class Runtime:
                 ADAPTATION_LAST_SUCCESS.labels(name).set(lease.last_success.timestamp())
 
 
-def _load_encoder(settings: ServiceSettings) -> OnnxEncoder:
+def _load_encoder(settings: ServiceSettings) -> tuple[OnnxEncoder, Calibration | None]:
     begun = perf_counter()
-    encoder = OnnxEncoder(_open_bundle(settings), threads=settings.encoder.threads)
+    bundle = _open_bundle(settings)
+    calibration = load_calibration(bundle)
+    encoder = OnnxEncoder(bundle, threads=settings.encoder.threads)
     MODEL_INFO.labels(encoder.model_version, "fp32", encoder.provider).set(1)
     MODEL_LOAD_DURATION.set(perf_counter() - begun)
-    return encoder
+    return encoder, calibration
 
 
 def _open_bundle(settings: ServiceSettings) -> Bundle:

@@ -46,6 +46,9 @@ def search(
     min_score: Annotated[
         float | None, typer.Option(help="Lowest cosine similarity, -1 to 1.")
     ] = None,
+    min_probability: Annotated[
+        float | None, typer.Option(help="Lowest probability of one person, 0 to 1.")
+    ] = None,
     camera: Annotated[list[str] | None, typer.Option(help="Only these cameras.")] = None,
     exclude_camera: Annotated[list[str] | None, typer.Option(help="None of these.")] = None,
     zone: Texts = None,
@@ -79,6 +82,7 @@ def search(
         image=read_crop(image),
         top_k=top_k,
         min_score=min_score,
+        min_probability=min_probability,
         filter=CropFilter(
             include_camera_ids=camera or (),
             exclude_camera_ids=exclude_camera or (),
@@ -107,6 +111,7 @@ def search(
         "mode": mode,
         "rows_scanned": answer.rows_scanned,
         "rows_total": answer.rows_total,
+        "index_lag_seconds": answer.index_lag_seconds,
     }
     emit(payload, as_json=as_json, text=_table(payload))
 
@@ -116,6 +121,7 @@ def _match(rank: int, match: search_service_pb2.Match) -> dict[str, Any]:
     return {
         "rank": rank,
         "score": round(match.score, 6),
+        "probability": match.probability if match.HasField("probability") else None,
         "camera_id": crop.camera_id,
         "capture_time": crop.capture_time.ToJsonString(),
         "track_id": crop.track_id,
@@ -126,7 +132,8 @@ def _match(rank: int, match: search_service_pb2.Match) -> dict[str, Any]:
 
 def _table(payload: dict[str, Any]) -> str:
     lines = [
-        f"{match['rank']:>4}  {match['score']:7.4f}  {match['camera_id']:<12} "
+        f"{match['rank']:>4}  {match['score']:7.4f}  {_percent(match['probability'])}"
+        f"{match['camera_id']:<12} "
         f"{match['capture_time']:<24} {match['crop_id']}"
         for match in payload["matches"]
     ]
@@ -135,6 +142,10 @@ def _table(payload: dict[str, Any]) -> str:
         f"{payload['rows_total']} crops, model {payload['model_version']}"
     )
     return "\n".join(lines)
+
+
+def _percent(probability: float | None) -> str:
+    return "" if probability is None else f"{probability:6.1%}  "
 
 
 def _terms(texts: list[str] | None, option: str) -> list[AttributeTerm]:

@@ -93,6 +93,7 @@ class SearchRequest(_message.Message):
     OWN_CAMERA_WINDOW_FIELD_NUMBER: _builtins.int
     QUERY_CAMERA_ID_FIELD_NUMBER: _builtins.int
     QUERY_CAPTURE_TIME_FIELD_NUMBER: _builtins.int
+    MIN_PROBABILITY_FIELD_NUMBER: _builtins.int
     gallery: _builtins.str
     """Gallery to search; `default` when empty."""
     image: _builtins.bytes
@@ -109,6 +110,10 @@ class SearchRequest(_message.Message):
     """
     query_camera_id: _builtins.str
     """The camera that saw the query image."""
+    min_probability: _builtins.float
+    """Only matches with at least this probability of showing the query's person, between 0 and 1.
+    FAILED_PRECONDITION when the encoder's bundle has no calibration.
+    """
     @_builtins.property
     def embedding(self) -> _types_pb2.Embedding:
         """A vector made by this gallery's live encoder."""
@@ -139,17 +144,22 @@ class SearchRequest(_message.Message):
         own_camera_window: _duration_pb2.Duration | None = ...,
         query_camera_id: _builtins.str = ...,
         query_capture_time: _timestamp_pb2.Timestamp | None = ...,
+        min_probability: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "image", b"image", "min_score", b"min_score", "own_camera_window", b"own_camera_window", "query", b"query", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability", "_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "image", b"image", "min_probability", b"min_probability", "min_score", b"min_score", "own_camera_window", b"own_camera_window", "query", b"query", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "gallery", b"gallery", "image", b"image", "min_score", b"min_score", "own_camera", b"own_camera", "own_camera_window", b"own_camera_window", "query", b"query", "query_camera_id", b"query_camera_id", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability", "_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "gallery", b"gallery", "image", b"image", "min_probability", b"min_probability", "min_score", b"min_score", "own_camera", b"own_camera", "own_camera_window", b"own_camera_window", "query", b"query", "query_camera_id", b"query_camera_id", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__min_probability: _TypeAlias = _typing.Literal["min_probability"]  # noqa: Y015
+    _WhichOneofArgType__min_probability: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability"]  # noqa: Y015
     _WhichOneofReturnType__min_score: _TypeAlias = _typing.Literal["min_score"]  # noqa: Y015
     _WhichOneofArgType__min_score: _TypeAlias = _typing.Literal["_min_score", b"_min_score"]  # noqa: Y015
     _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
     _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
     _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["image", "crop_id", "embedding"]  # noqa: Y015
     _WhichOneofArgType_query: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_probability) -> _WhichOneofReturnType__min_probability | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_score) -> _WhichOneofReturnType__min_score | None: ...
     @_typing.overload
@@ -167,8 +177,13 @@ class Match(_message.Message):
 
     CROP_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """Cosine similarity to the query, -1 to 1, higher is better."""
+    probability: _builtins.float
+    """Probability of this score that both show one person, by the calibration of the encoder's
+    bundle; unset when it has none.
+    """
     @_builtins.property
     def crop(self) -> _types_pb2.Crop:
         """The matching crop."""
@@ -178,12 +193,15 @@ class Match(_message.Message):
         *,
         crop: _types_pb2.Crop | None = ...,
         score: _builtins.float = ...,
+        probability: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["crop", b"crop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "crop", b"crop", "probability", b"probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crop", b"crop", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "crop", b"crop", "probability", b"probability", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__probability: _TypeAlias = _typing.Literal["probability"]  # noqa: Y015
+    _WhichOneofArgType__probability: _TypeAlias = _typing.Literal["_probability", b"_probability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__probability) -> _WhichOneofReturnType__probability | None: ...
 
 Global___Match: _TypeAlias = Match  # noqa: Y015
 
@@ -198,6 +216,7 @@ class SearchResponse(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     ROWS_SCANNED_FIELD_NUMBER: _builtins.int
     ROWS_TOTAL_FIELD_NUMBER: _builtins.int
+    INDEX_LAG_SECONDS_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Version of the encoder that made every vector compared."""
     mode: Global___SearchMode.ValueType
@@ -206,6 +225,8 @@ class SearchResponse(_message.Message):
     """How many rows were compared with the query."""
     rows_total: _builtins.int
     """How many crops the gallery held at that moment."""
+    index_lag_seconds: _builtins.float
+    """Age of the oldest committed crop that could not be found yet, in seconds; usually 0."""
     @_builtins.property
     def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Match]:
         """Best first."""
@@ -218,10 +239,11 @@ class SearchResponse(_message.Message):
         mode: Global___SearchMode.ValueType = ...,
         rows_scanned: _builtins.int = ...,
         rows_total: _builtins.int = ...,
+        index_lag_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["matches", b"matches", "mode", b"mode", "model_version", b"model_version", "rows_scanned", b"rows_scanned", "rows_total", b"rows_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index_lag_seconds", b"index_lag_seconds", "matches", b"matches", "mode", b"mode", "model_version", b"model_version", "rows_scanned", b"rows_scanned", "rows_total", b"rows_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Self
 
 import faiss
 
+from resight.bundle.calibration import Calibration
 from service.application.adaptation import Adaptation, LeaseGauges
 from service.application.blob_sweep import (
     BlobsInFlight,
@@ -60,6 +62,7 @@ class Application:
         shelf: BundleShelf,
         embedder: Embedder,
         clock: Clock,
+        calibrations: Mapping[str, Calibration],
     ) -> None:
         limits, images_stored = settings.limits, settings.privacy.store_images
         self._directory = directory
@@ -109,6 +112,7 @@ class Application:
             embed=self.embed,
             search_threads=self._search_threads,
             limits=limits,
+            calibrations=calibrations,
         )
         self.adaptation = Adaptation(
             catalog=catalog,
@@ -141,16 +145,29 @@ class Application:
 
     @classmethod
     async def open(
-        cls, settings: ServiceSettings, *, embedder: Embedder, clock: Clock | None = None
+        cls,
+        settings: ServiceSettings,
+        *,
+        embedder: Embedder,
+        clock: Clock | None = None,
+        calibrations: Mapping[str, Calibration] | None = None,
     ) -> Self:
         """Open catalog and blob store, load every index, then sweep images in the background.
+
+        Args:
+            settings: All of them.
+            embedder: The live encoder's.
+            clock: The system's when None.
+            calibrations: By model version, of the bundles that have one.
 
         Raises:
             FailedPrecondition: the data directory is in use, the schema does not fit, or the
                 catalog holds vectors of another model.
             InvalidArgument, Unavailable: catalog or blob store cannot be used.
         """
-        application = await asyncio.to_thread(cls._open, settings, embedder, clock or SystemClock())
+        application = await asyncio.to_thread(
+            cls._open, settings, embedder, clock or SystemClock(), calibrations or {}
+        )
         application._sweeping = asyncio.create_task(application._sweep())
         application._keeping = asyncio.create_task(application.index_files.keep())
         return application
@@ -190,7 +207,13 @@ class Application:
         await asyncio.to_thread(self._close)
 
     @classmethod
-    def _open(cls, settings: ServiceSettings, embedder: Embedder, clock: Clock) -> Self:
+    def _open(
+        cls,
+        settings: ServiceSettings,
+        embedder: Embedder,
+        clock: Clock,
+        calibrations: Mapping[str, Calibration],
+    ) -> Self:
         directory = DataDirectory(settings.data_dir)
         galleries = Galleries(
             gather_rows=settings.search.gather_rows,
@@ -235,6 +258,7 @@ class Application:
                 shelf=shelf,
                 embedder=embedder,
                 clock=clock,
+                calibrations=calibrations,
             )
         except BaseException:
             catalog.close()

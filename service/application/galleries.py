@@ -178,13 +178,18 @@ class Gallery:
         )
         self.changes += len(inserts)
 
+    @property
+    def index_lag_seconds(self) -> float:
+        """For how long the oldest change has been waiting for the index."""
+        try:
+            return time.monotonic() - self._waiting[0][0]
+        except IndexError:
+            return 0.0
+
     def gauges(self) -> GalleryGauges:
         """What the metrics show."""
-        try:
-            lag = time.monotonic() - self._waiting[0][0]
-        except IndexError:
-            lag = 0.0
-        return GalleryGauges(len(self.index), self.index.tombstones, self.index.nbytes, lag)
+        index = self.index
+        return GalleryGauges(len(index), index.tombstones, index.nbytes, self.index_lag_seconds)
 
 
 class Galleries:

@@ -57,27 +57,34 @@ class SearchQuery:
     embedding: QueryEmbedding | None = None
     top_k: int | None = None
     min_score: float | None = None
+    min_probability: float | None = None
     filter: CropFilter = field(default_factory=CropFilter)
     own_camera: OwnCameraRule = field(default_factory=OwnCameraRule)
     deadline: float | None = None
 
 
 class Match(NamedTuple):
-    """One match and its cosine similarity to the query, -1 to 1."""
+    """One match, its cosine similarity to the query, -1 to 1, and what the bundle's calibration
+    makes of it; None without one.
+    """
 
     crop: Crop
     score: float
+    probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """Matches best first, ties by crop id; with which model, how, and over how many rows."""
+    """Matches best first, ties by crop id; with which model, how, over how many rows, and for how
+    long a committed crop has been waiting for the index.
+    """
 
     matches: Sequence[Match]
     model_version: str
     mode: SearchMode
     rows_scanned: int
     rows_total: int
+    index_lag_seconds: float = 0.0
 
 
 def top_k(value: int | None, *, limit: int) -> int:

@@ -6,13 +6,10 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
-from resight.errors import InvalidArgument
-from resight.v1 import search_service_pb2, types_pb2
+from resight.v1 import types_pb2
 from resight.v1.gallery_service_pb2 import IngestCropsRequest, IngestCropsResponse
 from service.application.ingest import IngestItem, IngestResult, Outcome
 from service.domain.crop import Camera, Crop
-from service.domain.query import QueryEmbedding, SearchAnswer, SearchMode, SearchQuery
-from service.transport.grpc.convert_filter import crop_filter, own_camera_rule
 from service.transport.grpc.convert_time import instant, timestamp
 
 __all__ = [
@@ -20,16 +17,11 @@ __all__ = [
     "camera_message",
     "crop_message",
     "embedding_message",
+    "fill_crop",
     "ingest_answer",
     "ingest_item",
-    "search_query",
-    "search_response",
 ]
 
-_MODES = {
-    SearchMode.EXACT_SCAN: search_service_pb2.SEARCH_MODE_EXACT_SCAN,
-    SearchMode.EXACT_GATHER: search_service_pb2.SEARCH_MODE_EXACT_GATHER,
-}
 _OUTCOMES = {
     Outcome.ACCEPTED: IngestCropsResponse.OUTCOME_ACCEPTED,
     Outcome.DUPLICATE: IngestCropsResponse.OUTCOME_DUPLICATE,
@@ -56,11 +48,11 @@ def camera_message(camera: Camera) -> types_pb2.Camera:
 def crop_message(crop: Crop) -> types_pb2.Crop:
     """A crop as stored."""
     message = types_pb2.Crop()
-    _fill(message, crop)
+    fill_crop(message, crop)
     return message
 
 
-def _fill(message: types_pb2.Crop, crop: Crop) -> None:
+def fill_crop(message: types_pb2.Crop, crop: Crop) -> None:
     """Field by field and in place: a full ranking has thousands, and this is the cheapest way."""
     message.crop_id = str(crop.crop_id)
     message.camera_id = crop.camera_id
@@ -113,47 +105,4 @@ def ingest_answer(sequence: int, result: IngestResult) -> IngestCropsResponse:
         crop_id=str(result.crop_id or ""),
         reason=result.reason,
         message=result.message,
-    )
-
-
-def search_query(
-    request: search_service_pb2.SearchRequest, *, deadline: float | None
-) -> SearchQuery:
-    """The query; its ``oneof`` may be unset, which the application refuses."""
-    kind = request.WhichOneof("query")
-    return SearchQuery(
-        gallery=request.gallery,
-        image=request.image if kind == "image" else None,
-        crop_id=request.crop_id if kind == "crop_id" else None,
-        embedding=_query_embedding(request.embedding) if kind == "embedding" else None,
-        top_k=request.top_k if request.HasField("top_k") else None,
-        min_score=request.min_score if request.HasField("min_score") else None,
-        filter=crop_filter(request.filter),
-        own_camera=own_camera_rule(request),
-        deadline=deadline,
-    )
-
-
-def search_response(answer: SearchAnswer) -> search_service_pb2.SearchResponse:
-    """The ranked matches."""
-    response = search_service_pb2.SearchResponse(
-        model_version=answer.model_version,
-        mode=_MODES[answer.mode],
-        rows_scanned=answer.rows_scanned,
-        rows_total=answer.rows_total,
-    )
-    for match in answer.matches:
-        _fill(response.matches.add(score=match.score).crop, match.crop)
-    return response
-
-
-def _query_embedding(message: types_pb2.Embedding) -> QueryEmbedding:
-    if len(message.values) != 4 * message.dimension:
-        raise InvalidArgument(
-            f"embedding.values has {len(message.values)} bytes but embedding.dimension "
-            f"{message.dimension} needs {4 * message.dimension}; send little-endian float32",
-            field="embedding.values",
-        )
-    return QueryEmbedding(
-        values=np.frombuffer(message.values, "<f4"), model_version=message.model_version
     )

@@ -8,7 +8,7 @@ import grpc
 
 from resight.v1 import search_service_pb2, search_service_pb2_grpc
 from service.application.search import Search
-from service.transport.grpc.convert import search_query, search_response
+from service.transport.grpc.convert_search import search_query, search_response
 from service.transport.grpc.deadline import deadline_of
 from service.transport.search_metrics import counted
 

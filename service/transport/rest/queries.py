@@ -14,7 +14,8 @@ from service.application.embed import Embed
 from service.application.search import Search
 from service.transport.rest.departure import unless_departed
 from service.transport.rest.filter_schemas import OwnCameraFields, Term
-from service.transport.rest.schemas import EmbedAnswer, SearchBody, SearchResult
+from service.transport.rest.schemas import EmbedAnswer
+from service.transport.rest.search_schemas import SearchBody, SearchResult
 from service.transport.rest.timeout import TIMEOUT_HEADER, deadline_after
 from service.transport.search_metrics import counted
 
@@ -30,7 +31,7 @@ _LISTS = (
 )
 _TERMS = ("include_attributes", "exclude_attributes")
 _TIMES = ("start_time", "end_time")
-_PLAIN = ("top_k", "min_score", *OwnCameraFields.model_fields)
+_PLAIN = ("top_k", "min_score", "min_probability", *OwnCameraFields.model_fields)
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 _FORM: dict[str, Any] = {
     "type": "object",
@@ -39,6 +40,7 @@ _FORM: dict[str, Any] = {
         "image": {"type": "string", "format": "binary"},
         "top_k": {"type": "integer"},
         "min_score": {"type": "number"},
+        "min_probability": {"type": "number"},
         **dict.fromkeys((*_LISTS, *_TERMS), _TEXTS),
         "start_time": {"type": "string", "format": "date-time"},
         "end_time": {"type": "string", "format": "date-time"},

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from service.domain import crop as domain
-from service.domain.query import QueryEmbedding, SearchAnswer, SearchQuery
-from service.transport.rest.filter_schemas import Filter, OwnCameraFields, Strict
+from service.transport.rest.filter_schemas import Strict
 
 __all__ = [
     "Camera",
@@ -21,9 +20,6 @@ __all__ = [
     "CropPage",
     "EmbedAnswer",
     "IngestAnswer",
-    "Match",
-    "SearchBody",
-    "SearchResult",
     "Stats",
 ]
 
@@ -114,70 +110,6 @@ class EmbedAnswer(BaseModel):
     def of(cls, vector: NDArray[np.float32], model_version: str) -> Self:
         """From (D,) float32."""
         return cls(values=vector.tolist(), dimension=len(vector), model_version=model_version)
-
-
-class Embedding(Strict):
-    """A vector made by the gallery's live encoder."""
-
-    values: list[float] = Field(max_length=65_536)
-    model_version: str
-
-
-class SearchBody(OwnCameraFields):
-    """A query by stored crop or by embedding."""
-
-    crop_id: str | None = None
-    embedding: Embedding | None = None
-    top_k: int | None = None
-    min_score: float | None = None
-    filter: Filter = Filter()
-
-    def to_domain(
-        self, gallery: str, *, image: bytes | None = None, deadline: float | None = None
-    ) -> SearchQuery:
-        """Not yet checked."""
-        embedding = self.embedding
-        return SearchQuery(
-            gallery=gallery,
-            image=image,
-            crop_id=self.crop_id,
-            embedding=None
-            if embedding is None
-            else QueryEmbedding(values=embedding.values, model_version=embedding.model_version),
-            top_k=self.top_k,
-            min_score=self.min_score,
-            filter=self.filter.to_domain(),
-            own_camera=self.own_camera_rule(),
-            deadline=deadline,
-        )
-
-
-class Match(BaseModel):
-    """A crop and its cosine similarity to the query."""
-
-    crop: Crop
-    score: float
-
-
-class SearchResult(BaseModel):
-    """Ranked matches, best first, and how they were found."""
-
-    matches: list[Match]
-    model_version: str
-    mode: str = Field(description="`exact_scan` or `exact_gather`.")
-    rows_scanned: int
-    rows_total: int
-
-    @classmethod
-    def of(cls, answer: SearchAnswer) -> Self:
-        """From the domain's value."""
-        return cls(
-            matches=[Match(crop=Crop.of(m.crop), score=m.score) for m in answer.matches],
-            model_version=answer.model_version,
-            mode=answer.mode.value,
-            rows_scanned=answer.rows_scanned,
-            rows_total=answer.rows_total,
-        )
 
 
 class Stats(BaseModel):

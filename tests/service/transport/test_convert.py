@@ -13,7 +13,8 @@ from resight.v1.search_service_pb2 import SEARCH_MODE_EXACT_SCAN
 from service.domain.crop import Crop
 from service.domain.instant import to_micros
 from service.domain.query import Match, SearchAnswer, SearchMode
-from service.transport.grpc.convert import crop_message, search_response
+from service.transport.grpc.convert import crop_message
+from service.transport.grpc.convert_search import search_response
 
 times = st.datetimes(timezones=st.just(UTC))
 crops = st.builds(

@@ -1,0 +1,1 @@
+"""What is made of hits: pure functions over ids, scores and vectors."""

@@ -1,0 +1,64 @@
+"""Between the messages of the search service and the domain's values."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from resight.errors import InvalidArgument
+from resight.v1 import search_service_pb2, types_pb2
+from service.domain.query import QueryEmbedding, SearchAnswer, SearchMode, SearchQuery
+from service.transport.grpc.convert import fill_crop
+from service.transport.grpc.convert_filter import crop_filter, own_camera_rule
+
+__all__ = ["search_query", "search_response"]
+
+_MODES = {
+    SearchMode.EXACT_SCAN: search_service_pb2.SEARCH_MODE_EXACT_SCAN,
+    SearchMode.EXACT_GATHER: search_service_pb2.SEARCH_MODE_EXACT_GATHER,
+}
+
+
+def search_query(
+    request: search_service_pb2.SearchRequest, *, deadline: float | None
+) -> SearchQuery:
+    """The query; its ``oneof`` may be unset, which the application refuses."""
+    kind = request.WhichOneof("query")
+    return SearchQuery(
+        gallery=request.gallery,
+        image=request.image if kind == "image" else None,
+        crop_id=request.crop_id if kind == "crop_id" else None,
+        embedding=_query_embedding(request.embedding) if kind == "embedding" else None,
+        top_k=request.top_k if request.HasField("top_k") else None,
+        min_score=request.min_score if request.HasField("min_score") else None,
+        min_probability=request.min_probability if request.HasField("min_probability") else None,
+        filter=crop_filter(request.filter),
+        own_camera=own_camera_rule(request),
+        deadline=deadline,
+    )
+
+
+def search_response(answer: SearchAnswer) -> search_service_pb2.SearchResponse:
+    """The ranked matches."""
+    response = search_service_pb2.SearchResponse(
+        model_version=answer.model_version,
+        mode=_MODES[answer.mode],
+        rows_scanned=answer.rows_scanned,
+        rows_total=answer.rows_total,
+        index_lag_seconds=answer.index_lag_seconds,
+    )
+    for match in answer.matches:
+        added = response.matches.add(score=match.score, probability=match.probability)
+        fill_crop(added.crop, match.crop)
+    return response
+
+
+def _query_embedding(message: types_pb2.Embedding) -> QueryEmbedding:
+    if len(message.values) != 4 * message.dimension:
+        raise InvalidArgument(
+            f"embedding.values has {len(message.values)} bytes but embedding.dimension "
+            f"{message.dimension} needs {4 * message.dimension}; send little-endian float32",
+            field="embedding.values",
+        )
+    return QueryEmbedding(
+        values=np.frombuffer(message.values, "<f4"), model_version=message.model_version
+    )

@@ -1,0 +1,178 @@
+"""Retrieval through a real service with a calibrated bundle, on gRPC and REST."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from resight.bundle.attachments import Attachments, attach
+from resight.client.connection import Connection, connect
+from resight.v1 import bundle_pb2, embed_service_pb2, gallery_service_pb2
+from resight.v1 import search_service_pb2 as search_pb2
+from resight.v1.types_pb2 import Camera, Crop
+
+START = datetime(2026, 5, 1, tzinfo=UTC)
+CROPS = 60
+CAMERAS = ("hall", "gate", "yard", "roof")
+SLOPE, INTERCEPT = 9.0, -4.0
+
+
+class Site(NamedTuple):
+    """A service, a gallery ``site`` of known vectors, and ways to ask it."""
+
+    connection: Connection
+    client: httpx.Client
+    service: Any
+    ids: list[str]
+    vectors: np.ndarray
+    image: Callable[[int], bytes]
+
+    def grpc(self, **fields: Any) -> search_pb2.SearchResponse:
+        request = search_pb2.SearchRequest(gallery="site", **fields)
+        return self.connection.search.Search(request)
+
+    def rest(self, path: str = "/search", /, **body: Any) -> Any:
+        answer = self.client.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def vector(self, image: bytes) -> np.ndarray:
+        answer = self.connection.embed.Embed(embed_service_pb2.EmbedRequest(image=image))
+        return np.frombuffer(answer.embedding.values, "<f4").astype(np.float64)
+
+    def ranked(self, scores: np.ndarray, rows: list[int] | None = None) -> list[str]:
+        """Ids by float32 score, then id."""
+        rounded = scores.astype(np.float32)
+        chosen = range(CROPS) if rows is None else rows
+        return [self.ids[n] for n in sorted(chosen, key=lambda n: (-rounded[n], self.ids[n]))]
+
+
+def stamp(value: datetime) -> Timestamp:
+    message = Timestamp()
+    message.FromDatetime(value)
+    return message
+
+
+@pytest.fixture(scope="module")
+def site(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_bundle: Callable[..., Path],
+    start_serving: Callable[..., Any],
+    make_jpeg: Callable[..., bytes],
+) -> Iterator[Site]:
+    root = tmp_path_factory.mktemp("retrieval")
+    kinds = bundle_pb2.ScoreCalibration
+    fitted = kinds(form=kinds.FORM_LOGISTIC, slope=SLOPE, intercept=INTERCEPT, prior=0.1)
+    attach(make_bundle(root / "bundle", height=64), Attachments(calibration=fitted))
+    with (
+        start_serving(root / "bundle", root / "data") as service,
+        connect(service.grpc) as connection,
+        httpx.Client(base_url=f"http://{service.rest}/v1/galleries/site", timeout=30) as client,
+    ):
+        for camera in CAMERAS:
+            connection.gallery.CreateCamera(
+                gallery_service_pb2.CreateCameraRequest(
+                    gallery="site", camera=Camera(camera_id=camera)
+                )
+            )
+        items = [
+            gallery_service_pb2.IngestCropsRequest(
+                gallery="site",
+                sequence=number,
+                image=make_jpeg(3000 + number),
+                crop=Crop(
+                    camera_id=CAMERAS[number % 4],
+                    capture_time=stamp(START + timedelta(minutes=number)),
+                    track_id="" if number % 7 == 0 else f"t{number // 8}",
+                ),
+            )
+            for number in range(CROPS)
+        ]
+        answers = {a.sequence: a.crop_id for a in connection.gallery.IngestCrops(iter(items))}
+        ids = [answers[number] for number in range(CROPS)]
+        asked = Site(connection, client, service, ids, np.empty(0), make_jpeg)
+        vectors = np.stack([asked.vector(make_jpeg(3000 + number)) for number in range(CROPS)])
+        yield asked._replace(vectors=vectors)
+
+
+def crop_ids(answer: Any) -> list[str]:
+    if isinstance(answer, dict):
+        return [match["crop"]["crop_id"] for match in answer["matches"]]
+    return [match.crop.crop_id for match in answer.matches]
+
+
+def refused(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str, str]:
+    """Status, field and reason of what gRPC answers."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    error: Any = caught.value
+    status = rpc_status.from_call(error)
+    assert status is not None
+    field = reason = ""
+    for detail in status.details:
+        bad, info = error_details_pb2.BadRequest(), error_details_pb2.ErrorInfo()
+        if detail.Unpack(bad):
+            field = bad.field_violations[0].field
+        elif detail.Unpack(info):
+            reason = info.reason
+    return error.code(), field, reason
+
+
+def test_every_match_has_its_probability_and_the_threshold_keeps_the_likely(site: Site) -> None:
+    scores = site.vectors @ site.vectors[4]
+    likely = 1 / (1 + np.exp(-(SLOPE * scores + INTERCEPT)))
+    answer = site.grpc(crop_id=site.ids[4], top_k=CROPS)
+    for match in answer.matches:
+        number = site.ids.index(match.crop.crop_id)
+        assert match.probability == pytest.approx(likely[number], abs=1e-5)
+    threshold = float(np.sort(likely)[-8:-6].mean())
+    expected = site.ranked(scores, [n for n in range(CROPS) if likely[n] >= threshold and n != 4])
+    assert len(expected) == 6
+    for found in (
+        site.grpc(crop_id=site.ids[4], top_k=CROPS, min_probability=threshold),
+        site.rest(crop_id=site.ids[4], top_k=CROPS, min_probability=threshold),
+    ):
+        assert crop_ids(found) == expected
+    both = site.rest(crop_id=site.ids[4], min_probability=threshold, min_score=0.999)
+    assert (both["matches"], both["rows_total"]) == ([], CROPS)
+    assert both["index_lag_seconds"] == answer.index_lag_seconds == 0.0
+
+
+def test_a_probability_in_a_form(site: Site) -> None:
+    form = {"min_probability": "0.999999"}
+    files = {"image": ("q.jpg", site.image(3004))}
+    answer = site.client.post("/search", files=files, data=form)
+    assert (answer.status_code, answer.json()["matches"]) == (200, [])
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -1.0, math.nan])
+def test_what_is_no_probability_is_refused(site: Site, value: float) -> None:
+    found = refused(lambda: site.grpc(crop_id=site.ids[0], min_probability=value))
+    assert found[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "min_probability")
+    if not math.isnan(value):
+        body = {"crop_id": site.ids[0], "min_probability": value}
+        answer = site.client.post("/search", json=body)
+        assert (answer.status_code, answer.json()["field"]) == (400, "min_probability")
+
+
+def test_without_a_calibration_no_probability_is_made_up(service: Any, make_jpeg: Any) -> None:
+    with connect(service.grpc) as connection:
+
+        def ask(**fields: Any) -> Any:
+            request = search_pb2.SearchRequest(image=make_jpeg(1), **fields)
+            return connection.search.Search(request)
+
+        assert not any(match.HasField("probability") for match in ask().matches)
+        found = refused(lambda: ask(min_probability=0.5))
+    assert (found[0], found[2]) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_CALIBRATION")
