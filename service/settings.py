@@ -69,12 +69,13 @@ class RestSettings(_Section):
 
 
 class LimitSettings(_Section):
-    """Bounds on every input."""
+    """Bounds on every input. Pages of one search reach ``max_ranked`` matches deep."""
 
     max_image_bytes: int = Field(default=20 * 1024 * 1024, ge=1024)
     max_pixels: int = Field(default=50_000_000, ge=64)
     min_side: int = Field(default=8, ge=1)
     max_top_k: int = Field(default=1000, ge=1, le=10_000)
+    max_ranked: int = Field(default=100_000, ge=10_000, le=1_000_000)
     max_page_size: int = Field(default=1000, ge=1, le=10_000)
     max_filter_cameras: int = Field(default=1000, ge=1)
     max_filter_terms: int = Field(default=1000, ge=1, le=4000)

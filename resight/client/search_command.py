@@ -49,6 +49,9 @@ def search(
     min_probability: Annotated[
         float | None, typer.Option(help="Lowest probability of one person, 0 to 1.")
     ] = None,
+    page_token: Annotated[
+        str, typer.Option(help="Go on after a page: its next_page_token (--json shows it).")
+    ] = "",
     camera: Annotated[list[str] | None, typer.Option(help="Only these cameras.")] = None,
     exclude_camera: Annotated[list[str] | None, typer.Option(help="None of these.")] = None,
     zone: Texts = None,
@@ -83,6 +86,7 @@ def search(
         top_k=top_k,
         min_score=min_score,
         min_probability=min_probability,
+        page_token=page_token,
         filter=CropFilter(
             include_camera_ids=camera or (),
             exclude_camera_ids=exclude_camera or (),
@@ -112,6 +116,7 @@ def search(
         "rows_scanned": answer.rows_scanned,
         "rows_total": answer.rows_total,
         "index_lag_seconds": answer.index_lag_seconds,
+        "next_page_token": answer.next_page_token,
     }
     emit(payload, as_json=as_json, text=_table(payload))
 

@@ -94,6 +94,7 @@ class SearchRequest(_message.Message):
     QUERY_CAMERA_ID_FIELD_NUMBER: _builtins.int
     QUERY_CAPTURE_TIME_FIELD_NUMBER: _builtins.int
     MIN_PROBABILITY_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     gallery: _builtins.str
     """Gallery to search; `default` when empty."""
     image: _builtins.bytes
@@ -113,6 +114,11 @@ class SearchRequest(_message.Message):
     min_probability: _builtins.float
     """Only matches with at least this probability of showing the query's person, between 0 and 1.
     FAILED_PRECONDITION when the encoder's bundle has no calibration.
+    """
+    page_token: _builtins.str
+    """`next_page_token` of the page before, with every other field but `top_k` and the deadline
+    unchanged; empty begins. INVALID_ARGUMENT when it belongs to another query,
+    FAILED_PRECONDITION when the encoder has changed since.
     """
     @_builtins.property
     def embedding(self) -> _types_pb2.Embedding:
@@ -145,10 +151,11 @@ class SearchRequest(_message.Message):
         query_camera_id: _builtins.str = ...,
         query_capture_time: _timestamp_pb2.Timestamp | None = ...,
         min_probability: _builtins.float | None = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability", "_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "image", b"image", "min_probability", b"min_probability", "min_score", b"min_score", "own_camera_window", b"own_camera_window", "query", b"query", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability", "_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "gallery", b"gallery", "image", b"image", "min_probability", b"min_probability", "min_score", b"min_score", "own_camera", b"own_camera", "own_camera_window", b"own_camera_window", "query", b"query", "query_camera_id", b"query_camera_id", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability", "_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "gallery", b"gallery", "image", b"image", "min_probability", b"min_probability", "min_score", b"min_score", "own_camera", b"own_camera", "own_camera_window", b"own_camera_window", "page_token", b"page_token", "query", b"query", "query_camera_id", b"query_camera_id", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_probability: _TypeAlias = _typing.Literal["min_probability"]  # noqa: Y015
     _WhichOneofArgType__min_probability: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability"]  # noqa: Y015
@@ -217,6 +224,7 @@ class SearchResponse(_message.Message):
     ROWS_SCANNED_FIELD_NUMBER: _builtins.int
     ROWS_TOTAL_FIELD_NUMBER: _builtins.int
     INDEX_LAG_SECONDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Version of the encoder that made every vector compared."""
     mode: Global___SearchMode.ValueType
@@ -227,6 +235,8 @@ class SearchResponse(_message.Message):
     """How many crops the gallery held at that moment."""
     index_lag_seconds: _builtins.float
     """Age of the oldest committed crop that could not be found yet, in seconds; usually 0."""
+    next_page_token: _builtins.str
+    """Token of the page that follows; empty when there is none."""
     @_builtins.property
     def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Match]:
         """Best first."""
@@ -240,10 +250,11 @@ class SearchResponse(_message.Message):
         rows_scanned: _builtins.int = ...,
         rows_total: _builtins.int = ...,
         index_lag_seconds: _builtins.float = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index_lag_seconds", b"index_lag_seconds", "matches", b"matches", "mode", b"mode", "model_version", b"model_version", "rows_scanned", b"rows_scanned", "rows_total", b"rows_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index_lag_seconds", b"index_lag_seconds", "matches", b"matches", "mode", b"mode", "model_version", b"model_version", "next_page_token", b"next_page_token", "rows_scanned", b"rows_scanned", "rows_total", b"rows_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

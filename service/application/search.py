@@ -6,25 +6,27 @@ import asyncio
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
 
 from resight.bundle.calibration import Calibration
-from resight.errors import DeadlineExceeded, InvalidArgument
+from resight.errors import DeadlineExceeded
+from service.application.asked import Asked, Asking
 from service.application.embed import Embed
-from service.application.galleries import Galleries, Gallery
-from service.application.query_vectors import QueryVectors, unknown_crop
+from service.application.galleries import Galleries
+from service.application.query_vectors import QueryVectors
+from service.application.ranking import Ranking
 from service.catalog import crop_reads
 from service.catalog.store import Catalog
-from service.domain import names
-from service.domain import query as queries
-from service.domain.crop import Crop
-from service.domain.own_camera import OwnCamera, OwnCameraRule, Sighting
-from service.domain.ports import CameraSpan, IndexHits
+from service.domain.ports import IndexHits
 from service.domain.query import Match, SearchAnswer, SearchQuery
-from service.retrieval import probability
+from service.retrieval.cursor import Cursor, Page, encode_cursor, following
 from service.settings import LimitSettings
 
 __all__ = ["Search"]
+
+NO_VECTORS = np.empty((0, 0), np.float32)
 
 
 class Search:
@@ -50,110 +52,78 @@ class Search:
         calibrations: Mapping[str, Calibration],
     ) -> None:
         self._catalog = catalog
-        self._galleries = galleries
+        self._asking = Asking(
+            catalog=catalog, galleries=galleries, limits=limits, calibrations=calibrations
+        )
         self._vectors = QueryVectors(catalog=catalog, embed=embed)
         self._search_threads = search_threads
         self._limits = limits
-        self._calibrations = calibrations
 
     async def search(self, query: SearchQuery) -> SearchAnswer:
-        """The best matches, best first, ties by crop id.
+        """The best matches, best first, ties by crop id; a page of them.
 
         Everything that can be refused without the encoder is refused before it is asked.
 
         Raises:
             InvalidArgument: not exactly one query, or a bad value.
             NotFound: unknown gallery, crop or camera.
-            FailedPrecondition: an embedding of another model, or a probability asked of a model
-                without calibration.
+            FailedPrecondition: an embedding or a page of another model, or a probability asked of
+                a model without calibration.
             ResourceExhausted, DeadlineExceeded, Unavailable: not now.
         """
-        gallery = self._galleries.get(query.gallery)
-        if len(_given(query)) != 1:
-            raise _other_than_one(query)
-        top_k = queries.top_k(query.top_k, limit=self._limits.max_top_k)
-        min_score = self._min_score(gallery, query)
-        chosen = query.filter.checked(
-            max_cameras=self._limits.max_filter_cameras, max_terms=self._limits.max_filter_terms
-        )
-        own = None if query.crop_id is None else names.crop_id(query.crop_id)
-        rule = query.own_camera.checked(stored=own is not None)
-        row_filter = gallery.row_filter(
-            chosen,
-            exclude_ids=() if own is None else (own,),
-            exclude_spans=await self._own_camera(gallery, rule, own),
-        )
-        vector = await self._vectors.of(gallery, query, own)
+        asked = await self._asking.checked(query)
+        vector = await self._vector(query, asked)
         if query.deadline is not None and time.monotonic() >= query.deadline:
             raise DeadlineExceeded("the deadline passed before the search began; allow more time")
-        hits = await asyncio.get_running_loop().run_in_executor(
-            self._search_threads, gallery.index.search, vector, top_k, row_filter, min_score
+        page = await asyncio.get_running_loop().run_in_executor(
+            self._search_threads, self._page, asked, vector
         )
-        return await self._answer(gallery, hits, query.min_probability)
+        token = _token(asked, page, vector[np.newaxis] if query.image is not None else NO_VECTORS)
+        return await self._answer(asked, page.hits, token)
 
-    def _min_score(self, gallery: Gallery, query: SearchQuery) -> float | None:
-        """The lowest score that the index is asked for; the probability itself is judged later."""
-        asked = queries.min_score(query.min_score)
-        wanted = probability.checked_probability(query.min_probability)
-        if wanted is None:
-            return asked
-        version = gallery.record.model_version
-        calibration = probability.needed(self._calibrations.get(version), version)
-        lowest = probability.lowest_score(calibration, wanted)
-        return lowest if asked is None else max(asked, lowest)
+    async def _vector(self, query: SearchQuery, asked: Asked) -> NDArray[np.float32]:
+        if asked.cursor is not None and len(asked.cursor.vectors):
+            kept: NDArray[np.float32] = asked.cursor.vectors[0]
+            return kept
+        return await self._vectors.of(asked.gallery, query, asked.crop_id)
 
-    async def _own_camera(
-        self, gallery: Gallery, rule: OwnCameraRule, crop_id: UUID | None
-    ) -> tuple[CameraSpan, ...]:
-        """What the query's own camera saw that may not match."""
-        if rule.mode is OwnCamera.ANY:
-            return ()
-        seen = rule.sighting
-        if crop_id is not None:
-            record = await self._catalog.read(crop_reads.crop, gallery.record.gallery_row, crop_id)
-            if record is None:
-                raise unknown_crop(gallery, crop_id)
-            seen = Sighting(record.crop.camera_id, record.crop.capture_time)
-        camera = gallery.camera(seen.camera_id, field="query_camera_id")
-        return (CameraSpan(camera.camera_row, *rule.span_micros(seen)),)
+    def _page(self, asked: Asked, vector: NDArray[np.float32]) -> Page:
+        best = Ranking(asked, vector).best
+        return following(best, asked.cursor, asked.top_k, deepest=self._limits.max_ranked)
 
-    async def _answer(
-        self, gallery: Gallery, hits: IndexHits, min_probability: float | None
-    ) -> SearchAnswer:
-        crops = await self._crops(gallery, hits) if hits.ids else []
-        scores = hits.scores.tolist()
-        calibration = self._calibrations.get(gallery.record.model_version)
-        likely = [None] * len(scores) if calibration is None else calibration.probabilities(scores)
-        # A crop deleted since the search is in the hits but no longer in the catalog.
-        matches = tuple(
-            Match(crop, score, same)
-            for crop, score, same in zip(crops, scores, likely, strict=True)
-            if crop is not None and (min_probability is None or (same or 0.0) >= min_probability)
-        )
+    async def _answer(self, asked: Asked, hits: IndexHits, token: str) -> SearchAnswer:
         return SearchAnswer(
-            matches=matches,
-            model_version=gallery.record.model_version,
+            matches=await self._matches(asked, hits),
+            model_version=asked.model_version,
             mode=hits.mode,
             rows_scanned=hits.rows_scanned,
             rows_total=hits.rows_total,
-            index_lag_seconds=gallery.index_lag_seconds,
+            index_lag_seconds=asked.gallery.index_lag_seconds,
+            next_page_token=token,
         )
 
-    async def _crops(self, gallery: Gallery, hits: IndexHits) -> list[Crop | None]:
-        return await self._catalog.read(
+    async def _matches(self, asked: Asked, hits: IndexHits) -> tuple[Match, ...]:
+        if not hits.ids:
+            return ()
+        crops = await self._catalog.read(
             crop_reads.crops_by_id,
-            gallery.record.gallery_row,
+            asked.gallery.record.gallery_row,
             hits.ids,
             gallery_size=hits.rows_total,
         )
+        scores, calibration = hits.scores.tolist(), asked.calibration
+        likely = [None] * len(scores) if calibration is None else calibration.probabilities(scores)
+        # A crop deleted since the search is in the hits but no longer in the catalog.
+        return tuple(
+            Match(crop, score, same)
+            for crop, score, same in zip(crops, scores, likely, strict=True)
+            if crop is not None
+        )
 
 
-def _given(query: SearchQuery) -> list[str]:
-    return [name for name in ("image", "crop_id", "embedding") if getattr(query, name) is not None]
-
-
-def _other_than_one(query: SearchQuery) -> InvalidArgument:
-    found = " and ".join(_given(query)) or "none"
-    return InvalidArgument(
-        f"query: send exactly one of image, crop_id and embedding (found {found})", field="query"
-    )
+def _token(asked: Asked, page: Page, vectors: NDArray[np.float32]) -> str:
+    if not page.more:
+        return ""
+    hits, before = page.hits, 0 if asked.cursor is None else asked.cursor.given
+    cursor = Cursor(float(hits.scores[-1]), hits.ids[-1], before + len(hits.ids), vectors)
+    return encode_cursor(cursor, query=asked.digest, model_version=asked.model_version)

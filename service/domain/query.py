@@ -58,6 +58,7 @@ class SearchQuery:
     top_k: int | None = None
     min_score: float | None = None
     min_probability: float | None = None
+    page_token: str = ""
     filter: CropFilter = field(default_factory=CropFilter)
     own_camera: OwnCameraRule = field(default_factory=OwnCameraRule)
     deadline: float | None = None
@@ -85,6 +86,7 @@ class SearchAnswer:
     rows_scanned: int
     rows_total: int
     index_lag_seconds: float = 0.0
+    next_page_token: str = ""
 
 
 def top_k(value: int | None, *, limit: int) -> int:

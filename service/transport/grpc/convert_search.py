@@ -31,6 +31,7 @@ def search_query(
         top_k=request.top_k if request.HasField("top_k") else None,
         min_score=request.min_score if request.HasField("min_score") else None,
         min_probability=request.min_probability if request.HasField("min_probability") else None,
+        page_token=request.page_token,
         filter=crop_filter(request.filter),
         own_camera=own_camera_rule(request),
         deadline=deadline,
@@ -45,6 +46,7 @@ def search_response(answer: SearchAnswer) -> search_service_pb2.SearchResponse:
         rows_scanned=answer.rows_scanned,
         rows_total=answer.rows_total,
         index_lag_seconds=answer.index_lag_seconds,
+        next_page_token=answer.next_page_token,
     )
     for match in answer.matches:
         added = response.matches.add(score=match.score, probability=match.probability)

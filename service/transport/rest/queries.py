@@ -31,7 +31,7 @@ _LISTS = (
 )
 _TERMS = ("include_attributes", "exclude_attributes")
 _TIMES = ("start_time", "end_time")
-_PLAIN = ("top_k", "min_score", "min_probability", *OwnCameraFields.model_fields)
+_PLAIN = ("top_k", "min_score", "min_probability", "page_token", *OwnCameraFields.model_fields)
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 _FORM: dict[str, Any] = {
     "type": "object",
@@ -41,6 +41,7 @@ _FORM: dict[str, Any] = {
         "top_k": {"type": "integer"},
         "min_score": {"type": "number"},
         "min_probability": {"type": "number"},
+        "page_token": {"type": "string"},
         **dict.fromkeys((*_LISTS, *_TERMS), _TEXTS),
         "start_time": {"type": "string", "format": "date-time"},
         "end_time": {"type": "string", "format": "date-time"},

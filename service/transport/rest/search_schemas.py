@@ -28,6 +28,7 @@ class SearchBody(OwnCameraFields):
     top_k: int | None = None
     min_score: float | None = None
     min_probability: float | None = None
+    page_token: str = ""
     filter: Filter = Filter()
 
     def to_domain(
@@ -47,6 +48,7 @@ class SearchBody(OwnCameraFields):
             top_k=self.top_k,
             min_score=self.min_score,
             min_probability=self.min_probability,
+            page_token=self.page_token,
             filter=self.filter.to_domain(),
             own_camera=self.own_camera_rule(),
             deadline=deadline,
@@ -75,6 +77,7 @@ class SearchResult(BaseModel):
     rows_scanned: int
     rows_total: int
     index_lag_seconds: float
+    next_page_token: str
 
     @classmethod
     def of(cls, answer: domain.SearchAnswer) -> Self:
@@ -86,4 +89,5 @@ class SearchResult(BaseModel):
             rows_scanned=answer.rows_scanned,
             rows_total=answer.rows_total,
             index_lag_seconds=answer.index_lag_seconds,
+            next_page_token=answer.next_page_token,
         )
