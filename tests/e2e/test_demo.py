@@ -25,14 +25,17 @@ from resight.demo.folder import DemoFolder
 from resight.demo.process import run_command, serving
 from resight.errors import AlreadyExists, ResightError
 
+# The first test to ask for the demo waits for it.
+pytestmark = pytest.mark.timeout(600)
+
 KEYS = {
     "map_before", "map_after", "rank1_before", "rank1_after", "queries", "top1_correct", "adapt_s",
     "export_s", "serve_ready_s", "wall_s", "bundle", "contact_sheet",
 }  # fmt: skip
+# A third of the crops and half the epochs of the demo, which is otherwise as users get it.
 SMALL = [
-    "--identities", "10", "--cameras", "3", "--crops", "150", "--height", "64", "--width", "32",
-    "--epochs", "1", "--set", "iterations=2", "--set", "p=4", "--set", "k1=8",
-    "--set", "k2=3", "--set", "eps=0.4", "--rows", "6", "--matches", "5",
+    "--identities", "40", "--cameras", "4", "--crops", "800", "--epochs", "3",
+    "--rows", "6", "--matches", "5",
 ]  # fmt: skip
 COMMAND = [sys.executable, "-c", "from resight.cli import main; main()"]
 
@@ -43,7 +46,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoFolder, dict[str
     folder = DemoFolder(tmp_path_factory.mktemp("demo") / "out")
     done = subprocess.run(
         [*COMMAND, "demo", "--output", str(folder.path), "--json", *SMALL],
-        capture_output=True, text=True, timeout=280, check=False,
+        capture_output=True, text=True, timeout=580, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout), done.stderr
@@ -76,13 +79,25 @@ def test_reports_the_promised_figures(
     for key in ("map_before", "map_after", "rank1_before", "rank1_after"):
         assert math.isfinite(answer[key])
         assert 0 < answer[key] <= 1
-    assert answer["map_after"] != answer["map_before"]
     assert answer["queries"] == len(rows(folder.crops / "query.csv"))
     assert 0 <= answer["top1_correct"] <= answer["queries"]
     assert 0 < answer["serve_ready_s"] < answer["wall_s"]
     assert 0 < answer["adapt_s"] + answer["export_s"] < answer["wall_s"]
     open_bundle(answer["bundle"])
     assert json.loads(folder.summary.read_text()) == answer
+
+
+@pytest.mark.slow
+def test_the_adapted_encoder_is_better_than_the_start(
+    demo: tuple[DemoFolder, dict[str, Any], str],
+) -> None:
+    """What a demo is run to see: more of each person found, and more often first.
+
+    Clusters of cameras, which a slip in their centring once gave, lose of both.
+    """
+    _, answer, _ = demo
+    assert answer["map_after"] > answer["map_before"]
+    assert answer["rank1_after"] > answer["rank1_before"]
 
 
 @pytest.mark.slow
