@@ -3,19 +3,23 @@
 ::
 
     python -m bench gate --live LIVE --crops SRC --results F.jsonl [--maps MAPS.jsonl]
-        [--spoilt | --unseen] NAME=BUNDLE …
-    python -m bench gate --results F.jsonl [--signals S.jsonl --live-name NAME]
+        [--spoilt | --unseen [--round N]] [--any-dimension] NAME=BUNDLE …
+    python -m bench gate --results F.jsonl --live-name NAME [--rescore] [--signals S.jsonl]
 
 The first judges each bundle that ``F.jsonl`` lacks beside LIVE and appends a line: name, mAP (the
 ``map`` of that name in ``MAPS.jsonl``, figures of ``resight adapt evaluate``; the gate never sees
 them), score, verdict, reasons, signals. ``--spoilt`` marks bundles that must be refused,
-``--unseen`` those made after signals, scales and bounds were fixed.
+``--unseen`` those made after signals, scales and bounds were fixed; ``--round`` tells which fixing.
+``--any-dimension`` lets encoders of another dimension be compared; they are summed up apart.
 
-Both end with the summary: Spearman's rank correlation of score and mAP over the healthy ones, the
-unseen apart; pairs put in the right order; verdicts beside the truth; sabotage that passed. S.jsonl
-holds signals and mAP of the encoders that the scales come from, the live one (NAME) among them: of
-these the score is computed as it is, with scales fitted again without the run that is scored, and
-with weights fitted so.
+``--rescore`` judges lines of an older score again from their signals: scores and the refusals that
+follow from them are replaced, others stay.
+
+Both end with the summary: Spearman's rank correlation of score and mAP over the healthy ones, those
+of each round apart; pairs put in the right order; verdicts beside the truth (where NAME, the live
+encoder, has a line); sabotage that passed. S.jsonl holds signals and mAP of the encoders that the
+scales come from, NAME among them: of these the score is computed as it is, with scales fitted again
+without the run that is scored, and with weights fitted so.
 """
 
 from __future__ import annotations
@@ -31,16 +35,17 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
-from adapt.gate.comparison import compare
+from adapt.gate.comparison import compare, weigh
 from adapt.gate.observation import Observation, observe
 from adapt.gate.sample import describe, draw
-from adapt.gate.score import BOUND, WEIGHED, score
+from adapt.gate.score import BOUND, WATCHED, WEIGHED, score
 from adapt.gate.settings import GateSettings
 from resight.bundle.reader import open_bundle
 from resight.crops import CropRef, open_source
 
 _GAPS = (0.01, 0.02, 0.05)
 _RIDGE = 10.0
+_DIMENSION = 512
 
 Line = dict[str, Any]
 
@@ -57,13 +62,22 @@ def main(argv: Sequence[str]) -> int:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--spoilt", action="store_true")
     kind.add_argument("--unseen", action="store_true")
+    parser.add_argument("--round", type=int, default=1)
+    parser.add_argument("--any-dimension", action="store_true")
+    parser.add_argument("--rescore", action="store_true")
     options = parser.parse_args(argv)
     if options.bundles:
         if options.live is None or options.crops is None:
             parser.error("bundles are judged with --live and --crops")
         _judge(options)
     lines = _lines(options.results)
-    found = summary(lines)
+    live = next((line for line in lines if line["name"] == options.live_name), None)
+    if options.rescore:
+        if live is None:
+            parser.error("--rescore needs --live-name, of a line of the results")
+        lines = [rescored(line, live["signals"]) for line in lines]
+        options.results.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    found = summary(lines, None if live is None else live["map"])
     if options.signals is not None:
         spoilt = {line["name"] for line in lines if line["spoilt"]}
         fitted_on = [line for line in _lines(options.signals) if line["name"] not in spoilt]
@@ -79,7 +93,7 @@ def _lines(path: Path | None) -> list[Line]:
 
 
 def _judge(options: argparse.Namespace) -> None:
-    settings = GateSettings()
+    settings = GateSettings(same_dimension=not options.any_dimension)
     maps = {line["name"]: line["map"] for line in _lines(options.maps)}
     done = {line["name"] for line in _lines(options.results)}
     crops = open_source(options.crops).scan().require_crops()
@@ -96,6 +110,8 @@ def _judge(options: argparse.Namespace) -> None:
             "name": name,
             "spoilt": options.spoilt,
             "unseen": options.unseen,
+            "round": options.round if options.unseen else 0,
+            "dimension": seen.features.shape[1],
             "map": maps.get(name),
             "score": round(found.score, 4),
             "passed": not found.refusals,
@@ -118,15 +134,43 @@ def _embed(
     return seen.of[0], seen.kept
 
 
-def summary(lines: Sequence[Line]) -> dict[str, Any]:
-    """What the lines say together; a name is ``RUN`` or ``RUN@EPOCH``."""
+def rescored(line: Line, live: Line) -> Line:
+    """The line judged again from its signals and the live encoder's."""
+    if not line["signals"]:
+        return line
+    found, reasons = weigh(line["signals"], live, GateSettings())
+    by_figures = {"live", *WEIGHED, *WATCHED}
+    reasons += [text for text in line["reasons"] if text.partition(":")[0] not in by_figures]
+    return line | {"score": round(found, 4), "passed": not reasons, "reasons": reasons}
+
+
+def summary(lines: Sequence[Line], live: float | None = None) -> dict[str, Any]:
+    """What the lines say together; a name is ``RUN`` or ``RUN@EPOCH``.
+
+    Args:
+        lines: Of the results.
+        live: The live encoder's mAP, where it is known.
+    """
     healthy = [line for line in lines if not line["spoilt"] and line["map"] is not None]
     spoilt = [line for line in lines if line["spoilt"]]
-    found: dict[str, Any] = {}
-    for part, unseen in (("seen", False), ("unseen", True)):
-        chosen = [line for line in healthy if line.get("unseen", False) is unseen]
-        if len(chosen) > 1:
-            found[part] = _ranked(chosen)
+    same = [line for line in healthy if line.get("dimension", _DIMENSION) == _DIMENSION]
+    unseen = [line for line in same if line.get("unseen", False)]
+    rounds = [line.get("round", 1) for line in unseen]
+    parts = {
+        "seen": [line for line in same if line not in unseen],
+        "unseen": unseen,
+        **{
+            f"unseen, round {number}": [
+                line for line, own in zip(unseen, rounds, strict=True) if own == number
+            ]
+            for number in sorted(set(rounds))
+        },
+        "all": same,
+        "another dimension": [line for line in healthy if line not in same],
+    }
+    found: dict[str, Any] = {
+        part: _ranked(chosen, live) for part, chosen in parts.items() if len(chosen) > 1
+    }
     found["spoilt"] = len(spoilt)
     found["spoilt_that_passed"] = [line["name"] for line in spoilt if line["passed"]]
     return found
@@ -158,7 +202,7 @@ def calibration(lines: Sequence[Line], live: str) -> dict[str, Any]:
     }
 
 
-def _ranked(lines: Sequence[Line]) -> dict[str, Any]:
+def _ranked(lines: Sequence[Line], live: float | None) -> dict[str, Any]:
     maps = np.array([line["map"] for line in lines])
     scores = np.array([line["score"] for line in lines])
     final = np.array(["@" not in line["name"] for line in lines])
@@ -174,6 +218,7 @@ def _ranked(lines: Sequence[Line]) -> dict[str, Any]:
         "spearman": _rank_correlation(scores, maps),
         "spearman_of_last_epochs": _rank_correlation(scores[final], maps[final]),
         "passed": sum(bool(line["passed"]) for line in lines),
+        **({} if live is None else _beside_the_truth(lines, live)),
         "pairs": {
             f"apart by more than {gap}": {
                 "pairs": int((apart > gap).sum()),
@@ -184,6 +229,17 @@ def _ranked(lines: Sequence[Line]) -> dict[str, Any]:
             }
             for gap in _GAPS
             if (apart > gap).any()
+        },
+    }
+
+
+def _beside_the_truth(lines: Sequence[Line], live: float) -> dict[str, Any]:
+    gained = {line["name"]: round(line["map"] - live, 4) for line in lines}
+    passed = {line["name"] for line in lines if line["passed"]}
+    return {
+        "passed though worse": {n: gap for n, gap in gained.items() if n in passed and gap < 0},
+        "refused though better": {
+            n: gap for n, gap in gained.items() if n not in passed and gap > 0
         },
     }
 

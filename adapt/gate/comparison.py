@@ -3,7 +3,8 @@
     refused where  the candidate has collapsed (:mod:`adapt.gate.collapse`), or
                    score(candidate, live) < -margin, or
                    score(candidate, baseline) < -baseline_margin, or
-                   a weighed signal is more than ``max_drop`` scales below the live encoder's, or
+                   a weighed or watched signal is more than ``max_drop`` scales below the live
+                   encoder's, or
                    agreement within tracks or across overlapping cameras is more than
                    ``max_track_drop`` below that of either, or
                    likeness to the live encoder < ``min_likeness``
@@ -22,14 +23,14 @@ from adapt.gate.likeness import endorsement, likeness
 from adapt.gate.observation import Observation
 from adapt.gate.overlap import overlap
 from adapt.gate.sample import Sample
-from adapt.gate.score import BOUND, WEIGHED, contributions, score
+from adapt.gate.score import BOUND, WEIGHED, contributions, score, standings
 from adapt.gate.settings import GateSettings
 from adapt.gate.signals import Figures, measure
 from adapt.gate.tracklets import agreement, find_pairs
 from adapt.gate.verdict import Signal
 from adapt.gate.view import View
 
-__all__ = ["Findings", "compare"]
+__all__ = ["Findings", "compare", "weigh"]
 
 # Standard deviation of the score between draws of this many crops of one site (docs/gate.md).
 _SURE, _DEVIATION = 1500, 0.08
@@ -86,12 +87,11 @@ def compare(
     figures = _figures([view, *views], sample, settings, notes)
     ours, others = figures[0], figures[1:]
     refusals = collapsed(ours, others[0], clusters=view.clusters.clusters, settings=settings)
-    found = score(ours, others[0])
+    found, reasons = weigh(ours, others[0], settings)
     against = score(ours, others[1]) if baseline is not None else None
-    refusals += _behind("live", found, settings.margin, ours, others[0])
+    refusals += reasons
     if against is not None:
         refusals += _behind("baseline", against, settings.baseline_margin, ours, others[1])
-    refusals += _dropped(ours, others[0], settings.max_drop)
     for name, other in zip(("live", "baseline"), others, strict=False):
         refusals += _disagrees(name, ours, other, settings.max_track_drop)
     alike = likeness(view, views[0])
@@ -107,6 +107,13 @@ def compare(
     signals.append(Signal("likeness", alike, 1.0))
     signals.append(Signal("endorsement", endorsement(view, views[0]), 1.0))
     return Findings(found, against, tuple(refusals), tuple(signals), tuple(notes))
+
+
+def weigh(ours: Figures, live: Figures, settings: GateSettings) -> tuple[float, list[str]]:
+    """The score against the live encoder's figures, and what they alone refuse a candidate for."""
+    found = score(ours, live)
+    reasons = _behind("live", found, settings.margin, ours, live)
+    return found, reasons + _dropped(ours, live, settings.max_drop)
 
 
 def _unusable(candidate: Observation, live: Observation, settings: GateSettings) -> str:
@@ -149,7 +156,7 @@ def _dropped(ours: Figures, theirs: Figures, most: float) -> list[str]:
     return [
         f"{name}: {_text(ours[name])} instead of the live encoder's {_text(theirs[name])} is a"
         f" fall of {-part:.1f} standard deviations, more than {most:g}"
-        for name, part in contributions(ours, theirs).items()
+        for name, part in standings(ours, theirs).items()
         if -part > most
     ]
 

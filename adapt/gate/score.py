@@ -7,6 +7,9 @@ where more is better and -1 where less is; s_k is the standard deviation of the 
 healthy encoders it was calibrated on, and w_k >= 0 its weight, both fixed below. The sums are over
 the signals that the live encoder has. So the score is 0 for equals, never falls when a signal gets
 better, and a unit of it is about one standard deviation of healthy encoders.
+
+How much an encoder mixes cameras is watched, not weighed: a large fall refuses a candidate, but
+how a method draws its batches moves it more than how good the encoder is (docs/gate.md).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import NamedTuple
 from adapt.gate.signals import HIGHER_IS_BETTER, Figures
 from resight.errors import InvalidArgument
 
-__all__ = ["BOUND", "WEIGHED", "Weighed", "contributions", "score"]
+__all__ = ["BOUND", "WATCHED", "WEIGHED", "Weighed", "contributions", "score", "standings"]
 
 BOUND = 4.0
 
@@ -40,8 +43,10 @@ WEIGHED: Mapping[str, Weighed] = {
     "stability": Weighed(1.0, 0.1028),
     "reciprocity": Weighed(1.0, 0.0428),
     "steadiness": Weighed(1.0, 0.0556),
-    "mixing": Weighed(1.0, 0.0580),
 }
+
+# Scales of those that are not weighed, but must not fall far either.
+WATCHED: Mapping[str, float] = {"mixing": 0.0580}
 
 
 def contributions(candidate: Figures, reference: Figures) -> dict[str, float]:
@@ -50,8 +55,21 @@ def contributions(candidate: Figures, reference: Figures) -> dict[str, float]:
     One that the reference has and the candidate has not counts -4: crops too much alike for a
     figure are no merit.
     """
+    return _differences(
+        candidate, reference, {name: weighed.scale for name, weighed in WEIGHED.items()}
+    )
+
+
+def standings(candidate: Figures, reference: Figures) -> dict[str, float]:
+    """The contributions, and the same of what is watched alone."""
+    return contributions(candidate, reference) | _differences(candidate, reference, WATCHED)
+
+
+def _differences(
+    candidate: Figures, reference: Figures, scales: Mapping[str, float]
+) -> dict[str, float]:
     found = {}
-    for name, (_, scale) in WEIGHED.items():
+    for name, scale in scales.items():
         ours, theirs = candidate.get(name), reference.get(name)
         if theirs is None:
             continue

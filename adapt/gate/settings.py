@@ -22,7 +22,7 @@ class GateSettings(Section):
         seed: Of the draw and the changes.
         margin: How far the score against the live encoder may lie below 0.
         baseline_margin: The same against the baseline, however many nights lie between.
-        max_drop: How far a single weighed signal may fall, in its standard deviations.
+        max_drop: How far a weighed signal, or ``mixing``, may fall, in its standard deviations.
         max_track_drop: How far the agreement within tracks, or across overlapping cameras, may.
         same_dimension: Refuse a candidate of another dimension than the live encoder's.
         max_crowding: Highest mean similarity of two crops.

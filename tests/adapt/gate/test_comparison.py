@@ -8,10 +8,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from adapt.gate.comparison import Findings, compare
+from adapt.gate.comparison import Findings, compare, weigh
 from adapt.gate.observation import Observation
-from adapt.gate.score import WEIGHED, score
+from adapt.gate.score import WATCHED, WEIGHED, score
 from adapt.gate.settings import GateSettings
+from adapt.gate.signals import measure
 from tests.adapt.gate.conftest import Site, unit
 
 SETTINGS = GateSettings()
@@ -155,7 +156,7 @@ def test_a_single_signal_may_not_fall_far(site: Site) -> None:
 
 def test_the_score_is_monotone_bounded_and_counts_what_is_missing() -> None:
     live: dict[str, float | None] = {
-        "silhouette": 0.2, "stability": 0.4, "reciprocity": 0.5, "steadiness": 0.2, "mixing": 0.8,
+        "silhouette": 0.2, "stability": 0.4, "reciprocity": 0.5, "steadiness": 0.2,
     }  # fmt: skip
     assert live.keys() == WEIGHED.keys()
     for name, value in live.items():
@@ -166,3 +167,21 @@ def test_the_score_is_monotone_bounded_and_counts_what_is_missing() -> None:
         assert score(live | {name: None}, live) == pytest.approx(-4 / len(live))
         # What the reference lacks cannot be compared: the rest decide.
         assert score(live, live | {name: None}) == 0.0
+
+
+def test_cameras_kept_apart_are_refused_and_not_weighed(site: Site) -> None:
+    """A fall of mixing alone refuses; neither a fall nor a rise moves the score."""
+    figures = measure(site.view(site.encoder()))
+    mixing = figures["mixing"]
+    assert mixing is not None
+    edge = SETTINGS.max_drop * WATCHED["mixing"]
+    for change in (-edge - 0.01, -edge + 0.01, edge + 0.01):
+        found, reasons = weigh(figures | {"mixing": mixing + change}, figures, SETTINGS)
+        assert found == 0.0
+        assert [reason.split(":")[0] for reason in reasons] == ["mixing"] * (change < -edge)
+    assert weigh(figures | {"mixing": None}, figures, SETTINGS)[1]
+    # Through the whole comparison, by an encoder that writes the camera into its vectors.
+    loose = GateSettings(margin=4, max_track_drop=1)
+    biased = _compare(site, site.encoder(cast=1.5), site.encoder(cast=0.0), settings=loose)
+    assert any(reason.startswith("mixing: ") for reason in biased.refusals)
+    assert {s.name: s.weight for s in biased.signals}["mixing"] == 0.0

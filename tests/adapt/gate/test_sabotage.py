@@ -85,8 +85,7 @@ def test_the_summary_counts_pairs_and_names_what_slipped_through() -> None:
             "map": 0.1 + 0.03 * n,
             "score": float(rank),
             "passed": True,
-            "signals": {k: v + 0.02 * rank for k, v in live.items()}
-            | {"mixing": 0.5 + 0.02 * rank},
+            "signals": {k: v + 0.02 * rank for k, v in live.items()},
         }
         for n, rank in enumerate((0, 1, 3, 2, 4, 5))
     ]
@@ -108,6 +107,35 @@ def test_the_summary_counts_pairs_and_names_what_slipped_through() -> None:
     found = gate.summary(lines)
     assert found["seen"]["spearman"] == 1.0
     assert found["unseen"]["spearman"] == -1.0
+    assert found["unseen, round 1"]["spearman"] == -1.0
+    for line in lines[4:6]:
+        line |= {"unseen": True, "round": 2}
+    lines[4]["passed"] = False
+    found = gate.summary(lines, 0.21)
+    assert found["unseen"]["healthy"] == 4
+    assert found["unseen, round 2"]["spearman"] == 1.0
+    assert found["all"]["spearman"] == pytest.approx(1 - 6 * 2 / (6 * 35), abs=1e-4)
+    assert found["unseen"]["passed though worse"] == {"run1@1": -0.05, "run1": -0.02}
+    assert found["unseen"]["refused though better"] == {"run2@1": 0.01}
+    lines[5]["dimension"] = 7
+    assert gate.summary(lines)["all"]["healthy"] == 5
+
+
+def test_lines_are_judged_again_by_their_signals() -> None:
+    live = {"silhouette": 0.1, "stability": 0.3, "reciprocity": 0.5, "steadiness": 0.2}
+    old = {"name": "a", "signals": live, "score": -1.0, "passed": False}
+    kept = ["likeness: too little", "collapse: rank"]
+    wrong = ["live: score -1.000 is below -0.1: x", "mixing: 0.1 instead of 0.9"]
+    again = gate.rescored(old | {"reasons": wrong}, live)
+    assert (again["score"], again["passed"], again["reasons"]) == (0.0, True, [])
+    again = gate.rescored(old | {"reasons": [*wrong, *kept]}, live)
+    assert (again["score"], again["passed"], again["reasons"]) == (0.0, False, kept)
+    fallen = old | {"reasons": [], "signals": live | {"silhouette": -0.3}}
+    again = gate.rescored(fallen, live)
+    assert again["score"] == -1.0
+    assert [reason.split(":")[0] for reason in again["reasons"]] == ["live", "silhouette"]
+    unread = old | {"signals": {}, "reasons": kept}
+    assert gate.rescored(unread, live) == unread
 
 
 def test_a_run_is_scored_with_scales_that_it_had_no_part_in() -> None:
