@@ -24,7 +24,12 @@ def said(*assignments: str, iterations: int = 20) -> list[str]:
 
 @pytest.mark.parametrize("method", ["cluster-contrast", "spcl", "calr", "pplr", "cap"])
 def test_the_fast_preset_reaches_all_that_it_asks_for(method: str) -> None:
-    assert said(f"method={method}") == []
+    assert said(f"method={method}", *(["calr.refine=true"] if method == "calr" else [])) == []
+
+
+def test_the_fast_preset_says_that_it_leaves_the_first_stage_of_calr_out() -> None:
+    [caution] = said("method=calr")
+    assert "calr.intra_*" in caution
 
 
 @pytest.mark.parametrize(
@@ -38,6 +43,8 @@ def test_what_begins_after_the_last_epoch_is_said(method: str, key: str, off: st
     if method == "cap":
         # So that a loss is left where the contrast across cameras is off.
         settings.append("cap.intra_weight=1")
+    if method == "calr":
+        settings.append("calr.refine=true")
     assert said(*settings, f"{key}=2") == []
     [caution] = said(*settings, f"{key}=3")
     assert f"{key}=3 is never reached in 3 epochs" in caution
@@ -55,7 +62,13 @@ def test_a_warm_up_as_long_as_the_run_is_said(warmup: str, covered: bool) -> Non
 
 
 def test_a_warm_up_as_long_as_a_cameras_stage_is_said() -> None:
-    calr = ["method=calr", "epochs=9", "calr.intra_epochs=2", "calr.intra_iterations=10"]
+    calr = [
+        "method=calr",
+        "calr.refine=true",
+        "epochs=9",
+        "calr.intra_epochs=2",
+        "calr.intra_iterations=10",
+    ]
     assert said(*calr, "warmup_iterations=19") == []
     [caution] = said(*calr, "warmup_iterations=20")
     assert "each camera's stage" in caution
