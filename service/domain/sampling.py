@@ -1,9 +1,9 @@
 """A sample of rows that arrive in blocks, the same whenever it is drawn again.
 
-A night can learn from crops only where there are several of one person, so a sample of single ones
-is of no use to it: of 6,433 crops of Market-1501's cameras 1 to 3 in their order, a sample of 398
-shows 3 people four times or more when crops are drawn one by one, and 38 when they are drawn in
-stretches of 256 rows (docs/nightly.md).
+A night tells people apart only by those of whom it has several crops: of 6,433 crops of
+Market-1501's cameras 1 to 3 in their order, a sample of 398 shows 3 people four times or more when
+crops are drawn one by one, and 38 when they are drawn in stretches of 256 rows. What that is worth
+in mAP: docs/nightly.md.
 
 With h = splitmix64, a row r has the key ::
 
