@@ -33,13 +33,23 @@ class OwnCamera(StrEnum):
     EXCLUDE_WITHIN = "exclude-within"
 
 
+class Fusion(StrEnum):
+    """How several images become one ranking."""
+
+    MEAN = "mean"
+    MAX = "max"
+    QUALITY = "quality"
+
+
 Texts = Annotated[list[str] | None, typer.Option()]
 Time = Annotated[str | None, typer.Option(help="RFC 3339, such as 2026-01-01T00:00:00Z.")]
 
 
 @app.command()
 def search(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="The person, cut out.")],
+    image: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="The person, cut out; several help.")
+    ],
     target: Target = DEFAULT_TARGET,
     gallery: Gallery = "default",
     top_k: Annotated[int, typer.Option(help="Matches wanted.")] = 10,
@@ -52,6 +62,12 @@ def search(
     page_token: Annotated[
         str, typer.Option(help="Go on after a page: its next_page_token (--json shows it).")
     ] = "",
+    unlike: Annotated[
+        list[Path] | None, typer.Option(metavar="IMAGE", help="Somebody else, cut out.")
+    ] = None,
+    fusion: Annotated[
+        Fusion, typer.Option(help="How several images become one ranking.")
+    ] = Fusion.MEAN,
     camera: Annotated[list[str] | None, typer.Option(help="Only these cameras.")] = None,
     exclude_camera: Annotated[list[str] | None, typer.Option(help="None of these.")] = None,
     zone: Texts = None,
@@ -82,7 +98,10 @@ def search(
     """Print the best matches, best first."""
     request = search_service_pb2.SearchRequest(
         gallery=gallery,
-        image=read_crop(image),
+        image=read_crop(image[0]),
+        positives=[_example(path) for path in image[1:]],
+        negatives=[_example(path) for path in unlike or ()],
+        fusion=search_service_pb2.Fusion.Value(f"FUSION_{fusion.name}"),
         top_k=top_k,
         min_score=min_score,
         min_probability=min_probability,
@@ -147,6 +166,10 @@ def _table(payload: dict[str, Any]) -> str:
         f"{payload['rows_total']} crops, model {payload['model_version']}"
     )
     return "\n".join(lines)
+
+
+def _example(path: Path) -> search_service_pb2.Example:
+    return search_service_pb2.Example(image=read_crop(path))
 
 
 def _percent(probability: float | None) -> str:

@@ -76,9 +76,88 @@ OWN_CAMERA_EXCLUDE_WITHIN: OwnCamera.ValueType  # 3
 """Those captured within `own_camera_window` of the query, before or after, may not."""
 Global___OwnCamera: _TypeAlias = OwnCamera  # noqa: Y015
 
+class _Fusion:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FusionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fusion.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FUSION_UNSPECIFIED: _Fusion.ValueType  # 0
+    """As MEAN."""
+    FUSION_MEAN: _Fusion.ValueType  # 1
+    """Compare with the weighted mean of the positives, moved away from the mean of the negatives
+    (Rocchio's rule).
+    """
+    FUSION_MAX: _Fusion.ValueType  # 2
+    """A crop scores as with the positive nearest to it; one that is nearer to a negative is left out."""
+    FUSION_QUALITY: _Fusion.ValueType  # 3
+    """As MEAN, each positive weighing as much more as it agrees with the others and, where all are
+    images, as it is sharp.
+    """
+
+class Fusion(_Fusion, metaclass=_FusionEnumTypeWrapper):
+    """How several examples of one person become one ranking."""
+
+FUSION_UNSPECIFIED: Fusion.ValueType  # 0
+"""As MEAN."""
+FUSION_MEAN: Fusion.ValueType  # 1
+"""Compare with the weighted mean of the positives, moved away from the mean of the negatives
+(Rocchio's rule).
+"""
+FUSION_MAX: Fusion.ValueType  # 2
+"""A crop scores as with the positive nearest to it; one that is nearer to a negative is left out."""
+FUSION_QUALITY: Fusion.ValueType  # 3
+"""As MEAN, each positive weighing as much more as it agrees with the others and, where all are
+images, as it is sharp.
+"""
+Global___Fusion: _TypeAlias = Fusion  # noqa: Y015
+
+@_typing.final
+class Example(_message.Message):
+    """An example of the person searched for, or of another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    CROP_ID_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    image: _builtins.bytes
+    """An encoded image of the person."""
+    crop_id: _builtins.str
+    """A crop of this gallery; it is not returned among the matches."""
+    weight: _builtins.float
+    """How much it counts beside the others, above 0; 1 when unset. Not with MAX."""
+    @_builtins.property
+    def embedding(self) -> _types_pb2.Embedding:
+        """A vector made by this gallery's live encoder."""
+
+    def __init__(
+        self,
+        *,
+        image: _builtins.bytes = ...,
+        crop_id: _builtins.str = ...,
+        embedding: _types_pb2.Embedding | None = ...,
+        weight: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "crop_id", b"crop_id", "embedding", b"embedding", "example", b"example", "image", b"image", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "crop_id", b"crop_id", "embedding", b"embedding", "example", b"example", "image", b"image", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    _WhichOneofReturnType_example: _TypeAlias = _typing.Literal["image", "crop_id", "embedding"]  # noqa: Y015
+    _WhichOneofArgType_example: _TypeAlias = _typing.Literal["example", b"example"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_example) -> _WhichOneofReturnType_example | None: ...
+
+Global___Example: _TypeAlias = Example  # noqa: Y015
+
 @_typing.final
 class SearchRequest(_message.Message):
-    """One query."""
+    """One query: one of `query`, or positives, or both."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -95,6 +174,9 @@ class SearchRequest(_message.Message):
     QUERY_CAPTURE_TIME_FIELD_NUMBER: _builtins.int
     MIN_PROBABILITY_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    POSITIVES_FIELD_NUMBER: _builtins.int
+    NEGATIVES_FIELD_NUMBER: _builtins.int
+    FUSION_FIELD_NUMBER: _builtins.int
     gallery: _builtins.str
     """Gallery to search; `default` when empty."""
     image: _builtins.bytes
@@ -120,6 +202,8 @@ class SearchRequest(_message.Message):
     unchanged; empty begins. INVALID_ARGUMENT when it belongs to another query,
     FAILED_PRECONDITION when the encoder has changed since.
     """
+    fusion: Global___Fusion.ValueType
+    """How the examples become one ranking."""
     @_builtins.property
     def embedding(self) -> _types_pb2.Embedding:
         """A vector made by this gallery's live encoder."""
@@ -135,6 +219,14 @@ class SearchRequest(_message.Message):
     @_builtins.property
     def query_capture_time(self) -> _timestamp_pb2.Timestamp:
         """When it was captured; needed with EXCLUDE_WITHIN alone."""
+
+    @_builtins.property
+    def positives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
+        """More examples of the person; `query`, when set, is the first."""
+
+    @_builtins.property
+    def negatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
+        """Examples of other people."""
 
     def __init__(
         self,
@@ -152,10 +244,13 @@ class SearchRequest(_message.Message):
         query_capture_time: _timestamp_pb2.Timestamp | None = ...,
         min_probability: _builtins.float | None = ...,
         page_token: _builtins.str = ...,
+        positives: _abc.Iterable[Global___Example] | None = ...,
+        negatives: _abc.Iterable[Global___Example] | None = ...,
+        fusion: Global___Fusion.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability", "_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "image", b"image", "min_probability", b"min_probability", "min_score", b"min_score", "own_camera_window", b"own_camera_window", "query", b"query", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability", "_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "gallery", b"gallery", "image", b"image", "min_probability", b"min_probability", "min_score", b"min_score", "own_camera", b"own_camera", "own_camera_window", b"own_camera_window", "page_token", b"page_token", "query", b"query", "query_camera_id", b"query_camera_id", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability", "_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "fusion", b"fusion", "gallery", b"gallery", "image", b"image", "min_probability", b"min_probability", "min_score", b"min_score", "negatives", b"negatives", "own_camera", b"own_camera", "own_camera_window", b"own_camera_window", "page_token", b"page_token", "positives", b"positives", "query", b"query", "query_camera_id", b"query_camera_id", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_probability: _TypeAlias = _typing.Literal["min_probability"]  # noqa: Y015
     _WhichOneofArgType__min_probability: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability"]  # noqa: Y015

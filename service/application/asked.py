@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
 import numpy as np
 
 from resight.bundle.calibration import Calibration
-from resight.errors import InvalidArgument
 from service.application.galleries import Galleries, Gallery
 from service.application.query_vectors import unknown_crop
 from service.catalog import crop_reads
 from service.catalog.store import Catalog
-from service.domain import names
 from service.domain import query as queries
+from service.domain.examples import CheckedExample, Example, Fusion, checked_examples
 from service.domain.own_camera import OwnCamera, OwnCameraRule, Sighting
 from service.domain.ports import CameraSpan, RowFilter
 from service.domain.query import SearchQuery
@@ -35,7 +33,9 @@ class Asked:
         gallery: The gallery searched.
         model_version: Its encoder's version.
         calibration: Of that encoder, or None.
-        crop_id: The stored crop that is the query, or None.
+        wanted: Examples of the person.
+        unwanted: Examples of others.
+        fusion: How they become one ranking.
         top_k: Matches wanted.
         row_filter: Which rows may match.
         lowest: The lowest score that the index is asked for, or None.
@@ -47,7 +47,9 @@ class Asked:
     gallery: Gallery
     model_version: str
     calibration: Calibration | None
-    crop_id: UUID | None
+    wanted: Sequence[CheckedExample]
+    unwanted: Sequence[CheckedExample]
+    fusion: Fusion
     top_k: int
     row_filter: RowFilter
     lowest: float | None
@@ -76,14 +78,12 @@ class Asking:
         """The query, when nothing is wrong with it.
 
         Raises:
-            InvalidArgument: not exactly one query, or a bad value.
+            InvalidArgument: no example or a bad one, or a bad value.
             NotFound: unknown gallery, crop or camera.
             FailedPrecondition: a probability asked of a model without calibration; a token of
                 another model.
         """
         gallery = self._galleries.get(query.gallery)
-        if len(_given(query)) != 1:
-            raise _other_than_one(query)
         limits = self._limits
         top_k = queries.top_k(query.top_k, limit=limits.max_top_k)
         version = gallery.record.model_version
@@ -92,21 +92,39 @@ class Asking:
         chosen = query.filter.checked(
             max_cameras=limits.max_filter_cameras, max_terms=limits.max_filter_terms
         )
-        own = None if query.crop_id is None else names.crop_id(query.crop_id)
-        rule = query.own_camera.checked(stored=own is not None)
+        wanted, unwanted = checked_examples(
+            Example(query.image, query.crop_id, query.embedding),
+            query.positives,
+            query.negatives,
+            fusion=query.fusion,
+            limit=limits.max_examples,
+        )
+        own = [item.crop_id for item in (*wanted, *unwanted) if item.crop_id is not None]
+        rule = query.own_camera.checked(stored=all(item.crop_id for item in wanted))
         digested = digest(
-            (gallery.name, *_digested(query), query.min_score, query.min_probability, chosen, rule)
+            (
+                gallery.name,
+                _digested(wanted),
+                _digested(unwanted),
+                query.fusion,
+                query.min_score,
+                query.min_probability,
+                chosen,
+                rule,
+            )
         )
         return Asked(
             gallery=gallery,
             model_version=version,
             calibration=calibration,
-            crop_id=own,
+            wanted=wanted,
+            unwanted=unwanted,
+            fusion=query.fusion,
             top_k=top_k,
             row_filter=gallery.row_filter(
                 chosen,
-                exclude_ids=() if own is None else (own,),
-                exclude_spans=await self._own_camera(gallery, rule, own),
+                exclude_ids=own,
+                exclude_spans=await self._own_cameras(gallery, rule, wanted),
             ),
             lowest=lowest,
             min_probability=query.min_probability,
@@ -114,20 +132,29 @@ class Asking:
             cursor=decode_cursor(query.page_token, query=digested, model_version=version),
         )
 
-    async def _own_camera(
-        self, gallery: Gallery, rule: OwnCameraRule, crop_id: UUID | None
+    async def _own_cameras(
+        self, gallery: Gallery, rule: OwnCameraRule, wanted: Sequence[CheckedExample]
     ) -> tuple[CameraSpan, ...]:
-        """What the query's own camera saw that may not match."""
+        """What the cameras of the examples saw that may not match."""
         if rule.mode is OwnCamera.ANY:
             return ()
-        seen = rule.sighting
-        if crop_id is not None:
-            record = await self._catalog.read(crop_reads.crop, gallery.record.gallery_row, crop_id)
+        seen = [rule.sighting] if rule.sighting.camera_id else []
+        for item in wanted:
+            if item.crop_id is None:
+                continue
+            record = await self._catalog.read(
+                crop_reads.crop, gallery.record.gallery_row, item.crop_id
+            )
             if record is None:
-                raise unknown_crop(gallery, crop_id)
-            seen = Sighting(record.crop.camera_id, record.crop.capture_time)
-        camera = gallery.camera(seen.camera_id, field="query_camera_id")
-        return (CameraSpan(camera.camera_row, *rule.span_micros(seen)),)
+                raise unknown_crop(gallery, item)
+            seen.append(Sighting(record.crop.camera_id, record.crop.capture_time))
+        return tuple(
+            CameraSpan(
+                gallery.camera(sighting.camera_id, field="query_camera_id").camera_row,
+                *rule.span_micros(sighting),
+            )
+            for sighting in seen
+        )
 
 
 def _lowest_score(
@@ -141,19 +168,15 @@ def _lowest_score(
     return lowest if asked is None else max(asked, lowest)
 
 
-def _digested(query: SearchQuery) -> tuple[object, ...]:
-    image = None if query.image is None else hashlib.sha256(query.image).digest()
-    embedding = query.embedding
-    values = None if embedding is None else np.asarray(embedding.values, np.float32).tobytes()
-    return image, query.crop_id, values
-
-
-def _given(query: SearchQuery) -> list[str]:
-    return [name for name in ("image", "crop_id", "embedding") if getattr(query, name) is not None]
-
-
-def _other_than_one(query: SearchQuery) -> InvalidArgument:
-    found = " and ".join(_given(query)) or "none"
-    return InvalidArgument(
-        f"query: send exactly one of image, crop_id and embedding (found {found})", field="query"
-    )
+def _digested(examples: Sequence[CheckedExample]) -> list[object]:
+    return [
+        (
+            None if item.example.image is None else hashlib.sha256(item.example.image).digest(),
+            item.crop_id,
+            None
+            if item.example.embedding is None
+            else np.asarray(item.example.embedding.values, np.float32).tobytes(),
+            item.weight,
+        )
+        for item in examples
+    ]

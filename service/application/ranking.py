@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from resight.errors import InvalidArgument
 from service.application.asked import Asked
-from service.domain.ports import IndexHits
+from service.application.query_vectors import Probe
+from service.domain.ports import IndexHits, RowFilter
+from service.retrieval.fusion import nearer_to, union
 
 __all__ = ["Ranking"]
 
@@ -18,18 +20,55 @@ class Ranking:
 
     Args:
         asked: The query.
-        vector: float32 (D,), unit L2 norm.
+        probe: Its vectors.
+        deepest: Most rows that may be ranked.
     """
 
-    def __init__(self, asked: Asked, vector: NDArray[np.float32]) -> None:
+    def __init__(self, asked: Asked, probe: Probe, *, deepest: int) -> None:
         self._asked = asked
-        self._vector = vector
+        self._probe = probe
+        self._deepest = deepest
 
-    def best(self, count: int) -> IndexHits:
-        """The best ``count`` rows that pass everything asked; fewer when fewer do."""
+    def best(self, count: int, row_filter: RowFilter | None = None) -> IndexHits:
+        """The best ``count`` rows that pass everything asked; fewer when fewer do.
+
+        Args:
+            count: Rows wanted.
+            row_filter: Another one than the query's.
+
+        Raises:
+            InvalidArgument: too many rows are nearer to an unwanted example.
+        """
+        chosen, depth = row_filter or self._asked.row_filter, count
+        while True:
+            hits = self._found(depth, chosen)
+            kept = self._without_unwanted(hits)
+            if len(kept.ids) >= count or len(hits.ids) < depth:
+                return self._likely(_first(kept, count))
+            if depth >= self._deepest:
+                raise InvalidArgument(
+                    f"negatives: of the best {depth} matches only {len(kept.ids)} are nearer to a "
+                    "positive than to a negative (limits.max_ranked); send other negatives, a "
+                    "filter or min_score",
+                    field="negatives",
+                )
+            depth = min(4 * depth, self._deepest)
+
+    def _found(self, count: int, chosen: RowFilter) -> IndexHits:
         asked = self._asked
-        found = asked.gallery.index.search(self._vector, count, asked.row_filter, asked.lowest)
-        return self._likely(found)
+        index = asked.gallery.index
+        return union(index.search_batch(self._probe.wanted, count, chosen, asked.lowest), count)
+
+    def _without_unwanted(self, hits: IndexHits) -> IndexHits:
+        unwanted = self._probe.unwanted
+        if not len(unwanted) or not hits.ids:
+            return hits
+        there, vectors = self._asked.gallery.index.vectors_of(hits.ids)
+        # A row that has gone since is left for the catalog to miss.
+        left_out = np.zeros(len(hits.ids), dtype=bool)
+        left_out[there] = nearer_to(unwanted, vectors, hits.scores[there])
+        kept = np.flatnonzero(~left_out).tolist()
+        return replace(hits, ids=[hits.ids[place] for place in kept], scores=hits.scores[kept])
 
     def _likely(self, hits: IndexHits) -> IndexHits:
         """The hits of the probability wanted; they come first, for it never falls."""
@@ -39,4 +78,8 @@ class Ranking:
         kept = len(hits.ids)
         while kept and calibration.probability(float(hits.scores[kept - 1])) < wanted:
             kept -= 1
-        return replace(hits, ids=hits.ids[:kept], scores=hits.scores[:kept])
+        return _first(hits, kept)
+
+
+def _first(hits: IndexHits, count: int) -> IndexHits:
+    return replace(hits, ids=hits.ids[:count], scores=hits.scores[:count])

@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 
 import numpy as np
-from numpy.typing import NDArray
 
 from resight.bundle.calibration import Calibration
 from resight.errors import DeadlineExceeded
 from service.application.asked import Asked, Asking
 from service.application.embed import Embed
 from service.application.galleries import Galleries
-from service.application.query_vectors import QueryVectors
+from service.application.query_vectors import Probe, QueryVectors
 from service.application.ranking import Ranking
 from service.catalog import crop_reads
 from service.catalog.store import Catalog
+from service.domain.examples import Fusion
 from service.domain.ports import IndexHits
 from service.domain.query import Match, SearchAnswer, SearchQuery
 from service.retrieval.cursor import Cursor, Page, encode_cursor, following
@@ -55,7 +55,7 @@ class Search:
         self._asking = Asking(
             catalog=catalog, galleries=galleries, limits=limits, calibrations=calibrations
         )
-        self._vectors = QueryVectors(catalog=catalog, embed=embed)
+        self._vectors = QueryVectors(catalog=catalog, embed=embed, limits=limits)
         self._search_threads = search_threads
         self._limits = limits
 
@@ -65,31 +65,38 @@ class Search:
         Everything that can be refused without the encoder is refused before it is asked.
 
         Raises:
-            InvalidArgument: not exactly one query, or a bad value.
+            InvalidArgument: no example or a bad one, or a bad value.
             NotFound: unknown gallery, crop or camera.
             FailedPrecondition: an embedding or a page of another model, or a probability asked of
                 a model without calibration.
             ResourceExhausted, DeadlineExceeded, Unavailable: not now.
         """
         asked = await self._asking.checked(query)
-        vector = await self._vector(query, asked)
+        probe = await self._probe(query, asked)
         if query.deadline is not None and time.monotonic() >= query.deadline:
             raise DeadlineExceeded("the deadline passed before the search began; allow more time")
         page = await asyncio.get_running_loop().run_in_executor(
-            self._search_threads, self._page, asked, vector
+            self._search_threads, self._page, asked, probe
         )
-        token = _token(asked, page, vector[np.newaxis] if query.image is not None else NO_VECTORS)
-        return await self._answer(asked, page.hits, token)
+        return await self._answer(asked, page.hits, _token(asked, page, probe))
 
-    async def _vector(self, query: SearchQuery, asked: Asked) -> NDArray[np.float32]:
-        if asked.cursor is not None and len(asked.cursor.vectors):
-            kept: NDArray[np.float32] = asked.cursor.vectors[0]
-            return kept
-        return await self._vectors.of(asked.gallery, query, asked.crop_id)
+    async def _probe(self, query: SearchQuery, asked: Asked) -> Probe:
+        kept = asked.cursor
+        if kept is not None and len(kept.vectors):
+            several = asked.fusion is Fusion.MAX
+            return Probe.split(kept.vectors, len(asked.unwanted) if several else 0)
+        return await self._vectors.probe(
+            asked.gallery,
+            asked.wanted,
+            asked.unwanted,
+            fusion=asked.fusion,
+            deadline=query.deadline,
+        )
 
-    def _page(self, asked: Asked, vector: NDArray[np.float32]) -> Page:
-        best = Ranking(asked, vector).best
-        return following(best, asked.cursor, asked.top_k, deepest=self._limits.max_ranked)
+    def _page(self, asked: Asked, probe: Probe) -> Page:
+        deepest = self._limits.max_ranked
+        best = Ranking(asked, probe, deepest=deepest).best
+        return following(best, asked.cursor, asked.top_k, deepest=deepest)
 
     async def _answer(self, asked: Asked, hits: IndexHits, token: str) -> SearchAnswer:
         return SearchAnswer(
@@ -121,9 +128,11 @@ class Search:
         )
 
 
-def _token(asked: Asked, page: Page, vectors: NDArray[np.float32]) -> str:
+def _token(asked: Asked, page: Page, probe: Probe) -> str:
     if not page.more:
         return ""
     hits, before = page.hits, 0 if asked.cursor is None else asked.cursor.given
+    pictured = any(item.example.image is not None for item in (*asked.wanted, *asked.unwanted))
+    vectors = probe.stacked() if pictured else NO_VECTORS
     cursor = Cursor(float(hits.scores[-1]), hits.ids[-1], before + len(hits.ids), vectors)
     return encode_cursor(cursor, query=asked.digest, model_version=asked.model_version)

@@ -227,6 +227,10 @@ class GalleryIndex(Protocol):
         """As ``search``, for each row of vectors (Q, D), over one state of the index."""
         ...
 
+    def vectors_of(self, ids: Sequence[UUID]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The vectors of the rows that are there: places in ``ids``, ascending, and (len, D)."""
+        ...
+
     def __len__(self) -> int:
         """Rows a search can return."""
         ...

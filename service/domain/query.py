@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from resight.errors import FailedPrecondition, InvalidArgument
+from resight.errors import InvalidArgument
 from service.domain.crop import Crop, CropFilter
+from service.domain.examples import Example, Fusion
 from service.domain.own_camera import OwnCameraRule
+from service.domain.query_embedding import QueryEmbedding
 
 __all__ = [
     "Match",
@@ -23,7 +22,6 @@ __all__ = [
     "SearchQuery",
     "min_score",
     "top_k",
-    "unit_vector",
 ]
 
 DEFAULT_TOP_K = 10
@@ -37,16 +35,8 @@ class SearchMode(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class QueryEmbedding:
-    """A vector made by the caller: float32 values and the version of the encoder it names."""
-
-    values: Sequence[float] | NDArray[np.float32]
-    model_version: str
-
-
-@dataclass(frozen=True, slots=True)
 class SearchQuery:
-    """One query: exactly one of ``image``, ``crop_id`` and ``embedding``.
+    """One query: at most one of ``image``, ``crop_id`` and ``embedding``, and more examples.
 
     ``deadline`` is a moment of ``time.monotonic()``; None leaves it open.
     """
@@ -59,6 +49,9 @@ class SearchQuery:
     min_score: float | None = None
     min_probability: float | None = None
     page_token: str = ""
+    positives: Sequence[Example] = ()
+    negatives: Sequence[Example] = ()
+    fusion: Fusion = Fusion.MEAN
     filter: CropFilter = field(default_factory=CropFilter)
     own_camera: OwnCameraRule = field(default_factory=OwnCameraRule)
     deadline: float | None = None
@@ -118,38 +111,3 @@ def min_score(value: float | None) -> float | None:
             field="min_score",
         )
     return value
-
-
-def unit_vector(
-    embedding: QueryEmbedding, *, dimension: int, model_version: str
-) -> NDArray[np.float32]:
-    """The caller's vector as float32 (dimension,) of unit L2 norm.
-
-    A finite vector of any other length is normalised: cosine similarity knows no length.
-
-    Raises:
-        FailedPrecondition: it names another model version, or none.
-        InvalidArgument: wrong number of values, a value that is not finite, or all zeros.
-    """
-    if embedding.model_version != model_version:
-        raise FailedPrecondition(
-            f"embedding.model_version is {embedding.model_version[:80]!r} but the gallery's live "
-            f"encoder is {model_version!r}; vectors of two versions are never comparable: embed "
-            "the image again with EmbedService.Embed",
-            field="embedding.model_version",
-            reason="MODEL_VERSION_MISMATCH",
-        )
-    values = np.asarray(embedding.values, dtype=np.float32)
-    if values.shape != (dimension,):
-        raise InvalidArgument(
-            f"embedding.values has {values.size} values; the live encoder has {dimension}",
-            field="embedding.values",
-        )
-    wide = values.astype(np.float64)
-    norm = float(np.linalg.norm(wide))
-    if not math.isfinite(norm) or norm == 0.0:
-        raise InvalidArgument(
-            "embedding.values contains NaN, infinity or nothing but zeros; send a unit vector",
-            field="embedding.values",
-        )
-    return (wide / norm).astype(np.float32)

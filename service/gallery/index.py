@@ -37,6 +37,8 @@ __all__ = ["SEGMENT_ROWS", "SegmentedIndex", "Snapshot"]
 
 SEGMENT_ROWS = 65_536
 
+_HALF = (1 << 64) - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -109,6 +111,22 @@ class SegmentedIndex:
     def nbytes(self) -> int:
         """Bytes of the rows and their vocabularies; room not yet written to is not resident."""
         return sum(view.columns.nbytes + view.words.nbytes for view in self._snapshot.views)
+
+    def vectors_of(self, ids: Sequence[UUID]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The vectors of rows that are there: their places in ``ids``, ascending, and float32
+        (len(places), D).
+        """
+        wanted = IdSet(id_halves(ids))
+        places = {(value.int >> 64, value.int & _HALF): place for place, value in enumerate(ids)}
+        found, parts = [], []
+        for view in self._snapshot.views:
+            rows = wanted.rows(view.columns.ids)
+            rows = rows if view.alive is None else rows[view.alive[rows]]
+            found += [places[high, low] for high, low in view.columns.ids[rows].tolist()]
+            parts.append(view.columns.vectors[rows])
+        order = np.argsort(np.array(found, np.int64))
+        vectors = np.concatenate(parts) if parts else np.empty((0, self.dimension), np.float32)
+        return np.array(found, np.int64)[order], vectors[order]
 
     def add(self, rows: IndexRows) -> None:
         """Append rows whose ids are not in the index; the catalog sees to that.

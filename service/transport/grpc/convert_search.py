@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from resight.errors import InvalidArgument
-from resight.v1 import search_service_pb2, types_pb2
-from service.domain.query import QueryEmbedding, SearchAnswer, SearchMode, SearchQuery
+from resight.v1 import search_service_pb2
+from service.domain.query import SearchAnswer, SearchMode, SearchQuery
 from service.transport.grpc.convert import fill_crop
+from service.transport.grpc.convert_examples import Examples, fusion, query_embedding
 from service.transport.grpc.convert_filter import crop_filter, own_camera_rule
 
 __all__ = ["search_query", "search_response"]
@@ -27,11 +25,14 @@ def search_query(
         gallery=request.gallery,
         image=request.image if kind == "image" else None,
         crop_id=request.crop_id if kind == "crop_id" else None,
-        embedding=_query_embedding(request.embedding) if kind == "embedding" else None,
+        embedding=query_embedding(request.embedding) if kind == "embedding" else None,
         top_k=request.top_k if request.HasField("top_k") else None,
         min_score=request.min_score if request.HasField("min_score") else None,
         min_probability=request.min_probability if request.HasField("min_probability") else None,
         page_token=request.page_token,
+        positives=Examples(request.positives, "positives"),
+        negatives=Examples(request.negatives, "negatives"),
+        fusion=fusion(request.fusion),
         filter=crop_filter(request.filter),
         own_camera=own_camera_rule(request),
         deadline=deadline,
@@ -52,15 +53,3 @@ def search_response(answer: SearchAnswer) -> search_service_pb2.SearchResponse:
         added = response.matches.add(score=match.score, probability=match.probability)
         fill_crop(added.crop, match.crop)
     return response
-
-
-def _query_embedding(message: types_pb2.Embedding) -> QueryEmbedding:
-    if len(message.values) != 4 * message.dimension:
-        raise InvalidArgument(
-            f"embedding.values has {len(message.values)} bytes but embedding.dimension "
-            f"{message.dimension} needs {4 * message.dimension}; send little-endian float32",
-            field="embedding.values",
-        )
-    return QueryEmbedding(
-        values=np.frombuffer(message.values, "<f4"), model_version=message.model_version
-    )

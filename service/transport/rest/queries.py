@@ -31,13 +31,25 @@ _LISTS = (
 )
 _TERMS = ("include_attributes", "exclude_attributes")
 _TIMES = ("start_time", "end_time")
-_PLAIN = ("top_k", "min_score", "min_probability", "page_token", *OwnCameraFields.model_fields)
+_PLAIN = (
+    "top_k",
+    "min_score",
+    "min_probability",
+    "page_token",
+    "fusion",
+    *OwnCameraFields.model_fields,
+)
 _TEXTS = {"type": "array", "items": {"type": "string"}}
+_IMAGES = {"type": "array", "items": {"type": "string", "format": "binary"}}
+# No setting allows more examples.
+_MAX_FILES = 256
 _FORM: dict[str, Any] = {
     "type": "object",
     "required": ["image"],
     "properties": {
-        "image": {"type": "string", "format": "binary"},
+        "image": _IMAGES,
+        "negative_image": _IMAGES,
+        "fusion": {"type": "string", "enum": ["mean", "max", "quality"]},
         "top_k": {"type": "integer"},
         "min_score": {"type": "number"},
         "min_probability": {"type": "number"},
@@ -67,9 +79,16 @@ def router(search: Search, embed: Embed) -> APIRouter:
 
     @routes.post("/search", openapi_extra=_SEARCH_BODY)
     async def search_crops(gallery: str, request: Request, wait: Wait = None) -> SearchResult:
-        """The best matches of an image (multipart), a stored crop or an embedding (JSON)."""
-        body, image = await _query(request)
-        query = body.to_domain(gallery, image=image, deadline=deadline_after(wait))
+        """The best matches of images (multipart), of a stored crop, an embedding, or several
+        examples (JSON).
+        """
+        body, images, negative_images = await _query(request)
+        query = body.to_domain(
+            gallery,
+            images=images,
+            negative_images=negative_images,
+            deadline=deadline_after(wait),
+        )
         return SearchResult.of(counted(await unless_departed(request, search.search(query))))
 
     @routes.post("/embed")
@@ -89,14 +108,18 @@ def router(search: Search, embed: Embed) -> APIRouter:
     return routes
 
 
-async def _query(request: Request) -> tuple[SearchBody, bytes | None]:
+async def _query(request: Request) -> tuple[SearchBody, list[bytes], list[bytes]]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind == "application/json":
-            return SearchBody.model_validate_json(await request.body()), None
+            return SearchBody.model_validate_json(await request.body()), [], []
         if kind == "multipart/form-data":
-            async with request.form(max_files=1) as form:
-                return _fields(form), await _image(form)
+            async with request.form(max_files=_MAX_FILES) as form:
+                return (
+                    _fields(form),
+                    await _images(form, "image", needed=True),
+                    await _images(form, "negative_image", needed=False),
+                )
     except ValidationError as error:
         raise RequestValidationError(
             [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
@@ -109,7 +132,7 @@ async def _query(request: Request) -> tuple[SearchBody, bytes | None]:
 
 
 def _fields(form: FormData) -> SearchBody:
-    unknown = sorted(set(form) - {"image", *_LISTS, *_TERMS, *_TIMES, *_PLAIN})
+    unknown = sorted(set(form) - {"image", "negative_image", *_LISTS, *_TERMS, *_TIMES, *_PLAIN})
     if unknown:
         raise InvalidArgument(
             f"{unknown[0]} is no field of this form; see /v1/openapi.json", field=unknown[0]
@@ -128,8 +151,8 @@ def _texts(form: FormData, name: str) -> list[str]:
     return [value for value in form.getlist(name) if isinstance(value, str)]
 
 
-async def _image(form: FormData) -> bytes:
-    image = form.get("image")
-    if image is None or isinstance(image, str):
-        raise InvalidArgument("image is missing; send it as a file part", field="image")
-    return await image.read()
+async def _images(form: FormData, name: str, *, needed: bool) -> list[bytes]:
+    images = form.getlist(name)
+    if (needed and not images) or any(isinstance(image, str) for image in images):
+        raise InvalidArgument(f"{name} is missing; send it as a file part", field=name)
+    return [await image.read() for image in images if not isinstance(image, str)]
