@@ -195,4 +195,5 @@ def test_the_next_night_learns_from_new_crops_alone(nights: Nights) -> None:
     assert nights.used(nights.next, replay=False) == arrived
     again = nights.used(nights.next, replay=True)
     assert again < nights.first_day
-    assert len(again) == round(0.3 * len(arrived))
+    # Of the sample, those in blocks of time that the gate keeps for itself are left out.
+    assert 0 < len(again) <= round(0.3 * len(arrived))
