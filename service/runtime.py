@@ -124,6 +124,7 @@ class Runtime:
             crops=self._application.crops,
             ingest=self._application.ingest,
             search=self._application.search,
+            search_batch=self._application.search_batch,
             embed=self._application.embed,
             adaptation=self._application.adaptation,
             runs=self._application.runs,

@@ -33,6 +33,14 @@ class OwnCamera(StrEnum):
     EXCLUDE_WITHIN = "exclude-within"
 
 
+class GroupBy(StrEnum):
+    """What the matches of a group have in common."""
+
+    NOTHING = "nothing"
+    CAMERA = "camera"
+    TRACK = "track"
+
+
 class Fusion(StrEnum):
     """How several images become one ranking."""
 
@@ -40,6 +48,12 @@ class Fusion(StrEnum):
     MAX = "max"
     QUALITY = "quality"
 
+
+_GROUPS = {
+    GroupBy.NOTHING: search_service_pb2.GROUP_BY_UNSPECIFIED,
+    GroupBy.CAMERA: search_service_pb2.GROUP_BY_CAMERA,
+    GroupBy.TRACK: search_service_pb2.GROUP_BY_TRACK,
+}
 
 Texts = Annotated[list[str] | None, typer.Option()]
 Time = Annotated[str | None, typer.Option(help="RFC 3339, such as 2026-01-01T00:00:00Z.")]
@@ -62,12 +76,19 @@ def search(
     page_token: Annotated[
         str, typer.Option(help="Go on after a page: its next_page_token (--json shows it).")
     ] = "",
+    each: Annotated[
+        bool, typer.Option("--each", help="Every image is a query of its own.")
+    ] = False,
     unlike: Annotated[
         list[Path] | None, typer.Option(metavar="IMAGE", help="Somebody else, cut out.")
     ] = None,
     fusion: Annotated[
         Fusion, typer.Option(help="How several images become one ranking.")
     ] = Fusion.MEAN,
+    group_by: Annotated[
+        GroupBy, typer.Option(help="Show the best groups; --top-k is how many.")
+    ] = GroupBy.NOTHING,
+    group_size: Annotated[int | None, typer.Option(help="Most matches a group.")] = None,
     camera: Annotated[list[str] | None, typer.Option(help="Only these cameras.")] = None,
     exclude_camera: Annotated[list[str] | None, typer.Option(help="None of these.")] = None,
     zone: Texts = None,
@@ -98,14 +119,14 @@ def search(
     """Print the best matches, best first."""
     request = search_service_pb2.SearchRequest(
         gallery=gallery,
-        image=read_crop(image[0]),
-        positives=[_example(path) for path in image[1:]],
         negatives=[_example(path) for path in unlike or ()],
         fusion=search_service_pb2.Fusion.Value(f"FUSION_{fusion.name}"),
         top_k=top_k,
         min_score=min_score,
         min_probability=min_probability,
         page_token=page_token,
+        group_by=_GROUPS[group_by],
+        group_size=group_size,
         filter=CropFilter(
             include_camera_ids=camera or (),
             exclude_camera_ids=exclude_camera or (),
@@ -124,12 +145,49 @@ def search(
         query_camera_id=query_camera,
         query_capture_time=_timestamp(query_time, "--query-time"),
     )
+    if each:
+        _search_each(request, image, target, as_json=as_json)
+        return
+    request.image = read_crop(image[0])
+    request.positives.extend(_example(path) for path in image[1:])
     with connect(target) as connection:
-        answer = connection.search.Search(request)
+        payload = _payload(connection.search.Search(request))
+    emit(payload, as_json=as_json, text=_table(payload))
+
+
+def _search_each(
+    request: search_service_pb2.SearchRequest, images: list[Path], target: str, *, as_json: bool
+) -> None:
+    batch = search_service_pb2.SearchBatchRequest()
+    for path in images:
+        query = batch.queries.add()
+        query.CopyFrom(request)
+        query.image = read_crop(path)
+    with connect(target) as connection:
+        results = connection.search.SearchBatch(batch).results
+    answers: list[dict[str, Any]] = []
+    for path, result in zip(images, results, strict=True):
+        if result.HasField("error"):
+            error = result.error
+            told = {"reason": error.reason, "field": error.field, "message": error.message}
+            answers.append({"image": str(path), "error": told})
+        else:
+            answers.append({"image": str(path), **_payload(result.response)})
+    texts = [
+        f"{answer['image']}\n"
+        + (f"error: {answer['error']['message']}" if "error" in answer else _table(answer))
+        for answer in answers
+    ]
+    emit({"answers": answers}, as_json=as_json, text="\n".join(texts))
+    if any("error" in answer for answer in answers):
+        raise typer.Exit(1)
+
+
+def _payload(answer: search_service_pb2.SearchResponse) -> dict[str, Any]:
     mode = search_service_pb2.SearchMode.Name(answer.mode).removeprefix("SEARCH_MODE_").lower()
-    matches = [_match(rank, match) for rank, match in enumerate(answer.matches, 1)]
-    payload: dict[str, Any] = {
-        "matches": matches,
+    return {
+        "matches": [_match(rank, match) for rank, match in enumerate(answer.matches, 1)],
+        "groups": [_group(group) for group in answer.groups],
         "model_version": answer.model_version,
         "mode": mode,
         "rows_scanned": answer.rows_scanned,
@@ -137,7 +195,6 @@ def search(
         "index_lag_seconds": answer.index_lag_seconds,
         "next_page_token": answer.next_page_token,
     }
-    emit(payload, as_json=as_json, text=_table(payload))
 
 
 def _match(rank: int, match: search_service_pb2.Match) -> dict[str, Any]:
@@ -155,21 +212,36 @@ def _match(rank: int, match: search_service_pb2.Match) -> dict[str, Any]:
 
 
 def _table(payload: dict[str, Any]) -> str:
-    lines = [
-        f"{match['rank']:>4}  {match['score']:7.4f}  {_percent(match['probability'])}"
-        f"{match['camera_id']:<12} "
-        f"{match['capture_time']:<24} {match['crop_id']}"
-        for match in payload["matches"]
-    ]
+    lines = [_line(match) for match in payload["matches"]]
+    for group in payload["groups"]:
+        lines.append(f"{group['camera_id']} {group['track_id']}".rstrip())
+        lines += [_line(match) for match in group["matches"]]
+    groups = len(payload["groups"])
+    found = f"{groups} groups" if groups else f"{len(payload['matches'])} matches"
     lines.append(
-        f"{len(payload['matches'])} matches; {payload['mode']} of {payload['rows_scanned']} of "
+        f"{found}; {payload['mode']} of {payload['rows_scanned']} of "
         f"{payload['rows_total']} crops, model {payload['model_version']}"
     )
     return "\n".join(lines)
 
 
+def _group(group: search_service_pb2.MatchGroup) -> dict[str, Any]:
+    return {
+        "camera_id": group.camera_id,
+        "track_id": group.track_id,
+        "matches": [_match(rank, match) for rank, match in enumerate(group.matches, 1)],
+    }
+
+
 def _example(path: Path) -> search_service_pb2.Example:
     return search_service_pb2.Example(image=read_crop(path))
+
+
+def _line(match: dict[str, Any]) -> str:
+    return (
+        f"{match['rank']:>4}  {match['score']:7.4f}  {_percent(match['probability'])}"
+        f"{match['camera_id']:<12} {match['capture_time']:<24} {match['crop_id']}"
+    )
 
 
 def _percent(probability: float | None) -> str:

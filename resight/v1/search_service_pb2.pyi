@@ -112,6 +112,30 @@ images, as it is sharp.
 """
 Global___Fusion: _TypeAlias = Fusion  # noqa: Y015
 
+class _GroupBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GroupByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GroupBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GROUP_BY_UNSPECIFIED: _GroupBy.ValueType  # 0
+    """Matches are not grouped."""
+    GROUP_BY_CAMERA: _GroupBy.ValueType  # 1
+    """One camera."""
+    GROUP_BY_TRACK: _GroupBy.ValueType  # 2
+    """One track of one camera; a crop without a track is a group of its own."""
+
+class GroupBy(_GroupBy, metaclass=_GroupByEnumTypeWrapper):
+    """What the matches of a group have in common."""
+
+GROUP_BY_UNSPECIFIED: GroupBy.ValueType  # 0
+"""Matches are not grouped."""
+GROUP_BY_CAMERA: GroupBy.ValueType  # 1
+"""One camera."""
+GROUP_BY_TRACK: GroupBy.ValueType  # 2
+"""One track of one camera; a crop without a track is a group of its own."""
+Global___GroupBy: _TypeAlias = GroupBy  # noqa: Y015
+
 @_typing.final
 class Example(_message.Message):
     """An example of the person searched for, or of another."""
@@ -177,6 +201,8 @@ class SearchRequest(_message.Message):
     POSITIVES_FIELD_NUMBER: _builtins.int
     NEGATIVES_FIELD_NUMBER: _builtins.int
     FUSION_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    GROUP_SIZE_FIELD_NUMBER: _builtins.int
     gallery: _builtins.str
     """Gallery to search; `default` when empty."""
     image: _builtins.bytes
@@ -204,6 +230,12 @@ class SearchRequest(_message.Message):
     """
     fusion: Global___Fusion.ValueType
     """How the examples become one ranking."""
+    group_by: Global___GroupBy.ValueType
+    """Group the matches; `top_k` is then the number of groups, and there are no pages."""
+    group_size: _builtins.int
+    """Most matches a group; 3 when unset. With `top_k` groups together at most the maximum of
+    `top_k`.
+    """
     @_builtins.property
     def embedding(self) -> _types_pb2.Embedding:
         """A vector made by this gallery's live encoder."""
@@ -247,11 +279,15 @@ class SearchRequest(_message.Message):
         positives: _abc.Iterable[Global___Example] | None = ...,
         negatives: _abc.Iterable[Global___Example] | None = ...,
         fusion: Global___Fusion.ValueType = ...,
+        group_by: Global___GroupBy.ValueType = ...,
+        group_size: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability", "_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "image", b"image", "min_probability", b"min_probability", "min_score", b"min_score", "own_camera_window", b"own_camera_window", "query", b"query", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_group_size", b"_group_size", "_min_probability", b"_min_probability", "_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "group_size", b"group_size", "image", b"image", "min_probability", b"min_probability", "min_score", b"min_score", "own_camera_window", b"own_camera_window", "query", b"query", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability", "_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "fusion", b"fusion", "gallery", b"gallery", "image", b"image", "min_probability", b"min_probability", "min_score", b"min_score", "negatives", b"negatives", "own_camera", b"own_camera", "own_camera_window", b"own_camera_window", "page_token", b"page_token", "positives", b"positives", "query", b"query", "query_camera_id", b"query_camera_id", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_group_size", b"_group_size", "_min_probability", b"_min_probability", "_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "fusion", b"fusion", "gallery", b"gallery", "group_by", b"group_by", "group_size", b"group_size", "image", b"image", "min_probability", b"min_probability", "min_score", b"min_score", "negatives", b"negatives", "own_camera", b"own_camera", "own_camera_window", b"own_camera_window", "page_token", b"page_token", "positives", b"positives", "query", b"query", "query_camera_id", b"query_camera_id", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__group_size: _TypeAlias = _typing.Literal["group_size"]  # noqa: Y015
+    _WhichOneofArgType__group_size: _TypeAlias = _typing.Literal["_group_size", b"_group_size"]  # noqa: Y015
     _WhichOneofReturnType__min_probability: _TypeAlias = _typing.Literal["min_probability"]  # noqa: Y015
     _WhichOneofArgType__min_probability: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability"]  # noqa: Y015
     _WhichOneofReturnType__min_score: _TypeAlias = _typing.Literal["min_score"]  # noqa: Y015
@@ -260,6 +296,8 @@ class SearchRequest(_message.Message):
     _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
     _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["image", "crop_id", "embedding"]  # noqa: Y015
     _WhichOneofArgType_query: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__group_size) -> _WhichOneofReturnType__group_size | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_probability) -> _WhichOneofReturnType__min_probability | None: ...
     @_typing.overload
@@ -308,6 +346,38 @@ class Match(_message.Message):
 Global___Match: _TypeAlias = Match  # noqa: Y015
 
 @_typing.final
+class MatchGroup(_message.Message):
+    """Matches of one camera or one track."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMERA_ID_FIELD_NUMBER: _builtins.int
+    TRACK_ID_FIELD_NUMBER: _builtins.int
+    MATCHES_FIELD_NUMBER: _builtins.int
+    camera_id: _builtins.str
+    """Their camera."""
+    track_id: _builtins.str
+    """Their track, when grouped by track; empty for a crop without one."""
+    @_builtins.property
+    def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Match]:
+        """Best first."""
+
+    def __init__(
+        self,
+        *,
+        camera_id: _builtins.str = ...,
+        track_id: _builtins.str = ...,
+        matches: _abc.Iterable[Global___Match] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["camera_id", b"camera_id", "matches", b"matches", "track_id", b"track_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatchGroup: _TypeAlias = MatchGroup  # noqa: Y015
+
+@_typing.final
 class SearchResponse(_message.Message):
     """The ranked matches and how they were found."""
 
@@ -320,6 +390,7 @@ class SearchResponse(_message.Message):
     ROWS_TOTAL_FIELD_NUMBER: _builtins.int
     INDEX_LAG_SECONDS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Version of the encoder that made every vector compared."""
     mode: Global___SearchMode.ValueType
@@ -336,6 +407,10 @@ class SearchResponse(_message.Message):
     def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Match]:
         """Best first."""
 
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatchGroup]:
+        """With `group_by`, instead of `matches`: best first, by the best match of each."""
+
     def __init__(
         self,
         *,
@@ -346,11 +421,126 @@ class SearchResponse(_message.Message):
         rows_total: _builtins.int = ...,
         index_lag_seconds: _builtins.float = ...,
         next_page_token: _builtins.str = ...,
+        groups: _abc.Iterable[Global___MatchGroup] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index_lag_seconds", b"index_lag_seconds", "matches", b"matches", "mode", b"mode", "model_version", b"model_version", "next_page_token", b"next_page_token", "rows_scanned", b"rows_scanned", "rows_total", b"rows_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "index_lag_seconds", b"index_lag_seconds", "matches", b"matches", "mode", b"mode", "model_version", b"model_version", "next_page_token", b"next_page_token", "rows_scanned", b"rows_scanned", "rows_total", b"rows_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SearchResponse: _TypeAlias = SearchResponse  # noqa: Y015
+
+@_typing.final
+class SearchBatchRequest(_message.Message):
+    """Several queries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queries(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchRequest]:
+        """1 to the configured maximum (64); each names its gallery."""
+
+    def __init__(
+        self,
+        *,
+        queries: _abc.Iterable[Global___SearchRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queries", b"queries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchBatchRequest: _TypeAlias = SearchBatchRequest  # noqa: Y015
+
+@_typing.final
+class SearchError(_message.Message):
+    """Why a query of a batch has no answer: what `Search` would have answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """gRPC status code."""
+    reason: _builtins.str
+    """Stable code in UPPER_SNAKE_CASE."""
+    field: _builtins.str
+    """The field of the query at fault, when there is one."""
+    message: _builtins.str
+    """For people."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        field: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "field", b"field", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchError: _TypeAlias = SearchError  # noqa: Y015
+
+@_typing.final
+class SearchBatchResult(_message.Message):
+    """The answer to one query of a batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> Global___SearchResponse:
+        """The matches."""
+
+    @_builtins.property
+    def error(self) -> Global___SearchError:
+        """Why there are none."""
+
+    def __init__(
+        self,
+        *,
+        response: Global___SearchResponse | None = ...,
+        error: Global___SearchError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___SearchBatchResult: _TypeAlias = SearchBatchResult  # noqa: Y015
+
+@_typing.final
+class SearchBatchResponse(_message.Message):
+    """The answers, in the order of the queries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchBatchResult]:
+        """One for each query."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___SearchBatchResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchBatchResponse: _TypeAlias = SearchBatchResponse  # noqa: Y015

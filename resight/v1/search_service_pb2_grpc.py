@@ -40,6 +40,11 @@ class SearchServiceStub:
                 request_serializer=resight_dot_v1_dot_search__service__pb2.SearchRequest.SerializeToString,
                 response_deserializer=resight_dot_v1_dot_search__service__pb2.SearchResponse.FromString,
                 _registered_method=True)
+        self.SearchBatch = channel.unary_unary(
+                '/resight.v1.SearchService/SearchBatch',
+                request_serializer=resight_dot_v1_dot_search__service__pb2.SearchBatchRequest.SerializeToString,
+                response_deserializer=resight_dot_v1_dot_search__service__pb2.SearchBatchResponse.FromString,
+                _registered_method=True)
 
 
 class SearchServiceServicer:
@@ -57,6 +62,15 @@ class SearchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SearchBatch(self, request, context):
+        """Answers several queries side by side; an error of one leaves the others alone.
+
+        INVALID_ARGUMENT for no query or too many.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SearchServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -64,6 +78,11 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.Search,
                     request_deserializer=resight_dot_v1_dot_search__service__pb2.SearchRequest.FromString,
                     response_serializer=resight_dot_v1_dot_search__service__pb2.SearchResponse.SerializeToString,
+            ),
+            'SearchBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchBatch,
+                    request_deserializer=resight_dot_v1_dot_search__service__pb2.SearchBatchRequest.FromString,
+                    response_serializer=resight_dot_v1_dot_search__service__pb2.SearchBatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -94,6 +113,33 @@ class SearchService:
             '/resight.v1.SearchService/Search',
             resight_dot_v1_dot_search__service__pb2.SearchRequest.SerializeToString,
             resight_dot_v1_dot_search__service__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/resight.v1.SearchService/SearchBatch',
+            resight_dot_v1_dot_search__service__pb2.SearchBatchRequest.SerializeToString,
+            resight_dot_v1_dot_search__service__pb2.SearchBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

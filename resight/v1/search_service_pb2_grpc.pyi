@@ -40,6 +40,11 @@ class SearchServiceStub:
     FAILED_PRECONDITION for an embedding of another model version;
     RESOURCE_EXHAUSTED with RetryInfo when the queue is full.
     """
+    SearchBatch: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.SearchBatchRequest, _search_service_pb2.SearchBatchResponse]
+    """Answers several queries side by side; an error of one leaves the others alone.
+
+    INVALID_ARGUMENT for no query or too many.
+    """
 
 @_typing.type_check_only
 class SearchServiceAsyncStub(SearchServiceStub):
@@ -52,6 +57,11 @@ class SearchServiceAsyncStub(SearchServiceStub):
     INVALID_ARGUMENT for a bad image, filter or top_k; NOT_FOUND for an unknown crop or camera;
     FAILED_PRECONDITION for an embedding of another model version;
     RESOURCE_EXHAUSTED with RetryInfo when the queue is full.
+    """
+    SearchBatch: _aio.UnaryUnaryMultiCallable[_search_service_pb2.SearchBatchRequest, _search_service_pb2.SearchBatchResponse]  # type: ignore[assignment]
+    """Answers several queries side by side; an error of one leaves the others alone.
+
+    INVALID_ARGUMENT for no query or too many.
     """
 
 class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -68,6 +78,17 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT for a bad image, filter or top_k; NOT_FOUND for an unknown crop or camera;
         FAILED_PRECONDITION for an embedding of another model version;
         RESOURCE_EXHAUSTED with RetryInfo when the queue is full.
+        """
+
+    @_abc_1.abstractmethod
+    def SearchBatch(
+        self,
+        request: _search_service_pb2.SearchBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_service_pb2.SearchBatchResponse, _abc.Awaitable[_search_service_pb2.SearchBatchResponse]]:
+        """Answers several queries side by side; an error of one leaves the others alone.
+
+        INVALID_ARGUMENT for no query or too many.
         """
 
 def add_SearchServiceServicer_to_server(servicer: SearchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

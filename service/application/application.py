@@ -31,6 +31,7 @@ from service.application.ingest import Ingest
 from service.application.registry import Registry
 from service.application.run_records import RunRecords
 from service.application.search import Search
+from service.application.search_batch import SearchBatch
 from service.application.unbroken import Unbroken
 from service.blobs import open_blob_store
 from service.bundles import BundleShelf
@@ -114,6 +115,7 @@ class Application:
             limits=limits,
             calibrations=calibrations,
         )
+        self.search_batch = SearchBatch(search=self.search, limits=limits)
         self.adaptation = Adaptation(
             catalog=catalog,
             galleries=galleries,

@@ -15,6 +15,7 @@ from service.catalog import crop_reads
 from service.catalog.store import Catalog
 from service.domain import query as queries
 from service.domain.examples import CheckedExample, Example, Fusion, checked_examples
+from service.domain.groups import Grouping, grouping
 from service.domain.own_camera import OwnCamera, OwnCameraRule, Sighting
 from service.domain.ports import CameraSpan, RowFilter
 from service.domain.query import SearchQuery
@@ -40,6 +41,7 @@ class Asked:
         row_filter: Which rows may match.
         lowest: The lowest score that the index is asked for, or None.
         min_probability: The lowest probability wanted, or None.
+        grouping: How matches are grouped, or None.
         digest: Of everything but the page wanted.
         cursor: Where the page before ended, or None.
     """
@@ -54,6 +56,7 @@ class Asked:
     row_filter: RowFilter
     lowest: float | None
     min_probability: float | None
+    grouping: Grouping | None
     digest: bytes
     cursor: Cursor | None
 
@@ -128,6 +131,13 @@ class Asking:
             ),
             lowest=lowest,
             min_probability=query.min_probability,
+            grouping=grouping(
+                query.group_by,
+                query.group_size,
+                groups=top_k,
+                page_token=query.page_token,
+                limit=limits.max_top_k,
+            ),
             digest=digested,
             cursor=decode_cursor(query.page_token, query=digested, model_version=version),
         )

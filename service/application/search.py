@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 
 import numpy as np
 
@@ -14,14 +14,17 @@ from resight.errors import DeadlineExceeded
 from service.application.asked import Asked, Asking
 from service.application.embed import Embed
 from service.application.galleries import Galleries
+from service.application.looks import Looks
+from service.application.matches import matches_of
 from service.application.query_vectors import Probe, QueryVectors
 from service.application.ranking import Ranking
-from service.catalog import crop_reads
 from service.catalog.store import Catalog
 from service.domain.examples import Fusion
+from service.domain.groups import Grouping
 from service.domain.ports import IndexHits
 from service.domain.query import Match, SearchAnswer, SearchQuery
 from service.retrieval.cursor import Cursor, Page, encode_cursor, following
+from service.retrieval.grouping import grouped
 from service.settings import LimitSettings
 
 __all__ = ["Search"]
@@ -75,10 +78,13 @@ class Search:
         probe = await self._probe(query, asked)
         if query.deadline is not None and time.monotonic() >= query.deadline:
             raise DeadlineExceeded("the deadline passed before the search began; allow more time")
-        page = await asyncio.get_running_loop().run_in_executor(
-            self._search_threads, self._page, asked, probe
-        )
-        return await self._answer(asked, page.hits, _token(asked, page, probe))
+        ranking = Ranking(asked, probe, deepest=self._limits.max_ranked)
+        looks = Looks(self._catalog, self._search_threads, asked, ranking)
+        if asked.grouping is not None:
+            return _answer(asked, looks, groups=await self._groups(asked, looks, asked.grouping))
+        page = await looks.run(partial(self._page, asked))
+        matches = await matches_of(self._catalog, asked, page.hits)
+        return _answer(asked, looks, matches=matches, token=_token(asked, page, probe))
 
     async def _probe(self, query: SearchQuery, asked: Asked) -> Probe:
         kept = asked.cursor
@@ -93,39 +99,40 @@ class Search:
             deadline=query.deadline,
         )
 
-    def _page(self, asked: Asked, probe: Probe) -> Page:
-        deepest = self._limits.max_ranked
-        best = Ranking(asked, probe, deepest=deepest).best
-        return following(best, asked.cursor, asked.top_k, deepest=deepest)
+    def _page(self, asked: Asked, best: Callable[[int], IndexHits]) -> Page:
+        return following(best, asked.cursor, asked.top_k, deepest=self._limits.max_ranked)
 
-    async def _answer(self, asked: Asked, hits: IndexHits, token: str) -> SearchAnswer:
-        return SearchAnswer(
-            matches=await self._matches(asked, hits),
-            model_version=asked.model_version,
-            mode=hits.mode,
-            rows_scanned=hits.rows_scanned,
-            rows_total=hits.rows_total,
-            index_lag_seconds=asked.gallery.index_lag_seconds,
-            next_page_token=token,
+    async def _groups(
+        self, asked: Asked, looks: Looks, grouping: Grouping
+    ) -> Sequence[Sequence[Match]]:
+        return await grouped(
+            looks.find,
+            grouping,
+            count=asked.top_k,
+            chosen=asked.row_filter,
+            camera_row=lambda name: asked.gallery.camera(name, field="group_by").camera_row,
+            deepest=self._limits.max_ranked,
         )
 
-    async def _matches(self, asked: Asked, hits: IndexHits) -> tuple[Match, ...]:
-        if not hits.ids:
-            return ()
-        crops = await self._catalog.read(
-            crop_reads.crops_by_id,
-            asked.gallery.record.gallery_row,
-            hits.ids,
-            gallery_size=hits.rows_total,
-        )
-        scores, calibration = hits.scores.tolist(), asked.calibration
-        likely = [None] * len(scores) if calibration is None else calibration.probabilities(scores)
-        # A crop deleted since the search is in the hits but no longer in the catalog.
-        return tuple(
-            Match(crop, score, same)
-            for crop, score, same in zip(crops, scores, likely, strict=True)
-            if crop is not None
-        )
+
+def _answer(
+    asked: Asked,
+    looks: Looks,
+    *,
+    matches: Sequence[Match] = (),
+    groups: Sequence[Sequence[Match]] = (),
+    token: str = "",
+) -> SearchAnswer:
+    return SearchAnswer(
+        matches=matches,
+        model_version=asked.model_version,
+        mode=looks.mode,
+        rows_scanned=looks.scanned,
+        rows_total=looks.total,
+        index_lag_seconds=asked.gallery.index_lag_seconds,
+        next_page_token=token,
+        groups=groups,
+    )
 
 
 def _token(asked: Asked, page: Page, probe: Probe) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from resight.errors import InvalidArgument
 from service.domain.crop import Crop, CropFilter
 from service.domain.examples import Example, Fusion
+from service.domain.groups import GroupBy
 from service.domain.own_camera import OwnCameraRule
 from service.domain.query_embedding import QueryEmbedding
 
@@ -52,6 +53,8 @@ class SearchQuery:
     positives: Sequence[Example] = ()
     negatives: Sequence[Example] = ()
     fusion: Fusion = Fusion.MEAN
+    group_by: GroupBy = GroupBy.NOTHING
+    group_size: int | None = None
     filter: CropFilter = field(default_factory=CropFilter)
     own_camera: OwnCameraRule = field(default_factory=OwnCameraRule)
     deadline: float | None = None
@@ -80,6 +83,7 @@ class SearchAnswer:
     rows_total: int
     index_lag_seconds: float = 0.0
     next_page_token: str = ""
+    groups: Sequence[Sequence[Match]] = ()
 
 
 def top_k(value: int | None, *, limit: int) -> int:

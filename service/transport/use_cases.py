@@ -13,6 +13,7 @@ from service.application.ingest import Ingest
 from service.application.registry import Registry
 from service.application.run_records import RunRecords
 from service.application.search import Search
+from service.application.search_batch import SearchBatch
 
 __all__ = ["UseCases"]
 
@@ -25,6 +26,7 @@ class UseCases:
     crops: Crops
     ingest: Ingest
     search: Search
+    search_batch: SearchBatch
     embed: Embed
     adaptation: Adaptation
     runs: RunRecords

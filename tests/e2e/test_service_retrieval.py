@@ -385,3 +385,108 @@ def test_the_command_takes_several_images(site: Site, tmp_path: Path) -> None:
     again = CliRunner().invoke(app, [*command, "--page-token", found["next_page_token"]])
     both = found["matches"] + json.loads(again.stdout)["matches"]
     assert len({match["crop_id"] for match in both}) == 8
+    told = CliRunner().invoke(app, [*command[:-5], *command[-4:], "--group-by", "camera"])
+    assert told.exit_code == 0, told.stderr
+    assert all(f"\n{name}\n" in f"\n{told.stdout}" for name in CAMERAS), told.stdout
+    assert "4 groups" in told.stdout
+
+
+@pytest.mark.parametrize(("by", "count", "size"), [("camera", 10, 5), ("track", 4, 6)])
+def test_groups_are_those_of_the_whole_ranking(site: Site, by: str, count: int, size: int) -> None:
+    whole = site.grpc(crop_id=site.ids[11], top_k=CROPS).matches
+    groups: dict[Any, list[str]] = {}
+    for match in whole:
+        crop = match.crop
+        key: Any = (crop.camera_id, crop.track_id if by == "track" else "")
+        if by == "track" and not crop.track_id:
+            key = (*key, crop.crop_id)
+        groups.setdefault(key, []).append(crop.crop_id)
+    expected = [(key[:2], ids[:size]) for key, ids in list(groups.items())[:count]]
+    value = search_pb2.GroupBy.Value(f"GROUP_BY_{by.upper()}")
+    fields = {"crop_id": site.ids[11], "top_k": count, "group_size": size}
+    answer = site.grpc(group_by=value, **fields)
+    assert [
+        ((group.camera_id, group.track_id), crop_ids(group)) for group in answer.groups
+    ] == expected
+    assert not answer.matches
+    body = site.rest(group_by=by, **fields)
+    assert [
+        ((group["camera_id"], group["track_id"]), crop_ids(group)) for group in body["groups"]
+    ] == expected
+
+
+def test_bad_groups_are_named(site: Site) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"group_by": 9}, "group_by"),
+        ({"group_size": 2}, "group_size"),
+        ({"group_by": 1, "group_size": 0}, "group_size"),
+        ({"group_by": 1, "group_size": 101}, "group_size"),
+        ({"group_by": 2, "page_token": "x"}, "page_token"),
+    ]
+    for fields, field in cases:
+        found = refused(partial(site.grpc, crop_id=site.ids[0], **fields))
+        assert found[:2] == (grpc.StatusCode.INVALID_ARGUMENT, field), fields
+    body = {"crop_id": site.ids[0], "group_by": "zone"}
+    assert site.client.post("/search", json=body).status_code == 422
+
+
+def test_a_batch_answers_each_query_as_alone(site: Site) -> None:
+    unknown: dict[str, Any] = {"group_by": 9}
+    queries = [
+        search_pb2.SearchRequest(gallery="site", crop_id=site.ids[1], top_k=3),
+        search_pb2.SearchRequest(gallery="site", image=b"no image"),
+        search_pb2.SearchRequest(
+            gallery="site", image=site.image(4200), group_by="GROUP_BY_CAMERA"
+        ),
+        search_pb2.SearchRequest(gallery="site", crop_id=site.ids[1], top_k=0),
+        search_pb2.SearchRequest(gallery="nowhere", crop_id=site.ids[1]),
+        search_pb2.SearchRequest(gallery="site", crop_id=site.ids[1], **unknown),
+    ]
+    answer = site.connection.search.SearchBatch(search_pb2.SearchBatchRequest(queries=queries))
+    assert len(answer.results) == len(queries)
+    for query, result in zip(queries, answer.results, strict=True):
+        try:
+            alone = site.connection.search.Search(query)
+        except grpc.RpcError:
+            found = refused(partial(site.connection.search.Search, query))
+            assert result.error.code == found[0].value[0]
+            assert result.error.reason == found[2]
+            if found[0] is grpc.StatusCode.INVALID_ARGUMENT:
+                assert result.error.field == found[1] != ""
+        else:
+            assert result.response == alone
+    assert [result.WhichOneof("result") for result in answer.results] == [
+        "response", "error", "response", "error", "error", "error",
+    ]  # fmt: skip
+
+
+def test_a_batch_over_rest(site: Site) -> None:
+    queries: list[dict[str, Any]] = [{"crop_id": site.ids[3], "top_k": 4}, {"crop_id": "x"}]
+    first, second = site.rest("/search-batch", queries=queries)["results"]
+    assert first["answer"] == site.rest(**queries[0])
+    assert second["answer"] is None
+    assert (second["problem"]["status"], second["problem"]["field"]) == (400, "crop_id")
+    for wrong in ([], [{"crop_id": site.ids[0]}] * 65):
+        answer = site.client.post("/search-batch", json={"queries": wrong})
+        assert (answer.status_code, answer.json()["field"]) == (400, "queries")
+        batch = search_pb2.SearchBatchRequest(
+            queries=[search_pb2.SearchRequest(gallery="site", crop_id=site.ids[0])] * len(wrong)
+        )
+        found = refused(partial(site.connection.search.SearchBatch, batch))
+        assert found[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "queries")
+
+
+def test_the_command_asks_for_each_image(site: Site, tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"{number}.jpg").write_bytes(site.image(3000 + number))
+    (tmp_path / "bad.jpg").write_bytes(site.image(3001)[:-200])
+    paths = [str(tmp_path / name) for name in ("1.jpg", "bad.jpg", "2.jpg")]
+    at = ("--target", site.service.grpc, "--gallery", "site")
+    done = CliRunner().invoke(app, ["search", "--each", *paths, *at, "--json"])
+    assert done.exit_code == 1, "one image is bad"
+    first, bad, second = json.loads(done.stdout)["answers"]
+    assert first["matches"][0]["crop_id"] == site.ids[1]
+    assert second["matches"][0]["crop_id"] == site.ids[2]
+    assert (bad["image"], bad["error"]["field"]) == (paths[1], "image")
+    text = CliRunner().invoke(app, ["search", "--each", *paths, *at]).stdout
+    assert "error: image" in text

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from resight.errors import InvalidArgument, ResightError
 from resight.v1 import search_service_pb2
-from service.domain.query import SearchAnswer, SearchMode, SearchQuery
+from service.domain.groups import GroupBy
+from service.domain.query import Match, SearchAnswer, SearchMode, SearchQuery
 from service.transport.grpc.convert import fill_crop
 from service.transport.grpc.convert_examples import Examples, fusion, query_embedding
 from service.transport.grpc.convert_filter import crop_filter, own_camera_rule
+from service.transport.search_metrics import counted
+from service.transport.status import status_of
 
-__all__ = ["search_query", "search_response"]
+__all__ = ["search_query", "search_response", "search_result"]
 
 _MODES = {
     SearchMode.EXACT_SCAN: search_service_pb2.SEARCH_MODE_EXACT_SCAN,
     SearchMode.EXACT_GATHER: search_service_pb2.SEARCH_MODE_EXACT_GATHER,
+}
+
+_GROUPS: dict[int, GroupBy] = {
+    search_service_pb2.GROUP_BY_UNSPECIFIED: GroupBy.NOTHING,
+    search_service_pb2.GROUP_BY_CAMERA: GroupBy.CAMERA,
+    search_service_pb2.GROUP_BY_TRACK: GroupBy.TRACK,
 }
 
 
@@ -33,13 +46,17 @@ def search_query(
         positives=Examples(request.positives, "positives"),
         negatives=Examples(request.negatives, "negatives"),
         fusion=fusion(request.fusion),
+        group_by=_group_by(request.group_by),
+        group_size=request.group_size if request.HasField("group_size") else None,
         filter=crop_filter(request.filter),
         own_camera=own_camera_rule(request),
         deadline=deadline,
     )
 
 
-def search_response(answer: SearchAnswer) -> search_service_pb2.SearchResponse:
+def search_response(
+    answer: SearchAnswer, *, group_by: GroupBy = GroupBy.NOTHING
+) -> search_service_pb2.SearchResponse:
     """The ranked matches."""
     response = search_service_pb2.SearchResponse(
         model_version=answer.model_version,
@@ -49,7 +66,44 @@ def search_response(answer: SearchAnswer) -> search_service_pb2.SearchResponse:
         index_lag_seconds=answer.index_lag_seconds,
         next_page_token=answer.next_page_token,
     )
-    for match in answer.matches:
-        added = response.matches.add(score=match.score, probability=match.probability)
-        fill_crop(added.crop, match.crop)
+    _add_matches(response.matches, answer.matches)
+    by_track = group_by is GroupBy.TRACK
+    for matches in answer.groups:
+        crop = matches[0].crop
+        group = response.groups.add(
+            camera_id=crop.camera_id, track_id=crop.track_id if by_track else ""
+        )
+        _add_matches(group.matches, matches)
     return response
+
+
+def search_result(
+    answer: SearchAnswer | ResightError, query: SearchQuery | ResightError
+) -> search_service_pb2.SearchBatchResult:
+    """The answer to a query of a batch, or why there is none."""
+    if isinstance(answer, SearchAnswer) and isinstance(query, SearchQuery):
+        response = search_response(counted(answer), group_by=query.group_by)
+        return search_service_pb2.SearchBatchResult(response=response)
+    error = answer if isinstance(answer, ResightError) else ResightError("no answer")
+    return search_service_pb2.SearchBatchResult(
+        error=search_service_pb2.SearchError(
+            code=status_of(error).grpc.value[0],
+            reason=error.reason,
+            field=error.field,
+            message=error.message,
+        )
+    )
+
+
+def _add_matches(messages: Any, matches: Sequence[Match]) -> None:
+    for match in matches:
+        added = messages.add(score=match.score, probability=match.probability)
+        fill_crop(added.crop, match.crop)
+
+
+def _group_by(value: int) -> GroupBy:
+    if value not in _GROUPS:
+        raise InvalidArgument(
+            f"group_by {value} is unknown to this version; send CAMERA or TRACK", field="group_by"
+        )
+    return _GROUPS[value]

@@ -6,9 +6,12 @@ from typing import Any
 
 import grpc
 
+from resight.errors import ResightError
 from resight.v1 import search_service_pb2, search_service_pb2_grpc
 from service.application.search import Search
-from service.transport.grpc.convert_search import search_query, search_response
+from service.application.search_batch import SearchBatch
+from service.domain.query import SearchQuery
+from service.transport.grpc.convert_search import search_query, search_response, search_result
 from service.transport.grpc.deadline import deadline_of
 from service.transport.search_metrics import counted
 
@@ -20,12 +23,37 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
     """Ranks the crops of a gallery."""
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, search: Search, batch: SearchBatch) -> None:
         self._search = search
+        self._batch = batch
 
     async def Search(  # noqa: N802 -- the method's name in the proto
         self, request: search_service_pb2.SearchRequest, context: Context
     ) -> search_service_pb2.SearchResponse:
         """The best matches of one query."""
         query = search_query(request, deadline=deadline_of(context))
-        return search_response(counted(await self._search.search(query)))
+        answer = counted(await self._search.search(query))
+        return search_response(answer, group_by=query.group_by)
+
+    async def SearchBatch(  # noqa: N802 -- the method's name in the proto
+        self, request: search_service_pb2.SearchBatchRequest, context: Context
+    ) -> search_service_pb2.SearchBatchResponse:
+        """The best matches of several queries."""
+        self._batch.check(len(request.queries))
+        deadline = deadline_of(context)
+        queries = [_converted(message, deadline) for message in request.queries]
+        answers = await self._batch.search(queries)
+        return search_service_pb2.SearchBatchResponse(
+            results=[
+                search_result(answer, query) for answer, query in zip(answers, queries, strict=True)
+            ]
+        )
+
+
+def _converted(
+    message: search_service_pb2.SearchRequest, deadline: float | None
+) -> SearchQuery | ResightError:
+    try:
+        return search_query(message, deadline=deadline)
+    except ResightError as error:
+        return error

@@ -56,7 +56,7 @@ def create_app(
     for router in (
         cameras.router(use_cases.cameras),
         crops.router(use_cases.crops, use_cases.ingest),
-        queries.router(use_cases.search, use_cases.embed),
+        queries.router(use_cases.search, use_cases.search_batch, use_cases.embed),
         adaptation.router(
             use_cases.adaptation, use_cases.runs, use_cases.crop_stream, draining=draining
         ),

@@ -12,10 +12,16 @@ from starlette.datastructures import FormData
 from resight.errors import InvalidArgument
 from service.application.embed import Embed
 from service.application.search import Search
+from service.application.search_batch import SearchBatch
 from service.transport.rest.departure import unless_departed
 from service.transport.rest.filter_schemas import OwnCameraFields, Term
 from service.transport.rest.schemas import EmbedAnswer
-from service.transport.rest.search_schemas import SearchBody, SearchResult
+from service.transport.rest.search_schemas import (
+    SearchBatchBody,
+    SearchBatchResult,
+    SearchBody,
+    SearchResult,
+)
 from service.transport.rest.timeout import TIMEOUT_HEADER, deadline_after
 from service.transport.search_metrics import counted
 
@@ -37,6 +43,8 @@ _PLAIN = (
     "min_probability",
     "page_token",
     "fusion",
+    "group_by",
+    "group_size",
     *OwnCameraFields.model_fields,
 )
 _TEXTS = {"type": "array", "items": {"type": "string"}}
@@ -54,6 +62,8 @@ _FORM: dict[str, Any] = {
         "min_score": {"type": "number"},
         "min_probability": {"type": "number"},
         "page_token": {"type": "string"},
+        "group_by": {"type": "string", "enum": ["nothing", "camera", "track"]},
+        "group_size": {"type": "integer"},
         **dict.fromkeys((*_LISTS, *_TERMS), _TEXTS),
         "start_time": {"type": "string", "format": "date-time"},
         "end_time": {"type": "string", "format": "date-time"},
@@ -73,7 +83,7 @@ _SEARCH_BODY = {
 Wait = Annotated[float | None, Header(alias=TIMEOUT_HEADER)]
 
 
-def router(search: Search, embed: Embed) -> APIRouter:
+def router(search: Search, batch: SearchBatch, embed: Embed) -> APIRouter:
     """The routes below a gallery."""
     routes = APIRouter(tags=["queries"])
 
@@ -89,7 +99,19 @@ def router(search: Search, embed: Embed) -> APIRouter:
             negative_images=negative_images,
             deadline=deadline_after(wait),
         )
-        return SearchResult.of(counted(await unless_departed(request, search.search(query))))
+        answer = counted(await unless_departed(request, search.search(query)))
+        return SearchResult.of(answer, query.group_by)
+
+    @routes.post("/search-batch")
+    async def search_batch(
+        gallery: str, request: Request, body: SearchBatchBody, wait: Wait = None
+    ) -> SearchBatchResult:
+        """The best matches of several queries; an error of one leaves the others alone."""
+        batch.check(len(body.queries))
+        deadline = deadline_after(wait)
+        queries = [item.to_domain(gallery, deadline=deadline) for item in body.queries]
+        answers = await unless_departed(request, batch.search(queries))
+        return SearchBatchResult.of(answers, queries, instance=request.url.path)
 
     @routes.post("/embed")
     async def embed_image(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Base64Bytes, BaseModel, Field
 
+from resight.errors import ResightError
 from service.domain import examples
 from service.domain import query as domain
-from service.transport.rest.filter_schemas import Filter, OwnCameraFields, Strict
+from service.domain.groups import GroupBy
+from service.transport.rest.filter_schemas import MAX_LIST, Filter, OwnCameraFields, Strict
 from service.transport.rest.schemas import Crop
+from service.transport.search_metrics import counted
+from service.transport.status import problem
 
-__all__ = ["Match", "SearchBody", "SearchResult"]
+__all__ = ["Match", "SearchBatchBody", "SearchBatchResult", "SearchBody", "SearchResult"]
 
 
 class Embedding(Strict):
@@ -55,6 +59,8 @@ class SearchBody(OwnCameraFields):
     positives: Examples = ()
     negatives: Examples = ()
     fusion: Literal["mean", "max", "quality"] = "mean"
+    group_by: Literal["nothing", "camera", "track"] = "nothing"
+    group_size: int | None = None
     filter: Filter = Filter()
 
     def to_domain(
@@ -80,6 +86,8 @@ class SearchBody(OwnCameraFields):
             positives=[*more, *(item.to_domain() for item in self.positives)],
             negatives=[*unwanted, *(item.to_domain() for item in self.negatives)],
             fusion=examples.Fusion(self.fusion),
+            group_by=GroupBy(self.group_by),
+            group_size=self.group_size,
             filter=self.filter.to_domain(),
             own_camera=self.own_camera_rule(),
             deadline=deadline,
@@ -99,6 +107,24 @@ class Match(BaseModel):
         return cls(crop=Crop.of(match.crop), score=match.score, probability=match.probability)
 
 
+class MatchGroup(BaseModel):
+    """Matches of one camera, or of one track of one camera."""
+
+    camera_id: str
+    track_id: str
+    matches: list[Match]
+
+    @classmethod
+    def of(cls, matches: Sequence[domain.Match], by: GroupBy) -> Self:
+        """From the domain's values."""
+        crop = matches[0].crop
+        return cls(
+            camera_id=crop.camera_id,
+            track_id=crop.track_id if by is GroupBy.TRACK else "",
+            matches=[Match.of(match) for match in matches],
+        )
+
+
 class SearchResult(BaseModel):
     """Ranked matches, best first, and how they were found."""
 
@@ -109,9 +135,10 @@ class SearchResult(BaseModel):
     rows_total: int
     index_lag_seconds: float
     next_page_token: str
+    groups: list[MatchGroup]
 
     @classmethod
-    def of(cls, answer: domain.SearchAnswer) -> Self:
+    def of(cls, answer: domain.SearchAnswer, by: GroupBy = GroupBy.NOTHING) -> Self:
         """From the domain's value."""
         return cls(
             matches=[Match.of(match) for match in answer.matches],
@@ -121,7 +148,45 @@ class SearchResult(BaseModel):
             rows_total=answer.rows_total,
             index_lag_seconds=answer.index_lag_seconds,
             next_page_token=answer.next_page_token,
+            groups=[MatchGroup.of(matches, by) for matches in answer.groups],
         )
+
+
+class SearchBatchBody(Strict):
+    """Several queries."""
+
+    queries: Annotated[tuple[SearchBody, ...], Field(max_length=MAX_LIST)]
+
+
+class BatchItem(BaseModel):
+    """The answer to one query, or the problem that `/search` would have answered."""
+
+    answer: SearchResult | None = None
+    problem: dict[str, Any] | None = None
+
+
+class SearchBatchResult(BaseModel):
+    """One for each query, in their order."""
+
+    results: list[BatchItem]
+
+    @classmethod
+    def of(
+        cls,
+        answers: Sequence[domain.SearchAnswer | ResightError],
+        queries: Sequence[domain.SearchQuery],
+        *,
+        instance: str,
+    ) -> Self:
+        """From the domain's values."""
+        results = []
+        for answer, query in zip(answers, queries, strict=True):
+            if isinstance(answer, ResightError):
+                results.append(BatchItem(problem=problem(answer, instance=instance)[2]))
+            else:
+                counted(answer)
+                results.append(BatchItem(answer=SearchResult.of(answer, query.group_by)))
+        return cls(results=results)
 
 
 def _embedding(body: Embedding | None) -> domain.QueryEmbedding | None:

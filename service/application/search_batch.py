@@ -1,0 +1,53 @@
+"""Several searches in one call, each with its own answer or error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from resight.errors import InvalidArgument, ResightError
+from service.application.search import Search
+from service.domain.query import SearchAnswer, SearchQuery
+from service.settings import LimitSettings
+
+__all__ = ["SearchBatch"]
+
+
+class SearchBatch:
+    """Answers queries side by side, so that their images share the encoder's batches."""
+
+    def __init__(self, *, search: Search, limits: LimitSettings) -> None:
+        self._search = search
+        self._limits = limits
+
+    async def search(
+        self, queries: Sequence[SearchQuery | ResightError]
+    ) -> list[SearchAnswer | ResightError]:
+        """One answer or error for each query, in their order; an error stays what it is.
+
+        Raises:
+            InvalidArgument: no query, or too many.
+        """
+        self.check(len(queries))
+        return list(await asyncio.gather(*(self._one(query) for query in queries)))
+
+    def check(self, count: int) -> None:
+        """Refuse a batch by its size, before anything is made of its queries.
+
+        Raises:
+            InvalidArgument: no query, or too many.
+        """
+        if not 1 <= count <= self._limits.max_batch_queries:
+            raise InvalidArgument(
+                f"queries are {count}; send 1 to {self._limits.max_batch_queries} "
+                "(limits.max_batch_queries)",
+                field="queries",
+            )
+
+    async def _one(self, query: SearchQuery | ResightError) -> SearchAnswer | ResightError:
+        if isinstance(query, ResightError):
+            return query
+        try:
+            return await self._search.search(query)
+        except ResightError as error:
+            return error
