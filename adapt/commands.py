@@ -35,7 +35,10 @@ def run(
     output: Annotated[Path, typer.Option(help="Folder of the run; its bundle/ is the encoder.")],
     method: Annotated[
         str | None,
-        typer.Option(help="cluster-contrast (default), spcl, calr, pplr, cap or bn-stats."),
+        typer.Option(
+            help="cap (default), cluster-contrast (with preset=published), spcl, calr, pplr or"
+            " bn-stats."
+        ),
     ] = None,
     init: Annotated[
         str | None,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["PRESETS", "preset_values"]
+__all__ = ["PRESETS", "default_method", "preset_values"]
 
 # Iterations are per epoch and follow from the number of crops: passes x crops / (p x k), bounded.
 # On Market-1501's 12,936 crops that is 203 (published: 200) for Cluster Contrast and 405 (400) for
@@ -175,3 +175,8 @@ PRESETS: Mapping[str, _Methods] = {
 def preset_values(preset: str, method: str) -> Mapping[str, Any]:
     """Settings of ``preset`` for ``method``; empty for names that are unknown."""
     return PRESETS.get(preset, {}).get(method, {})
+
+
+def default_method(preset: str) -> str:
+    """The most accurate method of ``preset`` (docs/decisions/0034-default-method.md)."""
+    return "cluster-contrast" if preset == "published" else "cap"

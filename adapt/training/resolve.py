@@ -17,7 +17,7 @@ import yaml  # type: ignore[import-untyped]
 from pydantic import BaseModel, ValidationError
 
 from adapt.training.config import RunConfig
-from adapt.training.presets import preset_values
+from adapt.training.presets import default_method, preset_values
 from resight.errors import InvalidArgument
 
 __all__ = ["default_preset", "known_keys", "parse_assignments", "read_config_file", "resolve"]
@@ -56,8 +56,8 @@ def resolve(
     for layer in layers:
         _refuse_unknown(layer)
         _merge(merged, layer)
-    method = str(merged.get("method", RunConfig.model_fields["method"].default))
     preset = str(merged.setdefault("preset", default_preset(merged)))
+    method = str(merged.setdefault("method", default_method(preset)))
     _refuse_other_sections(merged, method)
     base = json.loads(json.dumps(preset_values(preset, method)))
     _merge(base, merged)
