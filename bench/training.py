@@ -183,7 +183,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     config = resolve(
         assignments=options.assignments,
-        options={"init": options.init, "backbone": options.backbone},
+        options={
+            "method": "cluster-contrast",
+            "init": options.init,
+            "backbone": options.backbone,
+        },
     )
     set_threads(config)
     result = compare(config, options.rounds, options.each)
