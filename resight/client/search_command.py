@@ -89,6 +89,10 @@ def search(
         GroupBy, typer.Option(help="Show the best groups; --top-k is how many.")
     ] = GroupBy.NOTHING,
     group_size: Annotated[int | None, typer.Option(help="Most matches a group.")] = None,
+    rerank: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Rank the best N again by their common neighbours."),
+    ] = None,
     camera: Annotated[list[str] | None, typer.Option(help="Only these cameras.")] = None,
     exclude_camera: Annotated[list[str] | None, typer.Option(help="None of these.")] = None,
     zone: Texts = None,
@@ -127,6 +131,7 @@ def search(
         page_token=page_token,
         group_by=_GROUPS[group_by],
         group_size=group_size,
+        rerank=None if rerank is None else search_service_pb2.Rerank(candidates=rerank),
         filter=CropFilter(
             include_camera_ids=camera or (),
             exclude_camera_ids=exclude_camera or (),

@@ -27,39 +27,41 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from resight.v1 import types_pb2 as resight_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fresight/v1/search_service.proto\x12\nresight.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16resight/v1/types.proto\"\x84\x01\n\x07\x45xample\x12\x0f\n\x05image\x18\x01 \x01(\x0cH\x00\x12\x11\n\x07\x63rop_id\x18\x02 \x01(\tH\x00\x12*\n\tembedding\x18\x03 \x01(\x0b\x32\x15.resight.v1.EmbeddingH\x00\x12\x13\n\x06weight\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07\x65xampleB\t\n\x07_weight\"\xa0\x05\n\rSearchRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x0f\n\x05image\x18\x02 \x01(\x0cH\x00\x12\x11\n\x07\x63rop_id\x18\x03 \x01(\tH\x00\x12*\n\tembedding\x18\x04 \x01(\x0b\x32\x15.resight.v1.EmbeddingH\x00\x12\x12\n\x05top_k\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x16\n\tmin_score\x18\x06 \x01(\x02H\x02\x88\x01\x01\x12&\n\x06\x66ilter\x18\x07 \x01(\x0b\x32\x16.resight.v1.CropFilter\x12)\n\nown_camera\x18\x08 \x01(\x0e\x32\x15.resight.v1.OwnCamera\x12\x34\n\x11own_camera_window\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fquery_camera_id\x18\n \x01(\t\x12\x36\n\x12query_capture_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x0fmin_probability\x18\x0c \x01(\x01H\x03\x88\x01\x01\x12\x12\n\npage_token\x18\r \x01(\t\x12&\n\tpositives\x18\x0e \x03(\x0b\x32\x13.resight.v1.Example\x12&\n\tnegatives\x18\x0f \x03(\x0b\x32\x13.resight.v1.Example\x12\"\n\x06\x66usion\x18\x10 \x01(\x0e\x32\x12.resight.v1.Fusion\x12%\n\x08group_by\x18\x11 \x01(\x0e\x32\x13.resight.v1.GroupBy\x12\x17\n\ngroup_size\x18\x12 \x01(\x05H\x04\x88\x01\x01\x42\x07\n\x05queryB\x08\n\x06_top_kB\x0c\n\n_min_scoreB\x12\n\x10_min_probabilityB\r\n\x0b_group_size\"`\n\x05Match\x12\x1e\n\x04\x63rop\x18\x01 \x01(\x0b\x32\x10.resight.v1.Crop\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x18\n\x0bprobability\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_probability\"U\n\nMatchGroup\x12\x11\n\tcamera_id\x18\x01 \x01(\t\x12\x10\n\x08track_id\x18\x02 \x01(\t\x12\"\n\x07matches\x18\x03 \x03(\x0b\x32\x11.resight.v1.Match\"\xf7\x01\n\x0eSearchResponse\x12\"\n\x07matches\x18\x01 \x03(\x0b\x32\x11.resight.v1.Match\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12$\n\x04mode\x18\x03 \x01(\x0e\x32\x16.resight.v1.SearchMode\x12\x14\n\x0crows_scanned\x18\x04 \x01(\x03\x12\x12\n\nrows_total\x18\x05 \x01(\x03\x12\x19\n\x11index_lag_seconds\x18\x06 \x01(\x01\x12\x17\n\x0fnext_page_token\x18\x07 \x01(\t\x12&\n\x06groups\x18\x08 \x03(\x0b\x32\x16.resight.v1.MatchGroup\"@\n\x12SearchBatchRequest\x12*\n\x07queries\x18\x01 \x03(\x0b\x32\x19.resight.v1.SearchRequest\"K\n\x0bSearchError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"w\n\x11SearchBatchResult\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.resight.v1.SearchResponseH\x00\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x17.resight.v1.SearchErrorH\x00\x42\x08\n\x06result\"E\n\x13SearchBatchResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.resight.v1.SearchBatchResult*c\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SEARCH_MODE_EXACT_SCAN\x10\x01\x12\x1c\n\x18SEARCH_MODE_EXACT_GATHER\x10\x02*r\n\tOwnCamera\x12\x1a\n\x16OWN_CAMERA_UNSPECIFIED\x10\x00\x12\x12\n\x0eOWN_CAMERA_ANY\x10\x01\x12\x16\n\x12OWN_CAMERA_EXCLUDE\x10\x02\x12\x1d\n\x19OWN_CAMERA_EXCLUDE_WITHIN\x10\x03*U\n\x06\x46usion\x12\x16\n\x12\x46USION_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46USION_MEAN\x10\x01\x12\x0e\n\nFUSION_MAX\x10\x02\x12\x12\n\x0e\x46USION_QUALITY\x10\x03*L\n\x07GroupBy\x12\x18\n\x14GROUP_BY_UNSPECIFIED\x10\x00\x12\x13\n\x0fGROUP_BY_CAMERA\x10\x01\x12\x12\n\x0eGROUP_BY_TRACK\x10\x02\x32\xa0\x01\n\rSearchService\x12?\n\x06Search\x12\x19.resight.v1.SearchRequest\x1a\x1a.resight.v1.SearchResponse\x12N\n\x0bSearchBatch\x12\x1e.resight.v1.SearchBatchRequest\x1a\x1f.resight.v1.SearchBatchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fresight/v1/search_service.proto\x12\nresight.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16resight/v1/types.proto\"\x84\x01\n\x07\x45xample\x12\x0f\n\x05image\x18\x01 \x01(\x0cH\x00\x12\x11\n\x07\x63rop_id\x18\x02 \x01(\tH\x00\x12*\n\tembedding\x18\x03 \x01(\x0b\x32\x15.resight.v1.EmbeddingH\x00\x12\x13\n\x06weight\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07\x65xampleB\t\n\x07_weight\"\x92\x01\n\x06Rerank\x12\x17\n\ncandidates\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x02k1\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x0f\n\x02k2\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x1c\n\x0foriginal_weight\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\r\n\x0b_candidatesB\x05\n\x03_k1B\x05\n\x03_k2B\x12\n\x10_original_weight\"\xc4\x05\n\rSearchRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x0f\n\x05image\x18\x02 \x01(\x0cH\x00\x12\x11\n\x07\x63rop_id\x18\x03 \x01(\tH\x00\x12*\n\tembedding\x18\x04 \x01(\x0b\x32\x15.resight.v1.EmbeddingH\x00\x12\x12\n\x05top_k\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x16\n\tmin_score\x18\x06 \x01(\x02H\x02\x88\x01\x01\x12&\n\x06\x66ilter\x18\x07 \x01(\x0b\x32\x16.resight.v1.CropFilter\x12)\n\nown_camera\x18\x08 \x01(\x0e\x32\x15.resight.v1.OwnCamera\x12\x34\n\x11own_camera_window\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fquery_camera_id\x18\n \x01(\t\x12\x36\n\x12query_capture_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x0fmin_probability\x18\x0c \x01(\x01H\x03\x88\x01\x01\x12\x12\n\npage_token\x18\r \x01(\t\x12&\n\tpositives\x18\x0e \x03(\x0b\x32\x13.resight.v1.Example\x12&\n\tnegatives\x18\x0f \x03(\x0b\x32\x13.resight.v1.Example\x12\"\n\x06\x66usion\x18\x10 \x01(\x0e\x32\x12.resight.v1.Fusion\x12%\n\x08group_by\x18\x11 \x01(\x0e\x32\x13.resight.v1.GroupBy\x12\x17\n\ngroup_size\x18\x12 \x01(\x05H\x04\x88\x01\x01\x12\"\n\x06rerank\x18\x13 \x01(\x0b\x32\x12.resight.v1.RerankB\x07\n\x05queryB\x08\n\x06_top_kB\x0c\n\n_min_scoreB\x12\n\x10_min_probabilityB\r\n\x0b_group_size\"\x92\x01\n\x05Match\x12\x1e\n\x04\x63rop\x18\x01 \x01(\x0b\x32\x10.resight.v1.Crop\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x18\n\x0bprobability\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0frerank_distance\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\x0e\n\x0c_probabilityB\x12\n\x10_rerank_distance\"U\n\nMatchGroup\x12\x11\n\tcamera_id\x18\x01 \x01(\t\x12\x10\n\x08track_id\x18\x02 \x01(\t\x12\"\n\x07matches\x18\x03 \x03(\x0b\x32\x11.resight.v1.Match\"\xf7\x01\n\x0eSearchResponse\x12\"\n\x07matches\x18\x01 \x03(\x0b\x32\x11.resight.v1.Match\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12$\n\x04mode\x18\x03 \x01(\x0e\x32\x16.resight.v1.SearchMode\x12\x14\n\x0crows_scanned\x18\x04 \x01(\x03\x12\x12\n\nrows_total\x18\x05 \x01(\x03\x12\x19\n\x11index_lag_seconds\x18\x06 \x01(\x01\x12\x17\n\x0fnext_page_token\x18\x07 \x01(\t\x12&\n\x06groups\x18\x08 \x03(\x0b\x32\x16.resight.v1.MatchGroup\"@\n\x12SearchBatchRequest\x12*\n\x07queries\x18\x01 \x03(\x0b\x32\x19.resight.v1.SearchRequest\"K\n\x0bSearchError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"w\n\x11SearchBatchResult\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.resight.v1.SearchResponseH\x00\x12(\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x17.resight.v1.SearchErrorH\x00\x42\x08\n\x06result\"E\n\x13SearchBatchResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.resight.v1.SearchBatchResult*c\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SEARCH_MODE_EXACT_SCAN\x10\x01\x12\x1c\n\x18SEARCH_MODE_EXACT_GATHER\x10\x02*r\n\tOwnCamera\x12\x1a\n\x16OWN_CAMERA_UNSPECIFIED\x10\x00\x12\x12\n\x0eOWN_CAMERA_ANY\x10\x01\x12\x16\n\x12OWN_CAMERA_EXCLUDE\x10\x02\x12\x1d\n\x19OWN_CAMERA_EXCLUDE_WITHIN\x10\x03*U\n\x06\x46usion\x12\x16\n\x12\x46USION_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46USION_MEAN\x10\x01\x12\x0e\n\nFUSION_MAX\x10\x02\x12\x12\n\x0e\x46USION_QUALITY\x10\x03*L\n\x07GroupBy\x12\x18\n\x14GROUP_BY_UNSPECIFIED\x10\x00\x12\x13\n\x0fGROUP_BY_CAMERA\x10\x01\x12\x12\n\x0eGROUP_BY_TRACK\x10\x02\x32\xa0\x01\n\rSearchService\x12?\n\x06Search\x12\x19.resight.v1.SearchRequest\x1a\x1a.resight.v1.SearchResponse\x12N\n\x0bSearchBatch\x12\x1e.resight.v1.SearchBatchRequest\x1a\x1f.resight.v1.SearchBatchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'resight.v1.search_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEARCHMODE']._serialized_start=1716
-  _globals['_SEARCHMODE']._serialized_end=1815
-  _globals['_OWNCAMERA']._serialized_start=1817
-  _globals['_OWNCAMERA']._serialized_end=1931
-  _globals['_FUSION']._serialized_start=1933
-  _globals['_FUSION']._serialized_end=2018
-  _globals['_GROUPBY']._serialized_start=2020
-  _globals['_GROUPBY']._serialized_end=2096
+  _globals['_SEARCHMODE']._serialized_start=1952
+  _globals['_SEARCHMODE']._serialized_end=2051
+  _globals['_OWNCAMERA']._serialized_start=2053
+  _globals['_OWNCAMERA']._serialized_end=2167
+  _globals['_FUSION']._serialized_start=2169
+  _globals['_FUSION']._serialized_end=2254
+  _globals['_GROUPBY']._serialized_start=2256
+  _globals['_GROUPBY']._serialized_end=2332
   _globals['_EXAMPLE']._serialized_start=137
   _globals['_EXAMPLE']._serialized_end=269
-  _globals['_SEARCHREQUEST']._serialized_start=272
-  _globals['_SEARCHREQUEST']._serialized_end=944
-  _globals['_MATCH']._serialized_start=946
-  _globals['_MATCH']._serialized_end=1042
-  _globals['_MATCHGROUP']._serialized_start=1044
-  _globals['_MATCHGROUP']._serialized_end=1129
-  _globals['_SEARCHRESPONSE']._serialized_start=1132
-  _globals['_SEARCHRESPONSE']._serialized_end=1379
-  _globals['_SEARCHBATCHREQUEST']._serialized_start=1381
-  _globals['_SEARCHBATCHREQUEST']._serialized_end=1445
-  _globals['_SEARCHERROR']._serialized_start=1447
-  _globals['_SEARCHERROR']._serialized_end=1522
-  _globals['_SEARCHBATCHRESULT']._serialized_start=1524
-  _globals['_SEARCHBATCHRESULT']._serialized_end=1643
-  _globals['_SEARCHBATCHRESPONSE']._serialized_start=1645
-  _globals['_SEARCHBATCHRESPONSE']._serialized_end=1714
-  _globals['_SEARCHSERVICE']._serialized_start=2099
-  _globals['_SEARCHSERVICE']._serialized_end=2259
+  _globals['_RERANK']._serialized_start=272
+  _globals['_RERANK']._serialized_end=418
+  _globals['_SEARCHREQUEST']._serialized_start=421
+  _globals['_SEARCHREQUEST']._serialized_end=1129
+  _globals['_MATCH']._serialized_start=1132
+  _globals['_MATCH']._serialized_end=1278
+  _globals['_MATCHGROUP']._serialized_start=1280
+  _globals['_MATCHGROUP']._serialized_end=1365
+  _globals['_SEARCHRESPONSE']._serialized_start=1368
+  _globals['_SEARCHRESPONSE']._serialized_end=1615
+  _globals['_SEARCHBATCHREQUEST']._serialized_start=1617
+  _globals['_SEARCHBATCHREQUEST']._serialized_end=1681
+  _globals['_SEARCHERROR']._serialized_start=1683
+  _globals['_SEARCHERROR']._serialized_end=1758
+  _globals['_SEARCHBATCHRESULT']._serialized_start=1760
+  _globals['_SEARCHBATCHRESULT']._serialized_end=1879
+  _globals['_SEARCHBATCHRESPONSE']._serialized_start=1881
+  _globals['_SEARCHBATCHRESPONSE']._serialized_end=1950
+  _globals['_SEARCHSERVICE']._serialized_start=2335
+  _globals['_SEARCHSERVICE']._serialized_end=2495
 # @@protoc_insertion_point(module_scope)

@@ -180,6 +180,59 @@ class Example(_message.Message):
 Global___Example: _TypeAlias = Example  # noqa: Y015
 
 @_typing.final
+class Rerank(_message.Message):
+    """k-reciprocal re-ranking (Zhong et al., CVPR 2017) of the best candidates. Unset fields are as
+    published.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    K1_FIELD_NUMBER: _builtins.int
+    K2_FIELD_NUMBER: _builtins.int
+    ORIGINAL_WEIGHT_FIELD_NUMBER: _builtins.int
+    candidates: _builtins.int
+    """How many of the best matches are ranked again, `top_k` to the configured maximum (1000); 100
+    when unset.
+    """
+    k1: _builtins.int
+    """Neighbours of a crop that must have it among theirs, 1 to 100; 20 when unset."""
+    k2: _builtins.int
+    """Crops, itself included, whose encodings are averaged, 1 to k1; 6 when unset."""
+    original_weight: _builtins.float
+    """Share of the original distance, 0 to 1; 0.3 when unset."""
+    def __init__(
+        self,
+        *,
+        candidates: _builtins.int | None = ...,
+        k1: _builtins.int | None = ...,
+        k2: _builtins.int | None = ...,
+        original_weight: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_candidates", b"_candidates", "_k1", b"_k1", "_k2", b"_k2", "_original_weight", b"_original_weight", "candidates", b"candidates", "k1", b"k1", "k2", b"k2", "original_weight", b"original_weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_candidates", b"_candidates", "_k1", b"_k1", "_k2", b"_k2", "_original_weight", b"_original_weight", "candidates", b"candidates", "k1", b"k1", "k2", b"k2", "original_weight", b"original_weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__candidates: _TypeAlias = _typing.Literal["candidates"]  # noqa: Y015
+    _WhichOneofArgType__candidates: _TypeAlias = _typing.Literal["_candidates", b"_candidates"]  # noqa: Y015
+    _WhichOneofReturnType__k1: _TypeAlias = _typing.Literal["k1"]  # noqa: Y015
+    _WhichOneofArgType__k1: _TypeAlias = _typing.Literal["_k1", b"_k1"]  # noqa: Y015
+    _WhichOneofReturnType__k2: _TypeAlias = _typing.Literal["k2"]  # noqa: Y015
+    _WhichOneofArgType__k2: _TypeAlias = _typing.Literal["_k2", b"_k2"]  # noqa: Y015
+    _WhichOneofReturnType__original_weight: _TypeAlias = _typing.Literal["original_weight"]  # noqa: Y015
+    _WhichOneofArgType__original_weight: _TypeAlias = _typing.Literal["_original_weight", b"_original_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__candidates) -> _WhichOneofReturnType__candidates | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k1) -> _WhichOneofReturnType__k1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k2) -> _WhichOneofReturnType__k2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__original_weight) -> _WhichOneofReturnType__original_weight | None: ...
+
+Global___Rerank: _TypeAlias = Rerank  # noqa: Y015
+
+@_typing.final
 class SearchRequest(_message.Message):
     """One query: one of `query`, or positives, or both."""
 
@@ -203,6 +256,7 @@ class SearchRequest(_message.Message):
     FUSION_FIELD_NUMBER: _builtins.int
     GROUP_BY_FIELD_NUMBER: _builtins.int
     GROUP_SIZE_FIELD_NUMBER: _builtins.int
+    RERANK_FIELD_NUMBER: _builtins.int
     gallery: _builtins.str
     """Gallery to search; `default` when empty."""
     image: _builtins.bytes
@@ -260,6 +314,12 @@ class SearchRequest(_message.Message):
     def negatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Example]:
         """Examples of other people."""
 
+    @_builtins.property
+    def rerank(self) -> Global___Rerank:
+        """Rank the best candidates again by what they have in common with each other; when unset, they
+        stay as they are. Not with `group_by` or `page_token`.
+        """
+
     def __init__(
         self,
         *,
@@ -281,10 +341,11 @@ class SearchRequest(_message.Message):
         fusion: Global___Fusion.ValueType = ...,
         group_by: Global___GroupBy.ValueType = ...,
         group_size: _builtins.int | None = ...,
+        rerank: Global___Rerank | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_group_size", b"_group_size", "_min_probability", b"_min_probability", "_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "group_size", b"group_size", "image", b"image", "min_probability", b"min_probability", "min_score", b"min_score", "own_camera_window", b"own_camera_window", "query", b"query", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_group_size", b"_group_size", "_min_probability", b"_min_probability", "_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "group_size", b"group_size", "image", b"image", "min_probability", b"min_probability", "min_score", b"min_score", "own_camera_window", b"own_camera_window", "query", b"query", "query_capture_time", b"query_capture_time", "rerank", b"rerank", "top_k", b"top_k"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_group_size", b"_group_size", "_min_probability", b"_min_probability", "_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "fusion", b"fusion", "gallery", b"gallery", "group_by", b"group_by", "group_size", b"group_size", "image", b"image", "min_probability", b"min_probability", "min_score", b"min_score", "negatives", b"negatives", "own_camera", b"own_camera", "own_camera_window", b"own_camera_window", "page_token", b"page_token", "positives", b"positives", "query", b"query", "query_camera_id", b"query_camera_id", "query_capture_time", b"query_capture_time", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_group_size", b"_group_size", "_min_probability", b"_min_probability", "_min_score", b"_min_score", "_top_k", b"_top_k", "crop_id", b"crop_id", "embedding", b"embedding", "filter", b"filter", "fusion", b"fusion", "gallery", b"gallery", "group_by", b"group_by", "group_size", b"group_size", "image", b"image", "min_probability", b"min_probability", "min_score", b"min_score", "negatives", b"negatives", "own_camera", b"own_camera", "own_camera_window", b"own_camera_window", "page_token", b"page_token", "positives", b"positives", "query", b"query", "query_camera_id", b"query_camera_id", "query_capture_time", b"query_capture_time", "rerank", b"rerank", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__group_size: _TypeAlias = _typing.Literal["group_size"]  # noqa: Y015
     _WhichOneofArgType__group_size: _TypeAlias = _typing.Literal["_group_size", b"_group_size"]  # noqa: Y015
@@ -318,12 +379,15 @@ class Match(_message.Message):
     CROP_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     PROBABILITY_FIELD_NUMBER: _builtins.int
+    RERANK_DISTANCE_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """Cosine similarity to the query, -1 to 1, higher is better."""
     probability: _builtins.float
     """Probability of this score that both show one person, by the calibration of the encoder's
     bundle; unset when it has none.
     """
+    rerank_distance: _builtins.float
+    """With `rerank`: the distance by which the match was ranked, lower is better."""
     @_builtins.property
     def crop(self) -> _types_pb2.Crop:
         """The matching crop."""
@@ -334,14 +398,20 @@ class Match(_message.Message):
         crop: _types_pb2.Crop | None = ...,
         score: _builtins.float = ...,
         probability: _builtins.float | None = ...,
+        rerank_distance: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "crop", b"crop", "probability", b"probability"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "_rerank_distance", b"_rerank_distance", "crop", b"crop", "probability", b"probability", "rerank_distance", b"rerank_distance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "crop", b"crop", "probability", b"probability", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "_rerank_distance", b"_rerank_distance", "crop", b"crop", "probability", b"probability", "rerank_distance", b"rerank_distance", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__probability: _TypeAlias = _typing.Literal["probability"]  # noqa: Y015
     _WhichOneofArgType__probability: _TypeAlias = _typing.Literal["_probability", b"_probability"]  # noqa: Y015
+    _WhichOneofReturnType__rerank_distance: _TypeAlias = _typing.Literal["rerank_distance"]  # noqa: Y015
+    _WhichOneofArgType__rerank_distance: _TypeAlias = _typing.Literal["_rerank_distance", b"_rerank_distance"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__probability) -> _WhichOneofReturnType__probability | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rerank_distance) -> _WhichOneofReturnType__rerank_distance | None: ...
 
 Global___Match: _TypeAlias = Match  # noqa: Y015
 

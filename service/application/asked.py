@@ -15,10 +15,11 @@ from service.catalog import crop_reads
 from service.catalog.store import Catalog
 from service.domain import query as queries
 from service.domain.examples import CheckedExample, Example, Fusion, checked_examples
-from service.domain.groups import Grouping, grouping
+from service.domain.groups import GroupBy, Grouping, grouping
 from service.domain.own_camera import OwnCamera, OwnCameraRule, Sighting
 from service.domain.ports import CameraSpan, RowFilter
 from service.domain.query import SearchQuery
+from service.domain.rerank import CheckedRerank, checked_rerank
 from service.retrieval import probability
 from service.retrieval.cursor import Cursor, decode_cursor, digest
 from service.settings import LimitSettings
@@ -42,6 +43,7 @@ class Asked:
         lowest: The lowest score that the index is asked for, or None.
         min_probability: The lowest probability wanted, or None.
         grouping: How matches are grouped, or None.
+        rerank: How the best are ranked again, or None.
         digest: Of everything but the page wanted.
         cursor: Where the page before ended, or None.
     """
@@ -57,6 +59,7 @@ class Asked:
     lowest: float | None
     min_probability: float | None
     grouping: Grouping | None
+    rerank: CheckedRerank | None
     digest: bytes
     cursor: Cursor | None
 
@@ -137,6 +140,13 @@ class Asking:
                 groups=top_k,
                 page_token=query.page_token,
                 limit=limits.max_top_k,
+            ),
+            rerank=checked_rerank(
+                query.rerank,
+                top_k=top_k,
+                grouped=query.group_by is not GroupBy.NOTHING,
+                page_token=query.page_token,
+                limit=limits.max_rerank,
             ),
             digest=digested,
             cursor=decode_cursor(query.page_token, query=digested, model_version=version),

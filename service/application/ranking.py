@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,11 @@ from resight.errors import InvalidArgument
 from service.application.asked import Asked
 from service.application.query_vectors import Probe
 from service.domain.ports import IndexHits, RowFilter
+from service.domain.rerank import CheckedRerank
 from service.retrieval.fusion import nearer_to, union
+from service.retrieval.reranking import reranked
 
-__all__ = ["Ranking"]
+__all__ = ["Ranking", "rerank_hits"]
 
 
 class Ranking:
@@ -79,6 +82,19 @@ class Ranking:
         while kept and calibration.probability(float(hits.scores[kept - 1])) < wanted:
             kept -= 1
         return _first(hits, kept)
+
+
+def rerank_hits(
+    asked: Asked, rerank: CheckedRerank, best: Callable[[int], IndexHits]
+) -> tuple[IndexHits, list[float]]:
+    """The first hits after re-ranking, and their distances; ties as ranked before."""
+    hits = best(rerank.candidates)
+    there, vectors = asked.gallery.index.vectors_of(hits.ids)
+    distances = reranked(vectors, hits.scores[there], rerank)
+    order = np.argsort(distances, kind="stable")[: asked.top_k]
+    places = there[order]
+    ids = [hits.ids[place] for place in places.tolist()]
+    return replace(hits, ids=ids, scores=hits.scores[places]), distances[order].tolist()
 
 
 def _first(hits: IndexHits, count: int) -> IndexHits:

@@ -17,12 +17,13 @@ from service.application.galleries import Galleries
 from service.application.looks import Looks
 from service.application.matches import matches_of
 from service.application.query_vectors import Probe, QueryVectors
-from service.application.ranking import Ranking
+from service.application.ranking import Ranking, rerank_hits
 from service.catalog.store import Catalog
 from service.domain.examples import Fusion
 from service.domain.groups import Grouping
 from service.domain.ports import IndexHits
 from service.domain.query import Match, SearchAnswer, SearchQuery
+from service.domain.rerank import CheckedRerank
 from service.retrieval.cursor import Cursor, Page, encode_cursor, following
 from service.retrieval.grouping import grouped
 from service.settings import LimitSettings
@@ -82,6 +83,9 @@ class Search:
         looks = Looks(self._catalog, self._search_threads, asked, ranking)
         if asked.grouping is not None:
             return _answer(asked, looks, groups=await self._groups(asked, looks, asked.grouping))
+        if asked.rerank is not None:
+            matches = await self._reranked(asked, looks, asked.rerank)
+            return _answer(asked, looks, matches=matches)
         page = await looks.run(partial(self._page, asked))
         matches = await matches_of(self._catalog, asked, page.hits)
         return _answer(asked, looks, matches=matches, token=_token(asked, page, probe))
@@ -113,6 +117,12 @@ class Search:
             camera_row=lambda name: asked.gallery.camera(name, field="group_by").camera_row,
             deepest=self._limits.max_ranked,
         )
+
+    async def _reranked(self, asked: Asked, looks: Looks, rerank: CheckedRerank) -> Sequence[Match]:
+        hits, distances = await looks.run(partial(rerank_hits, asked, rerank))
+        matches = await matches_of(self._catalog, asked, hits)
+        placed = dict(zip(hits.ids, distances, strict=True))
+        return [match._replace(rerank_distance=placed[match.crop.crop_id]) for match in matches]
 
 
 def _answer(

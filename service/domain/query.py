@@ -14,6 +14,7 @@ from service.domain.examples import Example, Fusion
 from service.domain.groups import GroupBy
 from service.domain.own_camera import OwnCameraRule
 from service.domain.query_embedding import QueryEmbedding
+from service.domain.rerank import Rerank
 
 __all__ = [
     "Match",
@@ -55,6 +56,7 @@ class SearchQuery:
     fusion: Fusion = Fusion.MEAN
     group_by: GroupBy = GroupBy.NOTHING
     group_size: int | None = None
+    rerank: Rerank | None = None
     filter: CropFilter = field(default_factory=CropFilter)
     own_camera: OwnCameraRule = field(default_factory=OwnCameraRule)
     deadline: float | None = None
@@ -62,12 +64,13 @@ class SearchQuery:
 
 class Match(NamedTuple):
     """One match, its cosine similarity to the query, -1 to 1, and what the bundle's calibration
-    makes of it; None without one.
+    makes of it; None without one. Re-ranked, the distance it was ranked by.
     """
 
     crop: Crop
     score: float
     probability: float | None = None
+    rerank_distance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from resight.errors import InvalidArgument, ResightError
 from resight.v1 import search_service_pb2
 from service.domain.groups import GroupBy
 from service.domain.query import Match, SearchAnswer, SearchMode, SearchQuery
+from service.domain.rerank import Rerank
 from service.transport.grpc.convert import fill_crop
 from service.transport.grpc.convert_examples import Examples, fusion, query_embedding
 from service.transport.grpc.convert_filter import crop_filter, own_camera_rule
@@ -48,6 +49,7 @@ def search_query(
         fusion=fusion(request.fusion),
         group_by=_group_by(request.group_by),
         group_size=request.group_size if request.HasField("group_size") else None,
+        rerank=_rerank(request.rerank) if request.HasField("rerank") else None,
         filter=crop_filter(request.filter),
         own_camera=own_camera_rule(request),
         deadline=deadline,
@@ -97,8 +99,21 @@ def search_result(
 
 def _add_matches(messages: Any, matches: Sequence[Match]) -> None:
     for match in matches:
-        added = messages.add(score=match.score, probability=match.probability)
+        added = messages.add(
+            score=match.score,
+            probability=match.probability,
+            rerank_distance=match.rerank_distance,
+        )
         fill_crop(added.crop, match.crop)
+
+
+def _rerank(message: search_service_pb2.Rerank) -> Rerank:
+    return Rerank(
+        candidates=message.candidates if message.HasField("candidates") else None,
+        k1=message.k1 if message.HasField("k1") else None,
+        k2=message.k2 if message.HasField("k2") else None,
+        original_weight=message.original_weight if message.HasField("original_weight") else None,
+    )
 
 
 def _group_by(value: int) -> GroupBy:

@@ -47,6 +47,7 @@ _PLAIN = (
     "group_size",
     *OwnCameraFields.model_fields,
 )
+_RERANK = "rerank_candidates"
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 _IMAGES = {"type": "array", "items": {"type": "string", "format": "binary"}}
 # No setting allows more examples.
@@ -64,6 +65,7 @@ _FORM: dict[str, Any] = {
         "page_token": {"type": "string"},
         "group_by": {"type": "string", "enum": ["nothing", "camera", "track"]},
         "group_size": {"type": "integer"},
+        _RERANK: {"type": "integer"},
         **dict.fromkeys((*_LISTS, *_TERMS), _TEXTS),
         "start_time": {"type": "string", "format": "date-time"},
         "end_time": {"type": "string", "format": "date-time"},
@@ -154,13 +156,16 @@ async def _query(request: Request) -> tuple[SearchBody, list[bytes], list[bytes]
 
 
 def _fields(form: FormData) -> SearchBody:
-    unknown = sorted(set(form) - {"image", "negative_image", *_LISTS, *_TERMS, *_TIMES, *_PLAIN})
+    unknown = sorted(
+        set(form) - {"image", "negative_image", *_LISTS, *_TERMS, *_TIMES, *_PLAIN, _RERANK}
+    )
     if unknown:
         raise InvalidArgument(
             f"{unknown[0]} is no field of this form; see /v1/openapi.json", field=unknown[0]
         )
     return SearchBody.model_validate(
         {name: form[name] for name in _PLAIN if name in form}
+        | ({"rerank": {"candidates": form[_RERANK]}} if _RERANK in form else {})
         | {
             "filter": {name: form.getlist(name) for name in _LISTS}
             | {name: Term.parsed(_texts(form, name), field=name) for name in _TERMS}

@@ -11,6 +11,7 @@ from resight.errors import ResightError
 from service.domain import examples
 from service.domain import query as domain
 from service.domain.groups import GroupBy
+from service.domain.rerank import Rerank
 from service.transport.rest.filter_schemas import MAX_LIST, Filter, OwnCameraFields, Strict
 from service.transport.rest.schemas import Crop
 from service.transport.search_metrics import counted
@@ -47,6 +48,15 @@ class Example(Strict):
 Examples = Annotated[tuple[Example, ...], Field(max_length=1000)]
 
 
+class RerankBody(Strict):
+    """k-reciprocal re-ranking of the best candidates; unset fields are as published."""
+
+    candidates: int | None = None
+    k1: int | None = None
+    k2: int | None = None
+    original_weight: float | None = None
+
+
 class SearchBody(OwnCameraFields):
     """A query by stored crop, by embedding, or by several examples."""
 
@@ -61,6 +71,7 @@ class SearchBody(OwnCameraFields):
     fusion: Literal["mean", "max", "quality"] = "mean"
     group_by: Literal["nothing", "camera", "track"] = "nothing"
     group_size: int | None = None
+    rerank: RerankBody | None = None
     filter: Filter = Filter()
 
     def to_domain(
@@ -88,6 +99,7 @@ class SearchBody(OwnCameraFields):
             fusion=examples.Fusion(self.fusion),
             group_by=GroupBy(self.group_by),
             group_size=self.group_size,
+            rerank=None if self.rerank is None else Rerank(**self.rerank.model_dump()),
             filter=self.filter.to_domain(),
             own_camera=self.own_camera_rule(),
             deadline=deadline,
@@ -100,11 +112,17 @@ class Match(BaseModel):
     crop: Crop
     score: float
     probability: float | None = Field(description="Absent without a calibration in the bundle.")
+    rerank_distance: float | None
 
     @classmethod
     def of(cls, match: domain.Match) -> Self:
         """From the domain's value."""
-        return cls(crop=Crop.of(match.crop), score=match.score, probability=match.probability)
+        return cls(
+            crop=Crop.of(match.crop),
+            score=match.score,
+            probability=match.probability,
+            rerank_distance=match.rerank_distance,
+        )
 
 
 class MatchGroup(BaseModel):
