@@ -14,6 +14,7 @@ how a method draws its batches moves it more than how good the encoder is (docs/
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -52,8 +53,8 @@ WATCHED: Mapping[str, float] = {"mixing": 0.0580}
 def contributions(candidate: Figures, reference: Figures) -> dict[str, float]:
     """Clipped standardised difference of each weighed signal that the reference has.
 
-    One that the reference has and the candidate has not counts -4: crops too much alike for a
-    figure are no merit.
+    One that the reference has and the candidate has not, or has as NaN, counts -4: crops too much
+    alike for a figure are no merit.
     """
     return _differences(
         candidate, reference, {name: weighed.scale for name, weighed in WEIGHED.items()}
@@ -71,9 +72,9 @@ def _differences(
     found = {}
     for name, scale in scales.items():
         ours, theirs = candidate.get(name), reference.get(name)
-        if theirs is None:
+        if theirs is None or math.isnan(theirs):
             continue
-        if ours is None:
+        if ours is None or math.isnan(ours):
             found[name] = -BOUND
             continue
         sign = 1.0 if HIGHER_IS_BETTER[name] else -1.0

@@ -5,7 +5,8 @@ per cluster -> batches of P clusters x K crops -> InfoNCE against all centroids,
 update rule stand in ``adapt.memory.cluster``.
 
 Intended deviations: the last epoch's encoder is kept (the released code keeps the best by test
-mAP); camera ids are used by the sampler only when the run may use them.
+mAP); camera ids are used by the sampler only when the run may use them; the backbone keeps the
+pooling that its weights were trained with (``pooling=gem`` is the released default).
 """
 
 from __future__ import annotations

@@ -53,12 +53,13 @@ def network_digest(model: nn.Module) -> str:
 
 
 def crop_set_digest(crops: Sequence[CropRef], preprocessing: Preprocessing) -> str:
-    """Digest of the usable crops in order (name, size, camera) and of the input size."""
+    """Digest of the usable crops in order (name, size, camera, track, time) and the input size."""
     digest = hashlib.sha256()
     shape = [preprocessing.height, preprocessing.width, preprocessing.resize_filter]
     digest.update(json.dumps(shape).encode())
     for crop in crops:
-        entry = [crop.path.name, crop.path.stat().st_size, crop.camera]
+        seen = crop.capture_time.isoformat() if crop.capture_time else None
+        entry = [crop.path.name, crop.path.stat().st_size, crop.camera, crop.track, seen]
         digest.update(json.dumps(entry).encode())
     return digest.hexdigest()[:16]
 

@@ -10,7 +10,7 @@ import pytest
 
 from adapt.gate.comparison import Findings, compare, weigh
 from adapt.gate.observation import Observation
-from adapt.gate.score import WATCHED, WEIGHED, score
+from adapt.gate.score import BOUND, WATCHED, WEIGHED, contributions, score
 from adapt.gate.settings import GateSettings
 from adapt.gate.signals import measure
 from tests.adapt.gate.conftest import Site, unit
@@ -167,6 +167,12 @@ def test_the_score_is_monotone_bounded_and_counts_what_is_missing() -> None:
         assert score(live | {name: None}, live) == pytest.approx(-4 / len(live))
         # What the reference lacks cannot be compared: the rest decide.
         assert score(live, live | {name: None}) == 0.0
+
+
+def test_what_is_no_number_is_no_merit() -> None:
+    nothing = float("nan")
+    assert contributions({"silhouette": nothing}, {"silhouette": 0.3}) == {"silhouette": -BOUND}
+    assert contributions({"silhouette": 0.3}, {"silhouette": nothing}) == {}
 
 
 def test_cameras_kept_apart_are_refused_and_not_weighed(site: Site) -> None:
