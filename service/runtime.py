@@ -125,6 +125,7 @@ class Runtime:
             ingest=self._application.ingest,
             search=self._application.search,
             search_batch=self._application.search_batch,
+            track_person=self._application.track_person,
             embed=self._application.embed,
             adaptation=self._application.adaptation,
             runs=self._application.runs,

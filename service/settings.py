@@ -79,6 +79,7 @@ class LimitSettings(_Section):
     max_examples: int = Field(default=32, ge=1, le=256)
     max_batch_queries: int = Field(default=64, ge=1, le=1024)
     max_rerank: int = Field(default=1000, ge=1, le=5000)
+    max_travel_times: int = Field(default=10_000, ge=1, le=20_000)
     max_page_size: int = Field(default=1000, ge=1, le=10_000)
     max_filter_cameras: int = Field(default=1000, ge=1)
     max_filter_terms: int = Field(default=1000, ge=1, le=4000)

@@ -614,3 +614,281 @@ class SearchBatchResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SearchBatchResponse: _TypeAlias = SearchBatchResponse  # noqa: Y015
+
+@_typing.final
+class TravelTime(_message.Message):
+    """Seconds from leaving one camera's view to entering another's: 0 <= min <= typical <= max."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_CAMERA_ID_FIELD_NUMBER: _builtins.int
+    TO_CAMERA_ID_FIELD_NUMBER: _builtins.int
+    MIN_SECONDS_FIELD_NUMBER: _builtins.int
+    TYPICAL_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_SECONDS_FIELD_NUMBER: _builtins.int
+    from_camera_id: _builtins.str
+    """The camera left."""
+    to_camera_id: _builtins.str
+    """The camera reached."""
+    min_seconds: _builtins.float
+    """Nobody is faster; a hop that is was somebody else."""
+    typical_seconds: _builtins.float
+    """What most need."""
+    max_seconds: _builtins.float
+    """Later than this, the person has stopped on the way."""
+    def __init__(
+        self,
+        *,
+        from_camera_id: _builtins.str = ...,
+        to_camera_id: _builtins.str = ...,
+        min_seconds: _builtins.float = ...,
+        typical_seconds: _builtins.float = ...,
+        max_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_camera_id", b"from_camera_id", "max_seconds", b"max_seconds", "min_seconds", b"min_seconds", "to_camera_id", b"to_camera_id", "typical_seconds", b"typical_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TravelTime: _TypeAlias = TravelTime  # noqa: Y015
+
+@_typing.final
+class TrackPersonRequest(_message.Message):
+    """Whom to follow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    VISIT_GAP_SECONDS_FIELD_NUMBER: _builtins.int
+    TRAVEL_TIMES_FIELD_NUMBER: _builtins.int
+    visit_gap_seconds: _builtins.float
+    """Most seconds between sightings of one visit, 0 to 86400; 60 when unset."""
+    @_builtins.property
+    def query(self) -> Global___SearchRequest:
+        """The person, with `min_score` or `min_probability`; `top_k` is the most sightings looked at (500
+        when unset). Stored crops among the examples are sightings. Not with `page_token`, `group_by`
+        or `rerank`.
+        """
+
+    @_builtins.property
+    def travel_times(self) -> _containers.RepeatedCompositeFieldContainer[Global___TravelTime]:
+        """Between pairs of cameras; the way back takes as long unless it is given. Pairs that are not
+        given are never impossible.
+        """
+
+    def __init__(
+        self,
+        *,
+        query: Global___SearchRequest | None = ...,
+        visit_gap_seconds: _builtins.float | None = ...,
+        travel_times: _abc.Iterable[Global___TravelTime] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_visit_gap_seconds", b"_visit_gap_seconds", "query", b"query", "visit_gap_seconds", b"visit_gap_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_visit_gap_seconds", b"_visit_gap_seconds", "query", b"query", "travel_times", b"travel_times", "visit_gap_seconds", b"visit_gap_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__visit_gap_seconds: _TypeAlias = _typing.Literal["visit_gap_seconds"]  # noqa: Y015
+    _WhichOneofArgType__visit_gap_seconds: _TypeAlias = _typing.Literal["_visit_gap_seconds", b"_visit_gap_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__visit_gap_seconds) -> _WhichOneofReturnType__visit_gap_seconds | None: ...
+
+Global___TrackPersonRequest: _TypeAlias = TrackPersonRequest  # noqa: Y015
+
+@_typing.final
+class Visit(_message.Message):
+    """A stay before one camera."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMERA_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    SIGHTINGS_FIELD_NUMBER: _builtins.int
+    camera_id: _builtins.str
+    """The camera."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """The first sighting."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """The last sighting."""
+
+    @_builtins.property
+    def sightings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Match]:
+        """By time."""
+
+    def __init__(
+        self,
+        *,
+        camera_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        sightings: _abc.Iterable[Global___Match] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["camera_id", b"camera_id", "end_time", b"end_time", "sightings", b"sightings", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Visit: _TypeAlias = Visit  # noqa: Y015
+
+@_typing.final
+class Hop(_message.Message):
+    """The way from one visit to the next."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Hop._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Hop._Kind.ValueType  # 0
+        """Not set."""
+        KIND_SAME_CAMERA: Hop._Kind.ValueType  # 1
+        """Back before the same camera."""
+        KIND_PLAUSIBLE: Hop._Kind.ValueType  # 2
+        """Within the travel time's minimum and maximum."""
+        KIND_LATE: Hop._Kind.ValueType  # 3
+        """Later than the maximum."""
+        KIND_UNKNOWN: Hop._Kind.ValueType  # 4
+        """No travel time was given."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What is known of it."""
+
+    KIND_UNSPECIFIED: Hop.Kind.ValueType  # 0
+    """Not set."""
+    KIND_SAME_CAMERA: Hop.Kind.ValueType  # 1
+    """Back before the same camera."""
+    KIND_PLAUSIBLE: Hop.Kind.ValueType  # 2
+    """Within the travel time's minimum and maximum."""
+    KIND_LATE: Hop.Kind.ValueType  # 3
+    """Later than the maximum."""
+    KIND_UNKNOWN: Hop.Kind.ValueType  # 4
+    """No travel time was given."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    PLAUSIBILITY_FIELD_NUMBER: _builtins.int
+    kind: Global___Hop.Kind.ValueType
+    """What is known of it."""
+    seconds: _builtins.float
+    """Seconds unseen; below zero where both cameras saw the person at once."""
+    plausibility: _builtins.float
+    """How well the seconds fit the travel time, 0 to 1; unset where it is not known."""
+    def __init__(
+        self,
+        *,
+        kind: Global___Hop.Kind.ValueType = ...,
+        seconds: _builtins.float = ...,
+        plausibility: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_plausibility", b"_plausibility", "plausibility", b"plausibility"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_plausibility", b"_plausibility", "kind", b"kind", "plausibility", b"plausibility", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__plausibility: _TypeAlias = _typing.Literal["plausibility"]  # noqa: Y015
+    _WhichOneofArgType__plausibility: _TypeAlias = _typing.Literal["_plausibility", b"_plausibility"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__plausibility) -> _WhichOneofReturnType__plausibility | None: ...
+
+Global___Hop: _TypeAlias = Hop  # noqa: Y015
+
+@_typing.final
+class Conflict(_message.Message):
+    """A visit left out because nobody is that fast."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VISIT_FIELD_NUMBER: _builtins.int
+    WITH_VISIT_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    MIN_SECONDS_FIELD_NUMBER: _builtins.int
+    with_visit: _builtins.int
+    """Number of the visit of the answer, from 0, that it cannot stand next to."""
+    seconds: _builtins.float
+    """Seconds between the two."""
+    min_seconds: _builtins.float
+    """Seconds needed."""
+    @_builtins.property
+    def visit(self) -> Global___Visit:
+        """The visit."""
+
+    def __init__(
+        self,
+        *,
+        visit: Global___Visit | None = ...,
+        with_visit: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        min_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["visit", b"visit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_seconds", b"min_seconds", "seconds", b"seconds", "visit", b"visit", "with_visit", b"with_visit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Conflict: _TypeAlias = Conflict  # noqa: Y015
+
+@_typing.final
+class TrackPersonResponse(_message.Message):
+    """Where a person was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VISITS_FIELD_NUMBER: _builtins.int
+    HOPS_FIELD_NUMBER: _builtins.int
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    ROWS_SCANNED_FIELD_NUMBER: _builtins.int
+    ROWS_TOTAL_FIELD_NUMBER: _builtins.int
+    INDEX_LAG_SECONDS_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """Whether there were more sightings than were looked at: the way is incomplete."""
+    model_version: _builtins.str
+    """Version of the encoder that made every vector compared."""
+    mode: Global___SearchMode.ValueType
+    """How the rows were searched."""
+    rows_scanned: _builtins.int
+    """How many rows were compared with the query."""
+    rows_total: _builtins.int
+    """How many crops the gallery held at that moment."""
+    index_lag_seconds: _builtins.float
+    """Age of the oldest committed crop that could not be found yet, in seconds; usually 0."""
+    @_builtins.property
+    def visits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Visit]:
+        """By time."""
+
+    @_builtins.property
+    def hops(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hop]:
+        """One between any two neighbouring visits."""
+
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Conflict]:
+        """What did not fit."""
+
+    def __init__(
+        self,
+        *,
+        visits: _abc.Iterable[Global___Visit] | None = ...,
+        hops: _abc.Iterable[Global___Hop] | None = ...,
+        conflicts: _abc.Iterable[Global___Conflict] | None = ...,
+        truncated: _builtins.bool = ...,
+        model_version: _builtins.str = ...,
+        mode: Global___SearchMode.ValueType = ...,
+        rows_scanned: _builtins.int = ...,
+        rows_total: _builtins.int = ...,
+        index_lag_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "hops", b"hops", "index_lag_seconds", b"index_lag_seconds", "mode", b"mode", "model_version", b"model_version", "rows_scanned", b"rows_scanned", "rows_total", b"rows_total", "truncated", b"truncated", "visits", b"visits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrackPersonResponse: _TypeAlias = TrackPersonResponse  # noqa: Y015

@@ -45,6 +45,11 @@ class SearchServiceStub:
                 request_serializer=resight_dot_v1_dot_search__service__pb2.SearchBatchRequest.SerializeToString,
                 response_deserializer=resight_dot_v1_dot_search__service__pb2.SearchBatchResponse.FromString,
                 _registered_method=True)
+        self.TrackPerson = channel.unary_unary(
+                '/resight.v1.SearchService/TrackPerson',
+                request_serializer=resight_dot_v1_dot_search__service__pb2.TrackPersonRequest.SerializeToString,
+                response_deserializer=resight_dot_v1_dot_search__service__pb2.TrackPersonResponse.FromString,
+                _registered_method=True)
 
 
 class SearchServiceServicer:
@@ -71,6 +76,16 @@ class SearchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TrackPerson(self, request, context):
+        """Puts the sightings of a query's person in order of time: visits, and the way between them.
+
+        INVALID_ARGUMENT without a threshold, and as `Search`; NOT_FOUND for a camera of the travel
+        times that is not registered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SearchServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -83,6 +98,11 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.SearchBatch,
                     request_deserializer=resight_dot_v1_dot_search__service__pb2.SearchBatchRequest.FromString,
                     response_serializer=resight_dot_v1_dot_search__service__pb2.SearchBatchResponse.SerializeToString,
+            ),
+            'TrackPerson': grpc.unary_unary_rpc_method_handler(
+                    servicer.TrackPerson,
+                    request_deserializer=resight_dot_v1_dot_search__service__pb2.TrackPersonRequest.FromString,
+                    response_serializer=resight_dot_v1_dot_search__service__pb2.TrackPersonResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -140,6 +160,33 @@ class SearchService:
             '/resight.v1.SearchService/SearchBatch',
             resight_dot_v1_dot_search__service__pb2.SearchBatchRequest.SerializeToString,
             resight_dot_v1_dot_search__service__pb2.SearchBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TrackPerson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/resight.v1.SearchService/TrackPerson',
+            resight_dot_v1_dot_search__service__pb2.TrackPersonRequest.SerializeToString,
+            resight_dot_v1_dot_search__service__pb2.TrackPersonResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,12 @@ class SearchServiceStub:
 
     INVALID_ARGUMENT for no query or too many.
     """
+    TrackPerson: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.TrackPersonRequest, _search_service_pb2.TrackPersonResponse]
+    """Puts the sightings of a query's person in order of time: visits, and the way between them.
+
+    INVALID_ARGUMENT without a threshold, and as `Search`; NOT_FOUND for a camera of the travel
+    times that is not registered.
+    """
 
 @_typing.type_check_only
 class SearchServiceAsyncStub(SearchServiceStub):
@@ -62,6 +68,12 @@ class SearchServiceAsyncStub(SearchServiceStub):
     """Answers several queries side by side; an error of one leaves the others alone.
 
     INVALID_ARGUMENT for no query or too many.
+    """
+    TrackPerson: _aio.UnaryUnaryMultiCallable[_search_service_pb2.TrackPersonRequest, _search_service_pb2.TrackPersonResponse]  # type: ignore[assignment]
+    """Puts the sightings of a query's person in order of time: visits, and the way between them.
+
+    INVALID_ARGUMENT without a threshold, and as `Search`; NOT_FOUND for a camera of the travel
+    times that is not registered.
     """
 
 class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -89,6 +101,18 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers several queries side by side; an error of one leaves the others alone.
 
         INVALID_ARGUMENT for no query or too many.
+        """
+
+    @_abc_1.abstractmethod
+    def TrackPerson(
+        self,
+        request: _search_service_pb2.TrackPersonRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_service_pb2.TrackPersonResponse, _abc.Awaitable[_search_service_pb2.TrackPersonResponse]]:
+        """Puts the sightings of a query's person in order of time: visits, and the way between them.
+
+        INVALID_ARGUMENT without a threshold, and as `Search`; NOT_FOUND for a camera of the travel
+        times that is not registered.
         """
 
 def add_SearchServiceServicer_to_server(servicer: SearchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -32,6 +32,7 @@ from service.application.registry import Registry
 from service.application.run_records import RunRecords
 from service.application.search import Search
 from service.application.search_batch import SearchBatch
+from service.application.track_person import TrackPerson
 from service.application.unbroken import Unbroken
 from service.blobs import open_blob_store
 from service.bundles import BundleShelf
@@ -115,6 +116,7 @@ class Application:
             limits=limits,
             calibrations=calibrations,
         )
+        self.track_person = TrackPerson(search=self.search, galleries=galleries, limits=limits)
         self.search_batch = SearchBatch(search=self.search, limits=limits)
         self.adaptation = Adaptation(
             catalog=catalog,
@@ -156,11 +158,7 @@ class Application:
     ) -> Self:
         """Open catalog and blob store, load every index, then sweep images in the background.
 
-        Args:
-            settings: All of them.
-            embedder: The live encoder's.
-            clock: The system's when None.
-            calibrations: By model version, of the bundles that have one.
+        ``calibrations`` are those of the bundles that have one, by model version.
 
         Raises:
             FailedPrecondition: the data directory is in use, the schema does not fit, or the

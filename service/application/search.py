@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -63,10 +64,14 @@ class Search:
         self._search_threads = search_threads
         self._limits = limits
 
-    async def search(self, query: SearchQuery) -> SearchAnswer:
+    async def search(self, query: SearchQuery, *, with_examples: bool = False) -> SearchAnswer:
         """The best matches, best first, ties by crop id; a page of them.
 
         Everything that can be refused without the encoder is refused before it is asked.
+
+        Args:
+            query: The query.
+            with_examples: Whether the query's own stored crops may match.
 
         Raises:
             InvalidArgument: no example or a bad one, or a bad value.
@@ -76,6 +81,8 @@ class Search:
             ResourceExhausted, DeadlineExceeded, Unavailable: not now.
         """
         asked = await self._asking.checked(query)
+        if with_examples:
+            asked = _with_examples(asked)
         probe = await self._probe(query, asked)
         if query.deadline is not None and time.monotonic() >= query.deadline:
             raise DeadlineExceeded("the deadline passed before the search began; allow more time")
@@ -143,6 +150,11 @@ def _answer(
         next_page_token=token,
         groups=groups,
     )
+
+
+def _with_examples(asked: Asked) -> Asked:
+    unwanted = frozenset(item.crop_id for item in asked.unwanted if item.crop_id is not None)
+    return replace(asked, row_filter=replace(asked.row_filter, exclude_ids=unwanted))
 
 
 def _token(asked: Asked, page: Page, probe: Probe) -> str:

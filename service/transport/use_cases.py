@@ -14,6 +14,7 @@ from service.application.registry import Registry
 from service.application.run_records import RunRecords
 from service.application.search import Search
 from service.application.search_batch import SearchBatch
+from service.application.track_person import TrackPerson
 
 __all__ = ["UseCases"]
 
@@ -27,6 +28,7 @@ class UseCases:
     ingest: Ingest
     search: Search
     search_batch: SearchBatch
+    track_person: TrackPerson
     embed: Embed
     adaptation: Adaptation
     runs: RunRecords

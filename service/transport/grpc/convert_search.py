@@ -16,7 +16,7 @@ from service.transport.grpc.convert_filter import crop_filter, own_camera_rule
 from service.transport.search_metrics import counted
 from service.transport.status import status_of
 
-__all__ = ["search_query", "search_response", "search_result"]
+__all__ = ["add_matches", "mode_value", "search_query", "search_response", "search_result"]
 
 _MODES = {
     SearchMode.EXACT_SCAN: search_service_pb2.SEARCH_MODE_EXACT_SCAN,
@@ -68,15 +68,20 @@ def search_response(
         index_lag_seconds=answer.index_lag_seconds,
         next_page_token=answer.next_page_token,
     )
-    _add_matches(response.matches, answer.matches)
+    add_matches(response.matches, answer.matches)
     by_track = group_by is GroupBy.TRACK
     for matches in answer.groups:
         crop = matches[0].crop
         group = response.groups.add(
             camera_id=crop.camera_id, track_id=crop.track_id if by_track else ""
         )
-        _add_matches(group.matches, matches)
+        add_matches(group.matches, matches)
     return response
+
+
+def mode_value(mode: SearchMode) -> search_service_pb2.SearchMode.ValueType:
+    """How rows were searched."""
+    return _MODES[mode]
 
 
 def search_result(
@@ -97,7 +102,8 @@ def search_result(
     )
 
 
-def _add_matches(messages: Any, matches: Sequence[Match]) -> None:
+def add_matches(messages: Any, matches: Sequence[Match]) -> None:
+    """Append matches to a repeated field of ``Match``."""
     for match in matches:
         added = messages.add(
             score=match.score,

@@ -10,8 +10,10 @@ from resight.errors import ResightError
 from resight.v1 import search_service_pb2, search_service_pb2_grpc
 from service.application.search import Search
 from service.application.search_batch import SearchBatch
+from service.application.track_person import TrackPerson
 from service.domain.query import SearchQuery
 from service.transport.grpc.convert_search import search_query, search_response, search_result
+from service.transport.grpc.convert_track import track_query, track_response
 from service.transport.grpc.deadline import deadline_of
 from service.transport.search_metrics import counted
 
@@ -23,9 +25,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
     """Ranks the crops of a gallery."""
 
-    def __init__(self, search: Search, batch: SearchBatch) -> None:
+    def __init__(self, search: Search, batch: SearchBatch, track: TrackPerson) -> None:
         self._search = search
         self._batch = batch
+        self._track = track
 
     async def Search(  # noqa: N802 -- the method's name in the proto
         self, request: search_service_pb2.SearchRequest, context: Context
@@ -48,6 +51,15 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
                 search_result(answer, query) for answer, query in zip(answers, queries, strict=True)
             ]
         )
+
+    async def TrackPerson(  # noqa: N802 -- the method's name in the proto
+        self, request: search_service_pb2.TrackPersonRequest, context: Context
+    ) -> search_service_pb2.TrackPersonResponse:
+        """Where a person was."""
+        asked = track_query(request, deadline=deadline_of(context))
+        answer = await self._track.track(asked)
+        counted(answer.found)
+        return track_response(answer)
 
 
 def _converted(

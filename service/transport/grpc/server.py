@@ -118,7 +118,7 @@ class GrpcServer:
             EmbedServicer(use_cases.embed), server
         )
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(
-            SearchServicer(use_cases.search, use_cases.search_batch), server
+            SearchServicer(use_cases.search, use_cases.search_batch, use_cases.track_person), server
         )
         gallery_service_pb2_grpc.add_GalleryServiceServicer_to_server(gallery, server)
         adaptation_service_pb2_grpc.add_AdaptationServiceServicer_to_server(

@@ -10,7 +10,16 @@ from starlette.formparsers import MultiPartParser
 from starlette.types import ASGIApp, Scope
 
 from resight import __version__
-from service.transport.rest import adaptation, cameras, crops, models, probes, problems, queries
+from service.transport.rest import (
+    adaptation,
+    cameras,
+    crops,
+    models,
+    probes,
+    problems,
+    queries,
+    tracks,
+)
 from service.transport.rest.body_limit import BodyLimit
 from service.transport.rest.observation import Observation
 from service.transport.rest.probes import State
@@ -57,6 +66,7 @@ def create_app(
         cameras.router(use_cases.cameras),
         crops.router(use_cases.crops, use_cases.ingest),
         queries.router(use_cases.search, use_cases.search_batch, use_cases.embed),
+        tracks.router(use_cases.track_person),
         adaptation.router(
             use_cases.adaptation, use_cases.runs, use_cases.crop_stream, draining=draining
         ),
