@@ -32,12 +32,12 @@ EXIT_INTERRUPTED = 130
 _SUMMARIES = {
     "demo": "Simulate, adapt, serve and query on this machine, and show what to try next.",
     "simulate": "Make a multi-camera crop set with known identities.",
-    "track": "Follow the person in an image between the cameras of a running service.",
     "adapt": "Learn from unlabelled crops; evaluate; cluster.",
     "bundle": "Import, inspect and verify encoders.",
     "serve": "Serve gRPC and REST.",
     "ingest": "Send crops to a running service.",
     "search": "Ask a running service who looks like this.",
+    "track": "Follow the person in an image between the cameras of a running service.",
     "cameras": "Register and list the cameras of a running service.",
     "config": "Show the effective settings.",
     "db": "Create or upgrade the catalog.",
