@@ -63,17 +63,21 @@ def test_rows_that_stay_come_once_whatever_comes_and_goes(
 ) -> None:
     rows = Rows(dict(scores))
     removed: set[int] = set()
+    known: set[int] = set()
 
     def change() -> None:
         for key in data.draw(st.sets(st.sampled_from(sorted(scores)), max_size=4)):
             rows.scores.pop(key, None)
             removed.add(key)
         if len(rows.scores) < 60:
-            rows.scores |= data.draw(
+            added = data.draw(
                 st.dictionaries(
                     st.integers(1000, 2000), st.sampled_from([-0.6, 0.2, 1.0]), max_size=5
                 )
             )
+            # An id has one score for ever.
+            rows.scores |= {key: score for key, score in added.items() if key not in known}
+            known.update(added)
 
     found = walk(rows, size, between=change)
     assert len(found) == len(set(found))
