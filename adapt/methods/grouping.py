@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from adapt.clustering.cluster import ClusterResult, cluster
 from adapt.clustering.constraints import Constraints
 from adapt.clustering.neighbours import CameraNeighbours, Neighbours
+from adapt.clustering.radius import LARGEST
 from adapt.clustering.settings import ClusterSettings
 from adapt.training.config import RunConfig
 from adapt.training.device import select_device
@@ -27,6 +28,7 @@ __all__ = [
     "repetition",
     "require_cameras",
     "require_contrast",
+    "tighter",
 ]
 
 # Nearly identical everywhere, a feature less its camera's mean is rounding noise.
@@ -225,17 +227,38 @@ def require_contrast(clusters: int, crops: int, epoch: int, config: RunConfig) -
     if clusters == 0:
         raise FailedPrecondition(
             f"{where} all are outliers (eps={config.eps}, min_samples={config.min_samples}): give"
-            " more crops of each person, raise eps, lower min_samples, or start from an encoder"
-            " trained on persons (--init)",
+            f" more crops of each person, {_looser(config)}, lower min_samples, or start from an"
+            " encoder trained on persons (--init)",
             field="eps",
             reason="NO_CLUSTERS",
         )
     raise FailedPrecondition(
         f"{where} the clustered ones form a single cluster, so there is nothing to contrast: the"
-        " crops may all be alike; otherwise lower eps or start from another encoder (--init)",
+        f" crops may all be alike; otherwise {tighter(config)} or start from another encoder"
+        " (--init)",
         field="eps",
         reason="ONE_CLUSTER",
     )
+
+
+def tighter(config: RunConfig) -> str:
+    """What to do where everything hangs together: a radius that is chosen cannot be lowered."""
+    if config.eps == "auto":
+        return f"set eps by hand (eps=0.4), lower {_neighbourhood(config)}"
+    return "lower eps"
+
+
+def _looser(config: RunConfig) -> str:
+    # What eps=auto has tried up to LARGEST without a cluster, no eps set by hand below it mends.
+    if config.eps == "auto":
+        return f"lower {_neighbourhood(config)}, set eps by hand above {LARGEST}"
+    return "raise eps"
+
+
+def _neighbourhood(config: RunConfig) -> str:
+    if config.distance == "ca-jaccard":
+        return f"k1_inter ({config.k1_inter})"
+    return f"k1 ({config.k1})"
 
 
 def repetition(drawn: int, config: RunConfig, of: str = "clusters") -> list[str]:

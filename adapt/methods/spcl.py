@@ -33,7 +33,7 @@ from torch.nn import functional
 from adapt.clustering.constraints import Constraints
 from adapt.memory.cluster import centroids
 from adapt.memory.hybrid import HybridMemory
-from adapt.methods.grouping import group
+from adapt.methods.grouping import group, tighter
 from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
 from adapt.methods.self_paced import select, unify
 from adapt.training.config import RunConfig
@@ -103,7 +103,7 @@ class Spcl(Method):
                 extra["theta"] = chosen.theta
         classes = unify(labels)
         count = int(classes.max()) + 1
-        _require_contrast(count, len(classes), epoch)
+        _require_contrast(count, len(classes), epoch, config)
         memory.assign(torch.from_numpy(classes).to(self._device), count)
         made = EpochLabels.counted(
             classes, count, seconds=found.seconds, notes=found.notes, extra=extra
@@ -162,12 +162,12 @@ class Spcl(Method):
         return self._memory
 
 
-def _require_contrast(count: int, crops: int, epoch: int) -> None:
+def _require_contrast(count: int, crops: int, epoch: int, config: RunConfig) -> None:
     if count < 2:
         raise FailedPrecondition(
             f"epoch {epoch + 1}: all {crops} crops form a single cluster, so there is nothing to"
-            " contrast: the crops may all be alike; otherwise lower eps or start from another"
-            " encoder (--init)",
+            f" contrast: the crops may all be alike; otherwise {tighter(config)} or start from"
+            " another encoder (--init)",
             field="eps",
             reason="ONE_CLUSTER",
         )

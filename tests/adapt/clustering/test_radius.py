@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.cluster import DBSCAN
+from sklearn.metrics import adjusted_rand_score
 
 from adapt.clustering.cluster import cluster
 from adapt.clustering.dbscan import dbscan
@@ -16,13 +17,32 @@ from adapt.clustering.jaccard import jaccard_graph
 from adapt.clustering.neighbours import nearest
 from adapt.clustering.radius import RADII
 from adapt.clustering.settings import ClusterSettings
+from adapt.clustering.similarity import unit_rows
 from resight.errors import InvalidArgument
+
+
+def literal_reach(distances: np.ndarray) -> float:
+    """The bound on J, with Otsu's variance between groups taken group by group."""
+    values = distances[np.triu_indices(len(distances), 1)].astype(np.float64)
+    within = distances[np.triu_indices(len(distances), 1)] <= np.float32(0.9)
+    if within.sum() <= len(values) / 2:
+        return 0.9
+    steps = np.minimum(np.floor(values / 0.01 + 1e-7), 89)
+    values = np.where(within, (steps + 0.5) / 100, 1.0)
+    between = []
+    for step in range(1, 91):
+        low = values < step / 100
+        share = low.mean()
+        apart = values[low].mean() - values[~low].mean() if 0 < share < 1 else 0.0
+        between.append(share * (1 - share) * apart**2)
+    best = np.flatnonzero(np.isclose(between, max(between), rtol=1e-9, atol=0))
+    return float((best[0] + best[-1]) // 2 + 1) / 100
 
 
 def literal_scores(distances: np.ndarray, min_samples: int) -> np.ndarray:
     """The module's equations on an N x N matrix."""
     upper = np.triu(np.ones(distances.shape, dtype=bool), 1)
-    close = upper & (distances <= np.float32(0.9))
+    close = upper & (distances <= np.float32(literal_reach(distances)))
     scores = []
     for eps in RADII:
         model = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed")
@@ -30,7 +50,8 @@ def literal_scores(distances: np.ndarray, min_samples: int) -> np.ndarray:
         together = upper & (labels[:, None] == labels) & (labels >= 0)
         linked, unlinked = (together & close).sum(), (together & ~close).sum()
         found = (1 - distances[together & close]).sum() / (1 - distances[close]).sum()
-        scores.append(1 / (1 / found + 5 * unlinked / linked) if linked else 0.0)
+        several = linked and labels.max() > 0
+        scores.append(1 / (1 / found + 5 * unlinked / linked) if several else 0.0)
     return np.array(scores)
 
 
@@ -47,6 +68,9 @@ def test_scores_and_labels_equal_the_equations(
     results = [cluster(features, settings, threads=threads) for threads in (1, 3)]
     for result in results:
         assert result.radius is not None
+        if not expected.any():
+            assert (result.eps, result.radius.scores.size) == (0.6, 0)
+            continue
         np.testing.assert_allclose(result.radius.scores, expected, atol=1e-6)
         assert result.eps == RADII[int(np.argmax(expected))]
         for eps, labels in (
@@ -59,7 +83,47 @@ def test_scores_and_labels_equal_the_equations(
             np.testing.assert_array_equal(labels, model.fit_predict(distances))
         with pytest.raises(InvalidArgument, match="build it wider"):
             result.labels_at(result.eps + 0.07)
+    np.testing.assert_array_equal(results[0].labels, results[1].labels)
     np.testing.assert_array_equal(results[0].radius.scores, results[1].radius.scores)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("count", "each", "k1"), [(8, 8, 30), (10, 6, 30), (10, 6, 20), (20, 6, 30)]
+)
+def test_people_seen_less_often_than_k1_are_told_apart(
+    count: int, each: int, k1: int, dense: Any
+) -> None:
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        who = np.repeat(np.arange(count), each)
+        features = rng.normal(size=(count, 64))[who] + 0.7 * rng.normal(size=(len(who), 64))
+        rows = unit_rows(features.astype(np.float32))
+        result = cluster(rows, ClusterSettings(k1=k1, eps="auto"))
+        distances = dense.distances(dense.encodings(rows, k1, 6, "released"))
+        assert result.radius is not None
+        assert result.radius.reach == pytest.approx(literal_reach(distances), abs=0.011)
+        assert adjusted_rand_score(who, result.labels) > 0.95
+        assert "most pairs of crops share neighbours" in result.notes[-1]
+
+
+@pytest.mark.parametrize("noise", [0.7, 1.3, 2.0])
+@pytest.mark.parametrize(("count", "each"), [(8, 8), (2, 12), (3, 40), (30, 3)])
+def test_one_cluster_is_never_taken_where_some_radius_gives_more(
+    count: int, each: int, noise: float
+) -> None:
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        who = np.repeat(np.arange(count), each)
+        features = rng.normal(size=(count, 64))[who] + noise * rng.normal(size=(len(who), 64))
+        rows = unit_rows(features.astype(np.float32))
+        result = cluster(rows, ClusterSettings(eps="auto"))
+        graph = jaccard_graph(nearest(rows, 30), features=rows, max_distance=0.9)
+        several = any(dbscan(graph, eps=eps, min_samples=4).max() > 0 for eps in RADII)
+        if several:
+            assert result.clusters > 1
+        else:
+            assert result.eps == 0.6
+            assert "eps could not be chosen (no radius gives" in result.notes[-1]
 
 
 def people(
@@ -124,6 +188,12 @@ def test_no_cluster_at_any_radius_is_said(data_set: Callable[[str], np.ndarray])
         result = cluster(features, ClusterSettings(k1=2, k2=1, eps="auto"))
         assert (result.eps, result.clusters) == (0.6, 0)
         assert "eps could not be chosen (no radius gives a cluster); 0.6" in result.notes[-1]
+
+
+def test_one_cluster_at_every_radius_is_said() -> None:
+    result = cluster(np.ones((40, 4), dtype=np.float32), ClusterSettings(eps="auto"))
+    assert (result.eps, result.clusters) == (0.6, 1)
+    assert "(no radius gives more than one cluster); 0.6 is" in result.notes[-1]
 
 
 def test_the_edge_of_the_grid_is_said() -> None:

@@ -11,7 +11,7 @@ import torch
 from adapt.clustering.cluster import cluster
 from adapt.clustering.constraints import Constraints
 from adapt.clustering.settings import ClusterSettings
-from adapt.methods.grouping import centre_by_camera, group
+from adapt.methods.grouping import centre_by_camera, group, require_contrast
 from adapt.methods.method import Features
 from adapt.methods.registry import create_method
 from adapt.training.resolve import resolve
@@ -51,6 +51,31 @@ def test_every_setting_reaches_the_clustering() -> None:
     expected = cluster(features, settings, cameras=cameras)
     np.testing.assert_array_equal(aware.labels, expected.labels)
     assert not np.array_equal(aware.labels, group(features, config(), cameras).labels)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "assignments", "fix"),
+    [
+        (1, ["eps=0.5"], "otherwise lower eps or"),
+        (1, ["eps=auto"], r"otherwise set eps by hand \(eps=0.4\), lower k1 \(8\) or"),
+        (1, ["eps=auto", "distance=ca-jaccard"], r"set eps by hand .*, lower k1_inter \(20\) or"),
+        (0, ["eps=0.5"], ", raise eps, lower min_samples"),
+        (0, ["eps=auto"], r", lower k1 \(8\), set eps by hand above 0.8, lower min_samples"),
+    ],
+)
+def test_errors_name_a_fix_that_exists(clusters: int, assignments: list[str], fix: str) -> None:
+    with pytest.raises(FailedPrecondition, match=fix):
+        require_contrast(clusters, 60, 0, config(*assignments))
+
+
+def test_one_class_of_spcl_names_a_fix_that_exists() -> None:
+    same = np.full((8, 4), 0.5, dtype=np.float32)
+    for eps, fix in (("0.5", "lower eps or"), ("auto", r"set eps by hand .*, lower k1 \(8\) or")):
+        run = config("method=spcl", f"eps={eps}")
+        method = create_method(run, None, torch.device("cpu"))
+        with pytest.raises(FailedPrecondition, match=fix) as caught:
+            method.prepare_epoch(Features(same), 0)
+        assert caught.value.reason == "ONE_CLUSTER"
 
 
 def test_ca_jaccard_is_refused_without_cameras() -> None:
