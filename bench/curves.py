@@ -20,6 +20,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bench.experiment import Line, lines_of
 
@@ -30,6 +31,7 @@ _IMAGES = _HERE.parent / "docs" / "images"
 _ABLATION = re.compile(r"128/osnet/(?P<method>[a-z-]+)/(?P<part>[a-z][a-z./\d-]*)/s1")
 # Others stand in the table of all runs: longer ones, other seeds, other questions.
 _NO_PART = re.compile(r"night|no-cameras$")
+_LEAST_EPOCHS = 3
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,7 +44,11 @@ def main(argv: Sequence[str]) -> int:
     print(_markdown(parts, runs))
     mpl.rcParams["svg.hashsalt"] = "resight"
     _save(_ablation(parts), options.output / "market-ablation.svg")
-    measured = lines_of(options.results / "gate_signals.jsonl")
+    measured = [
+        line
+        for name in ("gate_signals.jsonl", "gate.jsonl")
+        for line in lines_of(options.results / name)
+    ]
     _save(_epochs(measured, runs), options.output / "market-epochs.svg")
     return 0
 
@@ -100,17 +106,20 @@ def _epochs(measured: Sequence[Line], runs: dict[str, Line]) -> Figure:
         if epoch and line.get("map") is not None:
             courses[run][int(epoch)] = 100 * line["map"]
     panels = zip(("128", "256"), figure.subplots(1, 2), strict=True)
-    by_key = {name.replace("/", "-"): line for name, line in runs.items()}
+    by_folder = {line["run"]: line for line in runs.values() if "run" in line}
     for size, ax in panels:
         for run, course in sorted(courses.items()):
-            whole = by_key.get(run)
-            if whole is None or not run.startswith(size):
+            whole = by_folder.get(run)
+            if whole is None or not whole["name"].startswith(f"{size}/osnet"):
                 continue
             course[len(whole["clusters"])] = 100 * whole["dev"]["map"]
             epochs = sorted(course)
+            if len(epochs) < _LEAST_EPOCHS:
+                continue
             label = whole["name"].removeprefix(f"{size}/osnet/")
             ax.plot(epochs, [course[epoch] for epoch in epochs], marker="o", label=label)
         ax.set(title=f"{size}x{int(size) // 2}", xlabel="epoch", ylabel="mAP, dev half", ylim=0)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if ax.lines:
             ax.legend(fontsize="small")
     return figure

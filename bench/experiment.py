@@ -114,6 +114,7 @@ class Table:
         summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
         return {
             "name": name,
+            "run": folder.name,
             **{
                 part: _evaluate(output / "bundle", query, gallery)
                 for part, (query, gallery) in sets.scores.items()
