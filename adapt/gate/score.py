@@ -9,7 +9,8 @@ the signals that the live encoder has. So the score is 0 for equals, never falls
 better, and a unit of it is about one standard deviation of healthy encoders.
 
 How much an encoder mixes cameras is watched, not weighed: a large fall refuses a candidate, but
-how a method draws its batches moves it more than how good the encoder is (docs/gate.md).
+how a method draws its batches moves it, too. On one round of unseen encoders the score ranks better
+without it, on another worse (docs/gate.md).
 """
 
 from __future__ import annotations
