@@ -44,8 +44,8 @@ SETTINGS = {
     "lr": 1e-3, "device": "cpu", "threads": 1, "extraction": "torch", "deterministic": True,
 }  # fmt: skip
 CALR = {
-    "intra_epochs": 2, "intra_iterations": 2, "intra_p": 4, "intra_k1": 8, "entropy_epoch": 1,
-    "camera_epochs": 1,
+    "refine": True, "intra_epochs": 2, "intra_iterations": 2, "intra_p": 4, "intra_k1": 8,
+    "entropy_epoch": 1, "camera_epochs": 1,
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from resight.simulate.dataset import simulate
 from resight.simulate.settings import SimulationSettings
 
 BASE: dict[str, Any] = {
+    "method": "cluster-contrast",
     "backbone": "timm:test_efficientnet", "init": "random", "height": 64, "width": 32, "pad": 4,
     "p": 4, "k": 4, "epochs": 2, "iterations": 5, "k1": 10, "k2": 3, "device": "cpu",
     "threads": 1, "extraction": "torch", "extraction_batch": 40, "deterministic": True,
