@@ -79,6 +79,7 @@ class LimitSettings(_Section):
     max_examples: int = Field(default=32, ge=1, le=256)
     max_batch_queries: int = Field(default=64, ge=1, le=1024)
     max_rerank: int = Field(default=1000, ge=1, le=5000)
+    max_waiting_reranks: int = Field(default=64, ge=1)
     max_travel_times: int = Field(default=10_000, ge=1, le=20_000)
     max_page_size: int = Field(default=1000, ge=1, le=10_000)
     max_filter_cameras: int = Field(default=1000, ge=1)
@@ -152,7 +153,8 @@ class BlobSettings(_Section):
 class ServiceSettings(BaseSettings):
     """Everything `resight serve` can be told.
 
-    ``database_url`` and ``blob_url`` default to a SQLite file and a folder under ``data_dir``.
+    ``database_url``, ``blob_url`` and ``erasures_dir`` default to a SQLite file and folders under
+    ``data_dir``.
     After SIGTERM calls are answered for ``drain_delay_seconds`` more, while health already says no;
     then those in flight have ``drain_seconds``.
     """
@@ -169,6 +171,7 @@ class ServiceSettings(BaseSettings):
     bundle: Path | None = None
     database_url: SecretStr | None = None
     blob_url: str | None = None
+    erasures_dir: Path | None = None
     drain_delay_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     drain_seconds: float = Field(default=20.0, ge=0, allow_inf_nan=False)
     reflection: bool = True
@@ -219,6 +222,10 @@ class ServiceSettings(BaseSettings):
     def resolved_blob_url(self) -> str:
         """The fsspec URL of the blob store."""
         return self.blob_url or f"file://{self.data_dir.absolute() / 'blobs'}"
+
+    def resolved_erasures_dir(self) -> Path:
+        """The folder of the erasure ledger."""
+        return self.erasures_dir or self.data_dir / "erasures"
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> ServiceSettings:

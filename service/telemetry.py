@@ -33,6 +33,7 @@ __all__ = [
     "BATCH_FAILURES",
     "BATCH_SIZE",
     "CONTENT_TYPE",
+    "ERASURES_REPLAYED",
     "GALLERY_VECTORS",
     "INDEX_FILLED",
     "INDEX_LAG",
@@ -57,7 +58,7 @@ __all__ = [
     "stage",
 ]
 
-Stage = Literal["decode", "queue", "embed", "filter", "search", "db", "blob"]
+Stage = Literal["decode", "queue", "embed", "filter", "search", "rerank", "db", "blob"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -89,7 +90,7 @@ REQUEST_DURATION = Histogram(
 )
 STAGE_DURATION = Histogram(
     "resight_stage_duration_seconds",
-    "Time one item (decode, queue, filter, search, db, blob) or one batch (embed) spends in a "
+    "Time one item (decode, queue, filter, search, rerank, db, blob) or one batch (embed) spends in a "
     "stage of its way.",
     ("stage",),
     buckets=_SECONDS,
@@ -114,14 +115,14 @@ BATCH_FAILURES = Counter(
 )
 QUEUE_DEPTH = Gauge(
     "resight_queue_depth",
-    "Images waiting for the encoder.",
+    "Images waiting for the encoder; re-rankings under way or waiting for their thread (rerank).",
     ("queue",),
     registry=REGISTRY,
 )
 REJECTED = Counter(
     "resight_rejected",
     "Requests refused before any work was spent on them "
-    "(queue_full, queue_bytes, deadline, draining).",
+    "(queue_full, queue_bytes, rerank_queue_full, deadline, draining).",
     ("reason",),
     registry=REGISTRY,
 )
@@ -161,6 +162,11 @@ INDEX_WRITES = Counter(
     "Times an index was written to its files (written, failed, behind: it had not caught up with "
     "the catalog).",
     ("outcome",),
+    registry=REGISTRY,
+)
+ERASURES_REPLAYED = Counter(
+    "resight_erasures_replayed",
+    "Erased crops that a restored catalog had brought back, erased again at start.",
     registry=REGISTRY,
 )
 SEARCH_ROWS_SCANNED = Histogram(
