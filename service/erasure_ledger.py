@@ -113,7 +113,8 @@ class ErasureLedger:
 
     def note(self, connection: Connection, entry: Erasure) -> None:
         """Append the entry just before the connection's transaction commits, together with
-        whatever else that transaction erases; when that fails, the commit fails.
+        whatever else that transaction erases; when that fails, the commit fails, and
+        ``engine.begin()`` rolls back.
         """
         noted = self._noted.get(connection)
         if noted is None:

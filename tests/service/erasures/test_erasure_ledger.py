@@ -130,11 +130,14 @@ def test_it_is_written_before_the_commit_and_not_without_one(tmp_path, monkeypat
         raise Unavailable("no")
 
     monkeypatch.setattr(ledger, "append", fails)
-    with engine.connect() as connection:
-        connection.execute(text("INSERT INTO t VALUES (2)"))
-        ledger.note(connection, entry(4))
-        with pytest.raises(Unavailable):
-            connection.commit()
+
+    def erase() -> None:
+        with engine.begin() as connection:
+            connection.execute(text("INSERT INTO t VALUES (2)"))
+            ledger.note(connection, entry(4))
+
+    with pytest.raises(Unavailable):
+        erase()
     with engine.connect() as connection:
         assert connection.execute(text("SELECT x FROM t")).scalars().all() == [1]
 
