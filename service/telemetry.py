@@ -90,8 +90,8 @@ REQUEST_DURATION = Histogram(
 )
 STAGE_DURATION = Histogram(
     "resight_stage_duration_seconds",
-    "Time one item (decode, queue, filter, search, rerank, db, blob) or one batch (embed) spends in a "
-    "stage of its way.",
+    "Time one item (decode, queue, filter, search, rerank, db, blob) or one batch (embed) spends "
+    "in a stage of its way.",
     ("stage",),
     buckets=_SECONDS,
     registry=REGISTRY,

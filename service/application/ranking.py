@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from resight.errors import InvalidArgument
+from resight.errors import DeadlineExceeded, InvalidArgument
 from service.application.asked import Asked
 from service.application.query_vectors import Probe
 from service.domain.ports import IndexHits, RowFilter
-from service.domain.rerank import CheckedRerank
 from service.retrieval.fusion import nearer_to, union
-from service.retrieval.reranking import reranked
 
-__all__ = ["Ranking", "rerank_hits"]
+__all__ = ["Candidates", "FirstLook", "Ranking", "candidates"]
+
+
+class FirstLook(NamedTuple):
+    """What the index answered already: the best ``depth`` rows under the query's own filter, for
+    each of its wanted vectors.
+    """
+
+    depth: int
+    hits: Sequence[IndexHits]
 
 
 class Ranking:
@@ -25,12 +35,24 @@ class Ranking:
         asked: The query.
         probe: Its vectors.
         deepest: Most rows that may be ranked.
+        deadline: Moment of ``time.monotonic()`` after which the index is asked no more.
+        first: Saves the look that it is.
     """
 
-    def __init__(self, asked: Asked, probe: Probe, *, deepest: int) -> None:
+    def __init__(
+        self,
+        asked: Asked,
+        probe: Probe,
+        *,
+        deepest: int,
+        deadline: float | None = None,
+        first: FirstLook | None = None,
+    ) -> None:
         self._asked = asked
         self._probe = probe
         self._deepest = deepest
+        self._deadline = deadline
+        self._first = first
 
     def best(self, count: int, row_filter: RowFilter | None = None) -> IndexHits:
         """The best ``count`` rows that pass everything asked; fewer when fewer do.
@@ -41,6 +63,7 @@ class Ranking:
 
         Raises:
             InvalidArgument: too many rows are nearer to an unwanted example.
+            DeadlineExceeded: the deadline passed while it waited for its thread.
         """
         chosen, depth = row_filter or self._asked.row_filter, count
         while True:
@@ -58,7 +81,12 @@ class Ranking:
             depth = min(4 * depth, self._deepest)
 
     def _found(self, count: int, chosen: RowFilter) -> IndexHits:
-        asked = self._asked
+        asked, first = self._asked, self._first
+        if first is not None and first.depth == count and chosen is asked.row_filter:
+            self._first = None
+            return union(first.hits, count)
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            raise DeadlineExceeded("the deadline passed before the search ended; allow more time")
         index = asked.gallery.index
         return union(index.search_batch(self._probe.wanted, count, chosen, asked.lowest), count)
 
@@ -84,17 +112,18 @@ class Ranking:
         return _first(hits, kept)
 
 
-def rerank_hits(
-    asked: Asked, rerank: CheckedRerank, best: Callable[[int], IndexHits]
-) -> tuple[IndexHits, list[float]]:
-    """The first hits after re-ranking, and their distances; ties as ranked before."""
-    hits = best(rerank.candidates)
-    there, vectors = asked.gallery.index.vectors_of(hits.ids)
-    distances = reranked(vectors, hits.scores[there], rerank)
-    order = np.argsort(distances, kind="stable")[: asked.top_k]
-    places = there[order]
-    ids = [hits.ids[place] for place in places.tolist()]
-    return replace(hits, ids=ids, scores=hits.scores[places]), distances[order].tolist()
+class Candidates(NamedTuple):
+    """Hits, the places in them of the rows that are still there, and those rows' vectors."""
+
+    hits: IndexHits
+    there: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+
+
+def candidates(asked: Asked, count: int, best: Callable[[int], IndexHits]) -> Candidates:
+    """The best ``count`` rows with their vectors."""
+    hits = best(count)
+    return Candidates(hits, *asked.gallery.index.vectors_of(hits.ids))
 
 
 def _first(hits: IndexHits, count: int) -> IndexHits:

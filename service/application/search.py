@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -18,7 +18,8 @@ from service.application.galleries import Galleries
 from service.application.looks import Looks
 from service.application.matches import matches_of
 from service.application.query_vectors import Probe, QueryVectors
-from service.application.ranking import Ranking, rerank_hits
+from service.application.ranking import FirstLook, Ranking, candidates
+from service.application.rerank_queue import RerankQueue
 from service.catalog.store import Catalog
 from service.domain.examples import Fusion
 from service.domain.groups import Grouping
@@ -29,9 +30,18 @@ from service.retrieval.cursor import Cursor, Page, encode_cursor, following
 from service.retrieval.grouping import grouped
 from service.settings import LimitSettings
 
-__all__ = ["Search"]
+__all__ = ["Prepared", "Search"]
 
 NO_VECTORS = np.empty((0, 0), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A query that only the index is left to be asked of: checked, and its vectors."""
+
+    query: SearchQuery
+    asked: Asked
+    probe: Probe
 
 
 class Search:
@@ -62,12 +72,16 @@ class Search:
         )
         self._vectors = QueryVectors(catalog=catalog, embed=embed, limits=limits)
         self._search_threads = search_threads
+        self._reranks = RerankQueue(limits.max_waiting_reranks)
         self._limits = limits
+
+    @property
+    def threads(self) -> Executor:
+        """Where indexes are searched."""
+        return self._search_threads
 
     async def search(self, query: SearchQuery, *, with_examples: bool = False) -> SearchAnswer:
         """The best matches, best first, ties by crop id; a page of them.
-
-        Everything that can be refused without the encoder is refused before it is asked.
 
         Args:
             query: The query.
@@ -80,18 +94,38 @@ class Search:
                 a model without calibration.
             ResourceExhausted, DeadlineExceeded, Unavailable: not now.
         """
+        return await self.answer(await self.prepare(query, with_examples=with_examples))
+
+    async def prepare(self, query: SearchQuery, *, with_examples: bool = False) -> Prepared:
+        """Check a query and make its vectors.
+
+        Everything that can be refused without the encoder is refused before it is asked.
+
+        Raises:
+            As ``search``.
+        """
         asked = await self._asking.checked(query)
         if with_examples:
             asked = _with_examples(asked)
-        probe = await self._probe(query, asked)
+        return Prepared(query, asked, await self._probe(query, asked))
+
+    async def answer(self, prepared: Prepared, *, first: FirstLook | None = None) -> SearchAnswer:
+        """Ask the index; ``first`` is what it said already.
+
+        Raises:
+            As ``search``.
+        """
+        query, asked, probe = prepared.query, prepared.asked, prepared.probe
         if query.deadline is not None and time.monotonic() >= query.deadline:
             raise DeadlineExceeded("the deadline passed before the search began; allow more time")
-        ranking = Ranking(asked, probe, deepest=self._limits.max_ranked)
+        ranking = Ranking(
+            asked, probe, deepest=self._limits.max_ranked, deadline=query.deadline, first=first
+        )
         looks = Looks(self._catalog, self._search_threads, asked, ranking)
         if asked.grouping is not None:
             return _answer(asked, looks, groups=await self._groups(asked, looks, asked.grouping))
         if asked.rerank is not None:
-            matches = await self._reranked(asked, looks, asked.rerank)
+            matches = await self._reranked(asked, looks, asked.rerank, query.deadline)
             return _answer(asked, looks, matches=matches)
         page = await looks.run(partial(self._page, asked))
         matches = await matches_of(self._catalog, asked, page.hits)
@@ -125,10 +159,19 @@ class Search:
             deepest=self._limits.max_ranked,
         )
 
-    async def _reranked(self, asked: Asked, looks: Looks, rerank: CheckedRerank) -> Sequence[Match]:
-        hits, distances = await looks.run(partial(rerank_hits, asked, rerank))
-        matches = await matches_of(self._catalog, asked, hits)
-        placed = dict(zip(hits.ids, distances, strict=True))
+    async def _reranked(
+        self, asked: Asked, looks: Looks, rerank: CheckedRerank, deadline: float | None
+    ) -> Sequence[Match]:
+        hits, there, vectors = await looks.run(partial(candidates, asked, rerank.candidates))
+        scores = hits.scores[there]
+        distances = await self._reranks.distances(vectors, scores, rerank, deadline=deadline)
+        # Ties as ranked before.
+        order = np.argsort(distances, kind="stable")[: asked.top_k]
+        ids = [hits.ids[place] for place in there[order].tolist()]
+        matches = await matches_of(
+            self._catalog, asked, replace(hits, ids=ids, scores=scores[order])
+        )
+        placed = dict(zip(ids, distances[order].tolist(), strict=True))
         return [match._replace(rerank_distance=placed[match.crop.crop_id]) for match in matches]
 
 

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Sequence
 
 from resight.errors import InvalidArgument, ResightError
-from service.application.search import Search
+from service.application.first_looks import first_looks
+from service.application.ranking import FirstLook
+from service.application.search import Prepared, Search
 from service.domain.query import SearchAnswer, SearchQuery
 from service.settings import LimitSettings
 
@@ -14,7 +16,9 @@ __all__ = ["SearchBatch"]
 
 
 class SearchBatch:
-    """Answers queries side by side, so that their images share the encoder's batches."""
+    """Answers queries side by side, so that their images share the encoder's batches, and those
+    with one filter their look at the index.
+    """
 
     def __init__(self, *, search: Search, limits: LimitSettings) -> None:
         self._search = search
@@ -29,7 +33,19 @@ class SearchBatch:
             InvalidArgument: no query, or too many.
         """
         self.check(len(queries))
-        return list(await asyncio.gather(*(self._one(query) for query in queries)))
+        prepared = await asyncio.gather(*(self._prepared(query) for query in queries))
+        sound = [item for item in prepared if isinstance(item, Prepared)]
+        looks = iter(
+            await first_looks(sound, self._search.threads, deepest=self._limits.max_ranked)
+        )
+        return list(
+            await asyncio.gather(
+                *(
+                    self._answer(item, next(looks) if isinstance(item, Prepared) else None)
+                    for item in prepared
+                )
+            )
+        )
 
     def check(self, count: int) -> None:
         """Refuse a batch by its size, before anything is made of its queries.
@@ -44,10 +60,20 @@ class SearchBatch:
                 field="queries",
             )
 
-    async def _one(self, query: SearchQuery | ResightError) -> SearchAnswer | ResightError:
+    async def _prepared(self, query: SearchQuery | ResightError) -> Prepared | ResightError:
         if isinstance(query, ResightError):
             return query
         try:
-            return await self._search.search(query)
+            return await self._search.prepare(query)
+        except ResightError as error:
+            return error
+
+    async def _answer(
+        self, prepared: Prepared | ResightError, first: FirstLook | None
+    ) -> SearchAnswer | ResightError:
+        if isinstance(prepared, ResightError):
+            return prepared
+        try:
+            return await self._search.answer(prepared, first=first)
         except ResightError as error:
             return error
