@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.machine import describe
 
-_NOT_BENCHES = {"__main__", "experiment", "machine", "synthetic"}
+_NOT_BENCHES = {"__main__", "experiment", "machine", "serving", "synthetic"}
 
 
 def _names() -> list[str]:
@@ -19,6 +19,8 @@ def _names() -> list[str]:
 
 def main() -> int:
     """Run the bench that is named first on the command line."""
+    if len(sys.argv) > 1:
+        sys.argv[1] = sys.argv[1].replace("-", "_")
     if len(sys.argv) < 2 or sys.argv[1] not in _names():
         print(f"usage: python -m bench NAME [ARGUMENTS]; NAME is one of {', '.join(_names())}")
         return 0 if len(sys.argv) < 2 else 2

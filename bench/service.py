@@ -18,16 +18,13 @@ import argparse
 import asyncio
 import json
 import os
-import resource
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +34,7 @@ import grpc
 import numpy as np
 import onnxruntime
 
+from bench.serving import cpu_seconds, import_bundle, own_cpu, sample_images, serving
 from resight.bundle import open_bundle
 from resight.client.capture_times import CaptureTimeSource, with_capture_times
 from resight.client.connection import connect
@@ -47,7 +45,6 @@ from resight.v1.search_service_pb2 import SearchRequest
 from resight.v1.search_service_pb2_grpc import SearchServiceStub
 from resight.v1.types_pb2 import Camera
 
-RESIGHT = Path(sys.executable).with_name("resight")
 TOP_K = 10
 BARE_CHOICES = [(threads, batch) for threads in (1, 2) for batch in (1, 8)]
 
@@ -56,12 +53,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the comparison and print one JSON object."""
     arguments = _arguments(argv)
     if arguments.drive:
-        asyncio.run(_closed_loop(arguments.drive, _images(arguments.crops, 512), arguments))
+        asyncio.run(_closed_loop(arguments.drive, sample_images(arguments.crops, 512), arguments))
         return
     with tempfile.TemporaryDirectory() as folder:
-        bundle = arguments.bundle or _import_bundle(arguments.onnx, Path(folder))
-        images = _images(arguments.crops, 512)
-        with _service(bundle, Path(folder) / "data", arguments.serve_option) as (target, pid):
+        bundle = arguments.bundle or import_bundle(arguments.onnx, Path(folder))
+        images = sample_images(arguments.crops, 512)
+        with serving(bundle, Path(folder) / "data", arguments.serve_option) as (target, pid):
             vectors = _fill(target, arguments.crops, arguments.gallery)
             report = _rounds(arguments, bundle, images, target, pid, vectors)
     print(json.dumps(report, indent=2))
@@ -82,13 +79,13 @@ def _rounds(
     results: dict[str, list[float]] = {"bare": [], "parallel": [], "service": []}
     clients, servers, bare_cpu = [], [], []
     for _ in range(arguments.rounds):
-        before = _own_cpu()
+        before = own_cpu()
         results["bare"].append(loops[best].rate(images, arguments.seconds))
-        bare_cpu.append((_own_cpu() - before) / (results["bare"][-1] * arguments.seconds))
+        bare_cpu.append((own_cpu() - before) / (results["bare"][-1] * arguments.seconds))
         results["parallel"].append(_together(parallel, images, arguments.seconds))
-        before = _cpu_seconds(pid)
+        before = cpu_seconds(pid)
         answer = _drive(target, arguments)
-        servers.append((_cpu_seconds(pid) - before) / answer["searches"])
+        servers.append((cpu_seconds(pid) - before) / answer["searches"])
         clients.append(answer["cpu_seconds"] / answer["searches"])
         results["service"].append(answer["rate"])
     cpu = {
@@ -172,7 +169,7 @@ async def _closed_loop(target: str, images: list[bytes], arguments: argparse.Nam
         stub = SearchServiceStub(channel)
         requests = [SearchRequest(image=image, top_k=TOP_K) for image in images]
         await asyncio.gather(*(stub.Search(request) for request in requests[:16]))
-        cpu, begun = _own_cpu(), time.perf_counter()
+        cpu, begun = own_cpu(), time.perf_counter()
 
         async def caller(offset: int) -> None:
             n = offset
@@ -188,37 +185,11 @@ async def _closed_loop(target: str, images: list[bytes], arguments: argparse.Nam
     answer = {
         "searches": len(latencies),
         "rate": len(latencies) / elapsed,
-        "cpu_seconds": _own_cpu() - cpu,
+        "cpu_seconds": own_cpu() - cpu,
         "p50_ms": round(1000 * cuts[49], 1),
         "p99_ms": round(1000 * cuts[98], 1),
     }
     print(json.dumps(answer))
-
-
-def _own_cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-@contextmanager
-def _service(bundle: Path, data: Path, options: list[str]) -> Iterator[tuple[str, int]]:
-    command = [
-        str(RESIGHT), "serve", "--bundle", str(bundle), "--data", str(data),
-        "--grpc-port", "0", "--rest-port", "0", *options,
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        line = process.stdout.readline() if process.stdout else ""
-        ready = dict(part.split("=", 1) for part in line.split()[1:])
-        yield ready["grpc"], process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
 
 
 def _fill(target: str, crops: Path, count: int) -> int:
@@ -231,22 +202,6 @@ def _fill(target: str, crops: Path, count: int) -> int:
         report = Uploader(connection.gallery, gallery="").send(refs)
     print(f"gallery: {report.accepted} accepted, {report.duplicate} duplicates", file=sys.stderr)
     return report.accepted
-
-
-def _images(crops: Path, count: int) -> list[bytes]:
-    refs = open_source(crops).scan().crops
-    return [ref.path.read_bytes() for ref in refs[:: max(1, len(refs) // count)][:count]]
-
-
-def _import_bundle(onnx: Path, folder: Path) -> Path:
-    output = folder / "bundle"
-    command = [
-        str(RESIGHT), "bundle", "import", str(onnx), "--output", str(output),
-        "--height", "256", "--width", "128",
-        "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225",
-    ]  # fmt: skip
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return output
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
