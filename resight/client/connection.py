@@ -21,6 +21,16 @@ __all__ = ["DEFAULT_TARGET", "Connection", "connect"]
 DEFAULT_TARGET = "127.0.0.1:7443"
 MAX_MESSAGE_BYTES = 24 * 1024 * 1024
 _CONNECT_SECONDS = 5.0
+_OPTIONS = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # A service that was restarted is found again within seconds, not two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # A machine that vanished without a word ends a waiting call.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
 
 
 @dataclass(frozen=True)
@@ -43,11 +53,7 @@ def connect(target: str = DEFAULT_TARGET) -> Iterator[Connection]:
         Unavailable: Nothing answers there.
         ResightError: What a call inside was refused with.
     """
-    options = (
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    )
-    with grpc.insecure_channel(target, options=options) as channel:
+    with grpc.insecure_channel(target, options=_OPTIONS) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=_CONNECT_SECONDS)
         except grpc.FutureTimeoutError as error:

@@ -1,13 +1,16 @@
 """Sends crops over one bidirectional stream: many in flight, each settled by its own answer.
 
 Flow control: at most ``window`` items are sent and not yet answered. An item answered RETRY is sent
-again, later each time. When the stream breaks, everything unanswered is sent again on a new one;
-an item that had been committed just before is then answered DUPLICATE, so nothing is stored twice.
+again, later each time. When the stream breaks, what was answered stays settled and what was not is
+sent on a new one; an item that had been committed just before is then answered DUPLICATE, so
+nothing is stored twice. Ingest is idempotent, so every break that the transport made is taken for
+passing; only when nothing has been settled for ``patience`` seconds is it given up.
 """
 
 from __future__ import annotations
 
 import queue
+import re
 import threading
 import time
 from collections import Counter
@@ -15,21 +18,33 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from resight.client.error_info import reason_of
 from resight.client.faults import translated
 from resight.crops import CropRef, read_crop
-from resight.errors import ResightError, Unavailable
+from resight.errors import ImageTooLarge, ResightError, Unavailable
 from resight.v1.gallery_service_pb2 import IngestCropsRequest, IngestCropsResponse
 from resight.v1.gallery_service_pb2_grpc import GalleryServiceStub
 from resight.v1.types_pb2 import Crop
 
-__all__ = ["IngestReport", "Uploader"]
+__all__ = ["DEFAULT_PATIENCE", "IngestReport", "Uploader"]
 
-_MAX_ATTEMPTS = 8
+DEFAULT_PATIENCE = 120.0
 _FIRST_DELAY = 0.1
 _MAX_DELAY = 5.0
 _SHOWN_REJECTIONS = 5
+# Without our details they come from gRPC itself, a proxy or a process that was killed.
+_BREAKS = frozenset({
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.UNKNOWN,
+})  # fmt: skip
+_TOO_LONG = re.compile(r"message larger than max \((\d+) vs\. (\d+)\)")
 
 
 @dataclass
@@ -43,9 +58,14 @@ class IngestReport:
     retries: int = 0
 
     @property
+    def stored(self) -> int:
+        """Crops that are in the gallery, since now or before."""
+        return self.accepted + self.duplicate
+
+    @property
     def settled(self) -> int:
         """Crops with a final answer."""
-        return self.accepted + self.duplicate + self.rejected.total()
+        return self.stored + self.rejected.total()
 
 
 class Uploader:
@@ -55,6 +75,7 @@ class Uploader:
         stub: Of a connected channel.
         gallery: ``default`` when empty.
         window: Most items in flight.
+        patience: Seconds without any crop settled after which the service is given up.
         advance: Called once for each crop that is settled.
     """
 
@@ -64,95 +85,124 @@ class Uploader:
         *,
         gallery: str,
         window: int = 64,
+        patience: float = DEFAULT_PATIENCE,
         advance: Callable[[], object] = lambda: None,
     ) -> None:
         self._stub = stub
         self._gallery = gallery
         self._window = window
+        self._patience = patience
         self._advance = advance
         self.report = IngestReport()
         self._open: dict[int, CropRef] = {}
         self._attempts: Counter[int] = Counter()
+        self._settled_at = 0.0
         self._lock = threading.Lock()
 
     def send(self, crops: Sequence[CropRef]) -> IngestReport:
-        """Send all crops and wait for their answers.
+        """Send all crops and wait for their answers; what was settled is in ``report`` throughout.
 
         Raises:
-            Unavailable: The service went away and did not come back.
+            Unavailable: The service was away or too busy for longer than the patience lasts.
             ResightError: The stream was refused.
         """
         self._open = dict(enumerate(crops))
-        stalled = 0
+        self._settled_at = time.monotonic()
+        attempt = 0
         while self._open:
             before = len(self._open)
             try:
-                with translated():
-                    self._one_stream()
+                self._one_stream()
                 fault = Unavailable("the service ended the stream before every crop was answered")
             except Unavailable as error:
                 fault = error
             if not self._open:
                 break
-            stalled = stalled + 1 if len(self._open) == before else 0
-            if stalled >= _MAX_ATTEMPTS:
+            attempt = 0 if len(self._open) < before else attempt + 1
+            if self._out_of_patience():
                 raise fault
-            self.report.retries += len(self._open)
-            time.sleep(_delay(stalled))
+            time.sleep(_delay(attempt))
         return self.report
 
     def _one_stream(self) -> None:
         stream = _Stream(self._window, self._open)
         call: Any = self._stub.IngestCrops(stream.requests(self._request))
         try:
-            for answer in call:
-                stream.window.release()
-                self._settle(answer, stream)
-                if not self._open:
-                    stream.finish()
+            with translated():
+                for answer in call:
+                    stream.answered(answer.sequence)
+                    self._settle(answer, stream)
+                    if not self._open:
+                        stream.finish()
+        except ResightError as error:
+            if stream.error is not None:
+                raise stream.error from error
+            self._take_break(error, stream)
         finally:
             stream.finish()
             call.cancel()
-        if stream.error is not None:
-            raise stream.error
+            self.report.retries += len(stream.in_flight & self._open.keys())
+
+    def _take_break(self, error: ResightError, stream: _Stream) -> None:
+        """Raise Unavailable for what may pass, and the error itself for what will not."""
+        cause = error.__cause__
+        if not isinstance(cause, grpc.RpcError) or cause.code() not in _BREAKS or reason_of(cause):
+            raise error
+        if too_long := _TOO_LONG.search(error.message):
+            size, most = map(int, too_long.groups())
+            blamed = next((number for number, sent in stream.sizes.items() if sent == size), None)
+            message = f"the message has {size} bytes and the service takes {most}; send a crop of "
+            message += "one person, or raise grpc.max_message_bytes"
+            if blamed is None or not self._reject(blamed, "IMAGE_TOO_LARGE", message):
+                raise ImageTooLarge(message, field="image") from error
+        raise Unavailable(error.message) from error
 
     def _settle(self, answer: IngestCropsResponse, stream: _Stream) -> None:
         outcome, sequence = answer.outcome, answer.sequence
-        if outcome == IngestCropsResponse.OUTCOME_RETRY and self._may_retry(sequence):
+        if outcome == IngestCropsResponse.OUTCOME_RETRY:
+            if self._out_of_patience():
+                raise Unavailable(f"the service takes no crops: {answer.message}")
+            self._attempts[sequence] += 1
             self.report.retries += 1
             stream.again(sequence, _delay(self._attempts[sequence]))
-            return
-        crop = self._open.pop(sequence, None)
-        if crop is None:
-            return
-        if outcome == IngestCropsResponse.OUTCOME_ACCEPTED:
-            self.report.accepted += 1
+        elif outcome == IngestCropsResponse.OUTCOME_ACCEPTED:
+            self.report.accepted += self._close(sequence)
         elif outcome == IngestCropsResponse.OUTCOME_DUPLICATE:
-            self.report.duplicate += 1
+            self.report.duplicate += self._close(sequence)
         else:
-            self._reject(crop, answer.reason, answer.message)
+            self._reject(sequence, answer.reason, answer.message)
+
+    def _close(self, sequence: int) -> bool:
+        """Take a crop from those to send; False when it was settled before."""
+        if self._open.pop(sequence, None) is None:
+            return False
+        self._settled_at = time.monotonic()
         self._advance()
+        return True
 
-    def _may_retry(self, sequence: int) -> bool:
-        self._attempts[sequence] += 1
-        return self._attempts[sequence] < _MAX_ATTEMPTS
-
-    def _reject(self, crop: CropRef, reason: str, message: str) -> None:
+    def _reject(self, sequence: int, reason: str, message: str) -> bool:
         with self._lock:  # answers and unreadable files come from two threads
+            crop = self._open.get(sequence)
+            if crop is None or not self._close(sequence):
+                return False
             self.report.rejected[reason] += 1
             if len(self.report.first_rejections) < _SHOWN_REJECTIONS:
                 self.report.first_rejections.append(f"{crop.path}: {message}")
+            return True
+
+    def _out_of_patience(self) -> bool:
+        return time.monotonic() - self._settled_at > self._patience
 
     def _request(self, sequence: int) -> IngestCropsRequest | None:
-        """The message of a crop; None when its file can no longer be read."""
-        ref = self._open[sequence]
+        """The message of a crop; None when it is settled or its file can no longer be read."""
+        ref = self._open.get(sequence)
+        if ref is None:
+            return None
         assert ref.capture_time is not None, "see with_capture_times"  # noqa: S101
         try:
             image = read_crop(ref.path)
         except ResightError as error:
-            self._reject(self._open[sequence], error.reason, error.message)
-            self._advance()
-            del self._open[sequence]
+            self._reject(sequence, error.reason, error.message)
             return None
         captured = Timestamp()
         captured.FromDatetime(ref.capture_time)
@@ -170,13 +220,24 @@ class _Stream:
     """The sending side of one stream; gRPC consumes ``requests`` on a thread of its own."""
 
     def __init__(self, window: int, open_crops: Mapping[int, CropRef]) -> None:
-        self.window = threading.Semaphore(window)
+        self._window = threading.Semaphore(window)
+        self.sizes: dict[int, int] = {}
         self._open = open_crops
         self.error: Exception | None = None
         self._work: queue.SimpleQueue[tuple[float, int] | None] = queue.SimpleQueue()
         self._finished = threading.Event()
         for sequence in open_crops:
             self._work.put((0.0, sequence))
+
+    @property
+    def in_flight(self) -> set[int]:
+        """Items sent and not answered."""
+        return set(self.sizes.copy())
+
+    def answered(self, sequence: int) -> None:
+        """Make room for another item."""
+        self.sizes.pop(sequence, None)
+        self._window.release()
 
     def again(self, sequence: int, delay: float) -> None:
         """Send an item once more, after a while."""
@@ -186,7 +247,7 @@ class _Stream:
         """Half-close: nothing more is to be sent."""
         self._finished.set()
         self._work.put(None)
-        self.window.release()
+        self._window.release()
 
     def requests(
         self, make: Callable[[int], IngestCropsRequest | None]
@@ -194,15 +255,16 @@ class _Stream:
         """The messages, as the window allows."""
         try:
             while (item := self._work.get()) is not None:
-                self.window.acquire()
+                self._window.acquire()
                 not_before, sequence = item
                 if self._finished.wait(max(0.0, not_before - time.monotonic())):
                     return
                 message = make(sequence)
                 if message is not None:
+                    self.sizes[sequence] = message.ByteSize()
                     yield message
                 elif self._open:
-                    self.window.release()
+                    self._window.release()
                 else:
                     return
         except Exception as error:

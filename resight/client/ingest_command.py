@@ -12,11 +12,12 @@ import typer
 
 from resight.client.capture_times import CaptureTimeSource, with_capture_times
 from resight.client.connection import DEFAULT_TARGET, connect
-from resight.client.ingest import IngestReport, Uploader
+from resight.client.ingest import DEFAULT_PATIENCE, IngestReport, Uploader
 from resight.client.options import AsJson, Gallery, Target, instant
 from resight.console import emit, note, progress
 from resight.crops import CropRef, SourceReport, open_source
 from resight.errors import InvalidArgument
+from resight.interruption import interrupted_by_sigterm
 from resight.v1.gallery_service_pb2 import CreateCameraRequest
 from resight.v1.gallery_service_pb2_grpc import GalleryServiceStub
 from resight.v1.types_pb2 import Camera
@@ -43,6 +44,10 @@ def ingest(
         typer.Option(help="Time of frame 0 (RFC 3339) for --capture-time-from frame."),
     ] = None,
     window: Annotated[int, typer.Option(min=1, max=4096, help="Crops in flight.")] = 64,
+    patience: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds without progress after which the service is given up."),
+    ] = DEFAULT_PATIENCE,
     as_json: AsJson = False,
 ) -> None:
     """Send crops to a running service and wait until each is committed.
@@ -57,13 +62,30 @@ def ingest(
         start=instant(assume_start, "--assume-start"),
     )
     begun = time.monotonic()
-    with connect(target) as connection, progress("ingesting", len(crops)) as bar:
+    with (
+        interrupted_by_sigterm(),
+        connect(target) as connection,
+        progress("ingesting", len(crops)) as bar,
+    ):
         if register_cameras:
             _register(connection.gallery, gallery, found)
-        uploader = Uploader(connection.gallery, gallery=gallery, window=window, advance=bar.advance)
-        report = uploader.send(crops)
+        uploader = Uploader(
+            connection.gallery,
+            gallery=gallery,
+            window=window,
+            patience=patience,
+            advance=bar.advance,
+        )
+        try:
+            report = uploader.send(crops)
+        except BaseException:
+            note(
+                f"{uploader.report.stored} of {len(crops)} crops are stored; run the same command "
+                "again for the rest"
+            )
+            raise
     _show(found, report, time.monotonic() - begun, as_json=as_json)
-    if not report.accepted + report.duplicate:
+    if not report.stored:
         raise typer.Exit(1)
 
 

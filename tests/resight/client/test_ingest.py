@@ -44,8 +44,15 @@ class Scripted(gallery_service_pb2_grpc.GalleryServiceServicer):
 def upload(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     servers = []
 
-    def run(scripts: list[Script], count: int, window: int = 8) -> Any:
-        server = grpc.server(ThreadPoolExecutor(4))
+    def run(
+        scripts: list[Script],
+        count: int,
+        window: int = 8,
+        *,
+        patience: float = 60.0,
+        **options: Any,
+    ) -> Any:
+        server = grpc.server(ThreadPoolExecutor(4), **options)
         servicer = Scripted(scripts)
         gallery_service_pb2_grpc.add_GalleryServiceServicer_to_server(servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
@@ -57,7 +64,9 @@ def upload(tmp_path: Path) -> Iterator[Callable[..., Any]]:
             path.write_bytes(b"image %d" % number)
             crops.append(CropRef(path, camera="c1", capture_time=datetime(2026, 1, 1, tzinfo=UTC)))
         with connect(f"127.0.0.1:{port}") as connection:
-            return Uploader(connection.gallery, gallery="", window=window).send(crops)
+            uploader = Uploader(connection.gallery, gallery="", window=window, patience=patience)
+            run.report = uploader.report  # type: ignore[attr-defined]
+            return uploader.send(crops)
 
     yield run
     for server in servers:
@@ -128,32 +137,98 @@ def test_an_item_to_be_retried_is_sent_again(upload: Any) -> None:
     assert seen[3] == 3
 
 
-def test_an_item_that_is_never_taken_is_given_up_and_counted(
-    upload: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("resight.client.ingest._FIRST_DELAY", 0.001)
-
+def test_a_service_that_never_takes_an_item_is_given_up(upload: Any) -> None:
     def full(requests: Any, _: Any) -> Iterator[IngestCropsResponse]:
         for request in requests:
-            yield IngestCropsResponse(sequence=request.sequence, outcome=RETRY, reason="QUEUE_FULL")
+            taken = request.sequence == 0
+            yield IngestCropsResponse(
+                sequence=request.sequence,
+                outcome=ACCEPTED if taken else RETRY,
+                reason="" if taken else "QUEUE_FULL",
+                message="" if taken else "the queue is full",
+            )
 
-    report = upload([full], 2)
-    assert report.rejected == {"QUEUE_FULL": 2}
+    with pytest.raises(Unavailable, match="the queue is full"):
+        upload([full], 3, patience=0.5)
+    assert (upload.report.stored, upload.report.rejected.total()) == (1, 0)
 
 
-def test_a_broken_stream_is_continued_on_a_new_one(upload: Any) -> None:
-    settled: list[int] = []
-
+def breaking_after(count: int, code: grpc.StatusCode, settled: list[int]) -> Script:
     def breaks(requests: Any, context: Any) -> Iterator[IngestCropsResponse]:
         for request in requests:
-            if len(settled) == 5:
-                context.abort(grpc.StatusCode.UNAVAILABLE, "draining")
+            if len(settled) == count:
+                context.abort(code, "broken")
             settled.append(request.sequence)
             yield IngestCropsResponse(sequence=request.sequence, outcome=ACCEPTED)
 
-    report = upload([breaks, accept_all], 30)
+    return breaks
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "CANCELLED", "UNKNOWN", "INTERNAL", "ABORTED"])
+def test_a_broken_stream_is_continued_on_a_new_one(upload: Any, code: str) -> None:
+    settled: list[int] = []
+    second: list[int] = []
+
+    def rest(requests: Any, context: Any) -> Iterator[IngestCropsResponse]:
+        for request in requests:
+            second.append(request.sequence)
+            yield from accept_all(iter([request]), context)
+
+    report = upload([breaking_after(5, grpc.StatusCode[code], settled), rest], 30)
     assert report.accepted == 30
-    assert report.retries == 25
+    assert sorted(settled + second) == list(range(30))  # nothing answered is sent again
+    assert 1 <= report.retries <= 8  # what was in flight
+
+
+def test_a_service_that_does_not_come_back_is_given_up(upload: Any) -> None:
+    settled: list[int] = []
+    with pytest.raises(Unavailable, match="broken"):
+        upload([breaking_after(5, grpc.StatusCode.UNAVAILABLE, settled)], 30, patience=0.5)
+    assert upload.report.stored == 5
+
+
+def test_calls_beyond_the_services_bound_are_made_again(upload: Any, tmp_path: Path) -> None:
+    release = threading.Event()
+    waiting = threading.Event()
+
+    def held(requests: Any, _: Any) -> Iterator[IngestCropsResponse]:
+        for request in requests:
+            waiting.set()
+            release.wait(30)
+            yield IngestCropsResponse(sequence=request.sequence, outcome=ACCEPTED)
+
+    server = grpc.server(ThreadPoolExecutor(4), maximum_concurrent_rpcs=1)
+    gallery_service_pb2_grpc.add_GalleryServiceServicer_to_server(Scripted([held]), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"image")
+    crop = CropRef(path, camera="c1", capture_time=datetime(2026, 1, 1, tzinfo=UTC))
+    with connect(f"127.0.0.1:{port}") as connection, ThreadPoolExecutor(2) as callers:
+        first = callers.submit(Uploader(connection.gallery, gallery="").send, [crop])
+        assert waiting.wait(30)
+        second = callers.submit(Uploader(connection.gallery, gallery="").send, [crop])
+        release.set()
+        assert first.result(30).accepted == second.result(30).accepted == 1
+    server.stop(None)
+
+
+def test_a_message_longer_than_the_service_takes_is_rejected_alone(
+    upload: Any, tmp_path: Path
+) -> None:
+    limit = [("grpc.max_receive_message_length", 2000)]
+    real = Path.write_bytes
+
+    def longer(path: Path, data: bytes) -> int:
+        return real(path, bytes(5000) if path.name == "7.jpg" else data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "write_bytes", longer)
+        report = upload([accept_all], 20, options=limit)
+    assert report.accepted == 19
+    assert report.rejected == {"IMAGE_TOO_LARGE": 1}
+    assert "7.jpg" in report.first_rejections[0]
+    assert "grpc.max_message_bytes" in report.first_rejections[0]
 
 
 def test_rejections_are_counted_by_reason_and_shown(upload: Any) -> None:
@@ -182,6 +257,10 @@ def test_a_file_that_vanishes_is_rejected_and_the_rest_goes_on(upload: Any, tmp_
     report = upload([deletes], 10, window=1)
     assert report.accepted == 9
     assert report.rejected == {"UNDECODABLE_IMAGE": 1}
+
+
+def test_no_crops_are_no_stream(upload: Any) -> None:
+    assert upload([accept_all], 0).settled == 0
 
 
 def test_a_refusal_of_the_stream_is_raised(upload: Any) -> None:
