@@ -1,0 +1,99 @@
+"""What stands behind the GalleryIndex port, each made small so that borders are met often."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.domain.ports import GalleryIndex
+from service.gallery.index import SegmentedIndex
+from service.gallery.search_threads import SearchThreads
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One adapter.
+
+    Args:
+        name: Of the test.
+        opened: An empty index of a dimension; the number chooses among ways to configure it.
+        examples: Histories that hypothesis tries.
+    """
+
+    name: str
+    opened: Callable[[int, int], AbstractContextManager[GalleryIndex]]
+    examples: int
+
+
+@contextmanager
+def segmented(dimension: int, variant: int) -> Iterator[GalleryIndex]:
+    """The built-in index: segment sizes, gathers and threads."""
+    choices = list(itertools.product([1, 8, 30, 1000], [0, 3, 1000], [1, 3]))
+    segment_rows, gather_rows, count = choices[variant % len(choices)]
+    threads = SearchThreads(count)
+    try:
+        yield SegmentedIndex(
+            dimension, gather_rows=gather_rows, segment_rows=segment_rows, threads=threads
+        )
+    finally:
+        threads.close()
+
+
+@cache
+def milvus_client() -> Any:
+    """A milvus-lite of this process, or a server's client (RESIGHT_TEST_MILVUS_URI); skips."""
+    folder = Path(os.environ.get("RESIGHT_MILVUS", ROOT / ".milvus"))
+    if importlib.util.find_spec("pymilvus") is None and (folder / "pymilvus").is_dir():
+        # Behind .venv: what both have comes from there.
+        sys.path.append(str(folder))
+    if importlib.util.find_spec("pymilvus") is None:
+        pytest.skip("no pymilvus: `make milvus` installs it beside .venv")
+    from service.milvus.collection import connect
+
+    return connect(milvus_uri())
+
+
+@cache
+def milvus_uri() -> str:
+    """The server of RESIGHT_TEST_MILVUS_URI, else a new file."""
+    given = os.environ.get("RESIGHT_TEST_MILVUS_URI")
+    return given or str(Path(tempfile.mkdtemp(prefix="resight-milvus-")) / "gallery.db")
+
+
+_numbers = itertools.count()
+
+
+@contextmanager
+def milvus(dimension: int, variant: int) -> Iterator[GalleryIndex]:
+    """A collection of its own; answers of few rows make it ask again and split."""
+    client = milvus_client()
+    from service.milvus.collection import Collection, is_server
+    from service.milvus.index import MilvusIndex
+
+    name = f"contract_{os.getpid()}_{next(_numbers)}"
+    collection = Collection(client, name, dimension, embedded=not is_server(milvus_uri()))
+    collection.limit = [collection.limit, 40, 7][variant % 3]
+    try:
+        yield MilvusIndex(collection)
+    finally:
+        client.drop_collection(name)
+
+
+ADAPTERS = [Adapter("segmented", segmented, 60), Adapter("milvus", milvus, 15)]
+
+every_adapter = pytest.mark.parametrize(
+    "adapter", ADAPTERS, ids=[adapter.name for adapter in ADAPTERS]
+)
