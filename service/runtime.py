@@ -209,7 +209,7 @@ class Runtime:
     def _refresh_gauges(self) -> None:
         gauges = self._application.gauges()
         for name, gauge in gauges.items():
-            GALLERY_VECTORS.labels(name, self._pipeline.model_version).set(gauge.vectors)
+            GALLERY_VECTORS.labels(name, gauge.model_version).set(gauge.vectors)
         INDEX_LAG.set(max((gauge.index_lag_seconds for gauge in gauges.values()), default=0.0))
         for name, lease in self._application.lease_gauges().items():
             ADAPTATION_LEASE_HELD.labels(name).set(lease.held)

@@ -128,7 +128,7 @@ class SearchSettings(_Section):
 
 class IndexSettings(_Section):
     """The indexes, in segments of ``segment_rows`` rows, and their files in the data directory,
-    written when ``changes_per_write`` rows were added or removed, and at the end.
+    written after ``changes_per_write`` changes of a gallery, and at the end.
     """
 
     segment_rows: int = Field(default=65_536, ge=16, le=1_048_576)

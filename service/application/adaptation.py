@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 
 from resight.errors import InvalidArgument
 from service.adaptation_settings import NightlySettings
-from service.application.galleries import Galleries, Gallery
+from service.application.galleries import Galleries
+from service.application.gallery import Gallery
 from service.application.run_key import RunKey, require_images
 from service.catalog import run_reads, runs
 from service.catalog.run_reads import RunRecord

@@ -25,13 +25,15 @@ from service.application.crop_stream import CropStream
 from service.application.crops import Crops
 from service.application.data_directory import DataDirectory
 from service.application.embed import Embed
-from service.application.galleries import Galleries, GalleryGauges
+from service.application.galleries import Galleries
+from service.application.gallery import GalleryGauges
 from service.application.index_keeper import IndexKeeper
 from service.application.ingest import Ingest
 from service.application.registry import Registry
 from service.application.run_records import RunRecords
 from service.application.search import Search
 from service.application.search_batch import SearchBatch
+from service.application.serving import LoadedEncoder
 from service.application.track_person import TrackPerson
 from service.application.unbroken import Unbroken
 from service.blobs import open_blob_store
@@ -64,7 +66,6 @@ class Application:
         shelf: BundleShelf,
         embedder: Embedder,
         clock: Clock,
-        calibrations: Mapping[str, Calibration],
     ) -> None:
         limits, images_stored = settings.limits, settings.privacy.store_images
         self._directory = directory
@@ -102,19 +103,17 @@ class Application:
             blob_threads=self._blob_threads,
             in_flight=self._in_flight,
             unbroken=self._unbroken,
-            embedder=embedder,
             clock=clock,
             limits=limits,
             images_stored=images_stored,
         )
-        self.embed = Embed(galleries=galleries, embedder=embedder, limits=limits)
+        self.embed = Embed(galleries=galleries, limits=limits)
         self.search = Search(
             catalog=catalog,
             galleries=galleries,
             embed=self.embed,
             search_threads=self._search_threads,
             limits=limits,
-            calibrations=calibrations,
         )
         self.track_person = TrackPerson(search=self.search, galleries=galleries, limits=limits)
         self.search_batch = SearchBatch(search=self.search, limits=limits)
@@ -215,7 +214,9 @@ class Application:
         calibrations: Mapping[str, Calibration],
     ) -> Self:
         directory = DataDirectory(settings.data_dir)
+        version = embedder.model_version
         galleries = Galleries(
+            {version: LoadedEncoder(embedder, calibrations.get(version))},
             gather_rows=settings.search.gather_rows,
             segment_rows=settings.index.segment_rows,
             threads=SearchThreads(settings.search.threads or len(os.sched_getaffinity(0))),
@@ -258,7 +259,6 @@ class Application:
                 shelf=shelf,
                 embedder=embedder,
                 clock=clock,
-                calibrations=calibrations,
             )
         except BaseException:
             catalog.close()

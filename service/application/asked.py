@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from resight.bundle.calibration import Calibration
-from service.application.galleries import Galleries, Gallery
+from service.application.galleries import Galleries
+from service.application.gallery import Gallery
 from service.application.query_vectors import unknown_crop
+from service.application.serving import Serving
 from service.catalog import crop_reads
 from service.catalog.store import Catalog
 from service.domain import query as queries
@@ -33,8 +35,7 @@ class Asked:
 
     Args:
         gallery: The gallery searched.
-        model_version: Its encoder's version.
-        calibration: Of that encoder, or None.
+        serving: The model that answers, from the first step to the last.
         wanted: Examples of the person.
         unwanted: Examples of others.
         fusion: How they become one ranking.
@@ -49,8 +50,7 @@ class Asked:
     """
 
     gallery: Gallery
-    model_version: str
-    calibration: Calibration | None
+    serving: Serving
     wanted: Sequence[CheckedExample]
     unwanted: Sequence[CheckedExample]
     fusion: Fusion
@@ -63,6 +63,11 @@ class Asked:
     digest: bytes
     cursor: Cursor | None
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """Of the model that answers."""
+        return self.serving.encoder.calibration
+
 
 class Asking:
     """Checks queries."""
@@ -73,12 +78,10 @@ class Asking:
         catalog: Catalog,
         galleries: Galleries,
         limits: LimitSettings,
-        calibrations: Mapping[str, Calibration],
     ) -> None:
         self._catalog = catalog
         self._galleries = galleries
         self._limits = limits
-        self._calibrations = calibrations
 
     async def checked(self, query: SearchQuery) -> Asked:
         """The query, when nothing is wrong with it.
@@ -92,9 +95,8 @@ class Asking:
         gallery = self._galleries.get(query.gallery)
         limits = self._limits
         top_k = queries.top_k(query.top_k, limit=limits.max_top_k)
-        version = gallery.record.model_version
-        calibration = self._calibrations.get(version)
-        lowest = _lowest_score(query, calibration, version)
+        serving = gallery.serving
+        lowest = _lowest_score(query, serving)
         chosen = query.filter.checked(
             max_cameras=limits.max_filter_cameras, max_terms=limits.max_filter_terms
         )
@@ -121,8 +123,7 @@ class Asking:
         )
         return Asked(
             gallery=gallery,
-            model_version=version,
-            calibration=calibration,
+            serving=serving,
             wanted=wanted,
             unwanted=unwanted,
             fusion=query.fusion,
@@ -149,7 +150,7 @@ class Asking:
                 limit=limits.max_rerank,
             ),
             digest=digested,
-            cursor=decode_cursor(query.page_token, query=digested, model_version=version),
+            cursor=decode_cursor(query.page_token, query=digested, model_version=serving.version),
         )
 
     async def _own_cameras(
@@ -166,7 +167,7 @@ class Asking:
                 crop_reads.crop, gallery.record.gallery_row, item.crop_id
             )
             if record is None:
-                raise unknown_crop(gallery, item)
+                raise unknown_crop(gallery.name, item)
             seen.append(Sighting(record.crop.camera_id, record.crop.capture_time))
         return tuple(
             CameraSpan(
@@ -177,14 +178,13 @@ class Asking:
         )
 
 
-def _lowest_score(
-    query: SearchQuery, calibration: Calibration | None, model_version: str
-) -> float | None:
+def _lowest_score(query: SearchQuery, serving: Serving) -> float | None:
     asked = queries.min_score(query.min_score)
     wanted = probability.checked_probability(query.min_probability)
     if wanted is None:
         return asked
-    lowest = probability.lowest_score(probability.needed(calibration, model_version), wanted)
+    calibration = probability.needed(serving.encoder.calibration, serving.version)
+    lowest = probability.lowest_score(calibration, wanted)
     return lowest if asked is None else max(asked, lowest)
 
 

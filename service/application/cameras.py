@@ -64,7 +64,9 @@ class Cameras:
 
         def committed(result: tuple[GalleryRecord, CameraRecord]) -> None:
             record, stored = result
-            self._galleries.open(record).add_camera(stored)
+            live = self._galleries.opened(record)
+            live.add_camera(stored)
+            live.follow()
 
         _, stored = await self._catalog.change(apply, committed=committed)
         return stored.camera

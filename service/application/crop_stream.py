@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from resight.errors import InvalidArgument, Unavailable
-from service.application.galleries import Galleries, Gallery
+from service.application.galleries import Galleries
+from service.application.gallery import Gallery
 from service.application.run_key import RunKey, require_images
 from service.catalog import run_reads
 from service.catalog import window as windows

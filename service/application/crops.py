@@ -13,7 +13,8 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from resight.errors import DataLoss, NotFound, Unavailable
-from service.application.galleries import Galleries, Gallery
+from service.application.galleries import Galleries
+from service.application.gallery import Gallery
 from service.application.run_key import require_images
 from service.application.unbroken import Unbroken
 from service.catalog import crop_reads, crop_writes
@@ -161,10 +162,7 @@ class Crops:
                 now=self._clock.now(),
             )
 
-        def committed(_: str) -> None:
-            live.apply(lambda: live.remove_rows([wanted]))
-
-        key = await self._catalog.change(apply, committed=committed)
+        key = await self._catalog.change(apply, committed=lambda _: live.follow())
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._blob_threads, self._blobs.delete, key)
@@ -185,13 +183,14 @@ class Crops:
             InvalidArgument, NotFound: bad or unknown gallery.
         """
         live = self._galleries.get(gallery)
+        serving = live.serving
         counts = await self._catalog.read(crop_reads.counts, live.record.gallery_row)
         return GalleryStats(
             crops=counts.crops,
-            searchable=len(live.index),
+            searchable=len(serving.index),
             cameras=len(live.cameras),
-            model_version=live.record.model_version,
-            dimension=live.record.dimension,
+            model_version=serving.version,
+            dimension=serving.record.dimension,
             oldest_capture_time=counts.oldest_capture_time,
             newest_capture_time=counts.newest_capture_time,
         )

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from resight.errors import ImageTooLarge, InvalidArgument
 from service.application.galleries import Galleries
-from service.domain.ports import Embedder, Priority
+from service.application.serving import Serving
+from service.domain.ports import Priority
 from service.settings import LimitSettings
 
 __all__ = ["Embed"]
@@ -16,9 +17,8 @@ __all__ = ["Embed"]
 class Embed:
     """Embeds images with a gallery's live encoder."""
 
-    def __init__(self, *, galleries: Galleries, embedder: Embedder, limits: LimitSettings) -> None:
+    def __init__(self, *, galleries: Galleries, limits: LimitSettings) -> None:
         self._galleries = galleries
-        self._embedder = embedder
         self._limits = limits
 
     async def embed(
@@ -31,7 +31,18 @@ class Embed:
             UndecodableImage, ImageTooLarge, InvalidArgument: bad image.
             ResourceExhausted, DeadlineExceeded, Unavailable: not now.
         """
-        live = self._galleries.get(gallery)
+        serving = self._galleries.get(gallery).serving
+        return await self.embedded(serving, image, deadline=deadline), serving.version
+
+    async def embedded(
+        self, serving: Serving, image: bytes, *, deadline: float | None = None
+    ) -> NDArray[np.float32]:
+        """The unit vector (dimension,) that this very model gives an encoded image.
+
+        Raises:
+            UndecodableImage, ImageTooLarge, InvalidArgument: bad image.
+            ResourceExhausted, DeadlineExceeded, Unavailable: not now.
+        """
         if not image:
             raise InvalidArgument("image is empty; send the encoded image", field="image")
         if len(image) > self._limits.max_image_bytes:
@@ -40,7 +51,6 @@ class Embed:
                 "(limits.max_image_bytes)",
                 field="image",
             )
-        vector = await self._embedder.embed_image(
+        return await serving.encoder.embedder.embed_image(
             image, priority=Priority.INTERACTIVE, deadline=deadline
         )
-        return vector, live.record.model_version

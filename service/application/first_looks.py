@@ -93,7 +93,7 @@ def _look(prepared: Sequence[Prepared]) -> list[FirstLook | None]:
     depth = _depth(asked)
     spare = max(len(item.asked.row_filter.exclude_ids) for item in prepared)
     answers = iter(
-        asked.gallery.index.search_batch(
+        asked.serving.index.search_batch(
             np.concatenate([item.probe.wanted for item in prepared]),
             depth + spare,
             _without_ids(asked.row_filter),

@@ -1,201 +1,37 @@
-"""The galleries this process serves: their cameras and indexes, kept in step with the catalog."""
+"""The galleries this process serves."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
-from uuid import UUID
 
-import numpy as np
+from sqlalchemy import Connection
 
-from resight.errors import NotFound
+from resight.errors import FailedPrecondition, NotFound
+from service.application.gallery import Gallery, GalleryGauges
 from service.application.index_filling import Filled
-from service.catalog import gallery_reads
+from service.application.serving import LoadedEncoder, Models, Serving
+from service.catalog import gallery_reads, log_reads
 from service.catalog.records import CameraRecord, CropInsert, GalleryRecord
 from service.catalog.store import Catalog
 from service.domain import names
-from service.domain.crop import Camera, CropFilter
-from service.domain.instant import to_micros
-from service.domain.ports import CameraSpan, IndexRows, RowFilter
 from service.gallery.index import SEGMENT_ROWS, SegmentedIndex
 from service.gallery.search_threads import SearchThreads
 
-__all__ = ["Galleries", "Gallery", "GalleryGauges", "LiveCamera"]
+__all__ = ["Galleries"]
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class LiveCamera:
-    """A camera and its key in catalog and index."""
-
-    camera_row: int
-    camera: Camera
-
-
-@dataclass(frozen=True, slots=True)
-class GalleryGauges:
-    """What the metrics show of one gallery."""
-
-    vectors: int
-    tombstones: int
-    index_bytes: int
-    index_lag_seconds: float
-
-
-class Gallery:
-    """One gallery: its record, its cameras and its index.
-
-    The index is only changed by the catalog's writer thread, in the order of the log.
-    """
-
-    def __init__(
-        self,
-        record: GalleryRecord,
-        cameras: Iterable[CameraRecord],
-        *,
-        index: SegmentedIndex,
-    ) -> None:
-        self.record = record
-        self.index = index
-        # Rows added and removed since this process began.
-        self.changes = 0
-        self._cameras: Mapping[str, LiveCamera] = {}
-        self._waiting: deque[tuple[float, Callable[[], object]]] = deque()
-        for camera in cameras:
-            self.add_camera(camera)
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.record.name
-
-    @property
-    def cameras(self) -> Mapping[str, LiveCamera]:
-        """Its cameras by id; replaced, never changed."""
-        return self._cameras
-
-    def add_camera(self, record: CameraRecord) -> None:
-        """Make a stored camera known."""
-        if record.camera.camera_id not in self._cameras:
-            live = LiveCamera(record.camera_row, record.camera)
-            self._cameras = {**self._cameras, record.camera.camera_id: live}
-
-    def camera(self, camera_id: str, *, field: str) -> LiveCamera:
-        """A camera of this gallery.
-
-        Raises:
-            NotFound: it was never registered.
-        """
-        live = self._cameras.get(camera_id)
-        if live is None:
-            raise NotFound(
-                f"{field}: camera {camera_id!r} is not registered in gallery {self.name!r}; "
-                "register it with CreateCamera (`resight cameras add`)",
-                field=field,
-                reason="CAMERA_NOT_REGISTERED",
-            )
-        return live
-
-    def row_filter(
-        self,
-        chosen: CropFilter,
-        *,
-        exclude_ids: Iterable[UUID] = (),
-        exclude_spans: Sequence[CameraSpan] = (),
-    ) -> RowFilter:
-        """A checked filter in terms of the index.
-
-        Raises:
-            NotFound: it names a camera that was never registered.
-        """
-        include = self.camera_rows(chosen.include_camera_ids, "filter.include_camera_ids")
-        exclude = self.camera_rows(chosen.exclude_camera_ids, "filter.exclude_camera_ids")
-        return RowFilter(
-            include_cameras=include or None,
-            exclude_cameras=exclude,
-            start=_micros(chosen.capture_range.start_time),
-            end=_micros(chosen.capture_range.end_time),
-            exclude_ids=frozenset(exclude_ids),
-            include_zones=frozenset(chosen.include_zones) or None,
-            exclude_zones=frozenset(chosen.exclude_zones),
-            include_tracks=frozenset(chosen.include_track_ids) or None,
-            exclude_tracks=frozenset(chosen.exclude_track_ids),
-            include_attributes=chosen.include_attributes,
-            exclude_attributes=chosen.exclude_attributes,
-            exclude_spans=exclude_spans,
-        )
-
-    def camera_rows(self, camera_ids: Iterable[str], field: str) -> frozenset[int]:
-        """The keys of these cameras.
-
-        Raises:
-            NotFound: one was never registered.
-        """
-        return frozenset(self.camera(name, field=field).camera_row for name in camera_ids)
-
-    def apply(self, change: Callable[[], object]) -> None:
-        """Change the index, after every change before; called by the writer's thread alone.
-
-        A change that fails stays first in line and is tried again with the next one; until then
-        the lag grows.
-        """
-        self._waiting.append((time.monotonic(), change))
-        while self._waiting:
-            self._waiting[0][1]()
-            self._waiting.popleft()
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether the index has every change it was told of; asked on the writer's thread."""
-        return not self._waiting
-
-    def remove_rows(self, ids: Sequence[UUID]) -> int:
-        """Make deleted crops unfindable; returns how many were there. As ``add_rows``."""
-        removed = self.index.remove(ids)
-        self.changes += removed
-        return removed
-
-    def add_rows(self, inserts: Sequence[CropInsert]) -> None:
-        """Make committed crops searchable."""
-        halves = np.frombuffer(b"".join(item.crop.crop_id.bytes for item in inserts), dtype=">u8")
-        self.index.add(
-            IndexRows(
-                ids=halves.reshape(-1, 2).astype(np.uint64),
-                cameras=np.array([item.camera_row for item in inserts], np.int64),
-                times=np.array([item.crop.capture_micros for item in inserts], np.int64),
-                vectors=np.stack([item.vector for item in inserts]).astype(np.float32, copy=False),
-                zones=[item.crop.zone for item in inserts],
-                tracks=[item.crop.track_id for item in inserts],
-                attributes=[item.crop.attributes for item in inserts],
-            )
-        )
-        self.changes += len(inserts)
-
-    @property
-    def index_lag_seconds(self) -> float:
-        """For how long the oldest change has been waiting for the index."""
-        try:
-            return time.monotonic() - self._waiting[0][0]
-        except IndexError:
-            return 0.0
-
-    def gauges(self) -> GalleryGauges:
-        """What the metrics show."""
-        index = self.index
-        return GalleryGauges(len(index), index.tombstones, index.nbytes, self.index_lag_seconds)
+Fill = Callable[[Connection, Serving], Filled]
 
 
 class Galleries:
-    """Every gallery of the catalog, by name.
+    """Every gallery of the catalog, by name. Galleries come in on the writer's thread alone.
 
     Args:
+        encoders: Those that run in this process, by version.
         gather_rows: As SegmentedIndex.
         segment_rows: As SegmentedIndex.
         threads: The threads that all galleries search on.
@@ -203,16 +39,21 @@ class Galleries:
 
     def __init__(
         self,
+        encoders: Mapping[str, LoadedEncoder],
         *,
         gather_rows: int,
         segment_rows: int = SEGMENT_ROWS,
         threads: SearchThreads | None = None,
     ) -> None:
+        self._encoders = encoders
         self._gather_rows = gather_rows
         self._segment_rows = segment_rows
         self._threads = threads
         self._by_name: dict[str, Gallery] = {}
         self._by_row: dict[int, Gallery] = {}
+        self.models_changed: Callable[[Gallery], None] = lambda _: None
+        self._catalog: Catalog
+        self._fill: Fill
 
     def get(self, name: str) -> Gallery:
         """A gallery by its name as a caller wrote it; empty means ``default``.
@@ -235,56 +76,96 @@ class Galleries:
         """Every gallery, by name."""
         return [gallery for _, gallery in sorted(self._by_name.copy().items())]
 
-    def open(self, record: GalleryRecord, cameras: Iterable[CameraRecord] = ()) -> Gallery:
-        """Make a stored gallery known; the one known already, if it is."""
-        known = self._by_name.get(record.name)
+    def load(self, catalog: Catalog, fill: Fill) -> None:
+        """Open every gallery of the catalog and fill its indexes."""
+        self._catalog, self._fill = catalog, fill
+        self.discover()
+
+    def discover(self) -> None:
+        """Open galleries of the catalog that are not open yet, as other processes make them."""
+        for record in self._catalog.read_now(gallery_reads.all_galleries):
+            if record.gallery_row not in self._by_row:
+                with self._catalog.connect() as connection:
+                    cameras = gallery_reads.all_cameras(connection, record.gallery_row)
+                    self._add(self._loaded(connection, record, cameras))
+
+    def opened(self, record: GalleryRecord) -> Gallery:
+        """A gallery that this process has just committed, or knows already."""
+        known = self._by_row.get(record.gallery_row)
         if known is not None:
             return known
+        gallery = self._gallery(Models(record.generation, self.serving(record)), applied=0)
+        self._add(gallery)
+        return gallery
+
+    def serving(self, record: GalleryRecord) -> Serving:
+        """A model of a gallery with an empty index.
+
+        Raises:
+            FailedPrecondition: its encoder does not run here.
+        """
+        encoder = self._encoders.get(record.model_version)
+        if encoder is None:
+            raise FailedPrecondition(
+                f"gallery {record.name!r} is served with model {record.model_version}, which does "
+                "not run in this process; serve its bundle",
+                field="bundle",
+                reason="MODEL_NOT_LOADED",
+            )
         index = SegmentedIndex(
             record.dimension,
             gather_rows=self._gather_rows,
             segment_rows=self._segment_rows,
             threads=self._threads,
         )
-        gallery = Gallery(record, cameras, index=index)
-        self._by_row[record.gallery_row] = gallery
-        self._by_name[record.name] = gallery
-        return gallery
-
-    def load(self, catalog: Catalog, fill: Callable[[Gallery], Filled]) -> None:
-        """Open every gallery of the catalog and fill its index."""
-        for record in catalog.read_now(gallery_reads.all_galleries):
-            cameras = catalog.read_now(gallery_reads.all_cameras, record.gallery_row)
-            gallery = self.open(record, cameras)
-            began = time.perf_counter()
-            filled = fill(gallery)
-            logger.info(
-                "gallery %s: %d vectors of model %s loaded in %.2f s, %d of them from index files",
-                gallery.name,
-                len(gallery.index),
-                record.model_version,
-                time.perf_counter() - began,
-                filled.from_files,
-            )
+        return Serving(record, encoder, index)
 
     def close(self) -> None:
         """End the searching threads."""
         if self._threads is not None:
             self._threads.close()
 
-    def inserted(self, batch: Sequence[CropInsert]) -> None:
+    def inserted(self, batch: Sequence[tuple[CropInsert, int]]) -> None:
         """The catalog has committed these crops; called by its writer thread."""
         in_galleries = itertools.groupby(
-            sorted(batch, key=lambda item: item.gallery_row), key=lambda item: item.gallery_row
+            sorted(batch, key=lambda entry: (entry[0].gallery_row, entry[1])),
+            key=lambda entry: entry[0].gallery_row,
         )
-        for gallery_row, items in in_galleries:
-            gallery = self._by_row[gallery_row]
-            gallery.apply(partial(gallery.add_rows, list(items)))
+        for gallery_row, entries in in_galleries:
+            self._by_row[gallery_row].advance(list(entries))
 
     def gauges(self) -> dict[str, GalleryGauges]:
         """What the metrics show, by gallery."""
         return {gallery.name: gallery.gauges() for gallery in self.all()}
 
+    def _loaded(
+        self, connection: Connection, record: GalleryRecord, cameras: Iterable[CameraRecord]
+    ) -> Gallery:
+        began = time.perf_counter()
+        serving = self.serving(record)
+        filled = self._fill(connection, serving)
+        applied = log_reads.newest_position(connection, record.gallery_row)
+        logger.info(
+            "gallery %s: %d vectors of model %s loaded in %.2f s, %d of them from index files",
+            record.name,
+            len(serving.index),
+            record.model_version,
+            time.perf_counter() - began,
+            filled.from_files,
+        )
+        return self._gallery(Models(record.generation, serving), applied=applied, cameras=cameras)
 
-def _micros(value: datetime | None) -> int | None:
-    return None if value is None else to_micros(value)
+    def _gallery(
+        self, models: Models, *, applied: int, cameras: Iterable[CameraRecord] = ()
+    ) -> Gallery:
+        return Gallery(
+            self._catalog,
+            models,
+            applied=applied,
+            cameras=cameras,
+            models_changed=lambda gallery: self.models_changed(gallery),
+        )
+
+    def _add(self, gallery: Gallery) -> None:
+        self._by_row[gallery.row] = gallery
+        self._by_name[gallery.name] = gallery

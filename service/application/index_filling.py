@@ -9,18 +9,16 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from service.application.following import BLOCK, follow, reread
 from service.catalog import log_reads, vector_reads
 from service.catalog.records import GalleryRecord
-from service.catalog.store import Catalog
 from service.gallery.index import SegmentedIndex
 from service.gallery.index_folder import IndexFolder, Restored, UnusableError
 from service.telemetry import INDEX_FILLED
 
-__all__ = ["Filled", "differences", "fill", "follow", "reread"]
+__all__ = ["Filled", "differences", "fill"]
 
 logger = logging.getLogger(__name__)
-
-BLOCK = 4096
 
 Source = Literal[
     "catalog", "files", "files_in_part", "damaged", "newer_format", "other_index", "other_log"
@@ -35,7 +33,7 @@ class Filled:
         source: From its files; from the files that were sound; or from the catalog, because there
             were none (``catalog``) or for the reason given.
         from_files: Rows that came from files.
-        behind: Crops that the files lacked, or had and should not: read from the catalog.
+        behind: Crops that the files lacked, or had and should not.
     """
 
     source: Source
@@ -44,53 +42,38 @@ class Filled:
 
 
 def fill(
+    connection: Connection,
     record: GalleryRecord,
     index: SegmentedIndex,
-    catalog: Catalog,
     folder: IndexFolder,
     *,
     segment_rows: int,
 ) -> Filled:
-    """Fill an empty index with exactly the crops of the catalog.
-
-    Nothing else may write to the gallery meanwhile.
+    """Fill an empty index with exactly the crops that this connection sees.
 
     Raises:
         FailedPrecondition: the catalog is damaged.
         Unavailable: it does not answer.
     """
-    with catalog.connect() as connection:
-        source, restored = _restored(connection, record, folder, segment_rows)
-        if restored is None:
-            for block in vector_reads.vector_blocks(connection, record, block=BLOCK):
-                index.add(block)
-            rows, behind = 0, len(index)
-        else:
-            for segment in restored.segments:
-                index.adopt(segment)
-            rows = len(index)
-            behind = follow(connection, record, index, after=restored.mark.position)
-            if restored.damaged:
-                lacking, extra = differences(connection, record, index)
-                reread(connection, record, index, lacking, extra)
-                behind += len(lacking) + len(extra)
+    source, restored = _restored(connection, record, folder, segment_rows)
+    target = record, index
+    if restored is None:
+        for block in vector_reads.vector_blocks(connection, record, block=BLOCK):
+            index.add(block)
+        rows, behind = 0, len(index)
+    else:
+        for segment in restored.segments:
+            index.adopt(segment)
+        rows = len(index)
+        after = restored.mark.position
+        _, behind = follow(connection, record.gallery_row, [target], after=after)
+        if restored.damaged:
+            lacking, extra = differences(connection, record, index)
+            index.remove(extra)
+            reread(connection, target, lacking)
+            behind += len(lacking) + len(extra)
     INDEX_FILLED.labels(source).inc()
     return Filled(source, rows, behind)
-
-
-def follow(connection: Connection, record: GalleryRecord, index: SegmentedIndex, after: int) -> int:
-    """Apply what the log says since a position; returns how many crops it names. Doing it again
-    changes nothing.
-    """
-    count = 0
-    while True:
-        ids, position = log_reads.changed_crops(
-            connection, record.gallery_row, after=after, limit=BLOCK
-        )
-        if position == after:
-            return count
-        after, count = position, count + len(ids)
-        reread(connection, record, index, ids, [])
 
 
 def differences(
@@ -102,24 +85,6 @@ def differences(
     return [_uuid(pair) for pair in sorted(stored - held)], [
         _uuid(pair) for pair in sorted(held - stored)
     ]
-
-
-def reread(
-    connection: Connection,
-    record: GalleryRecord,
-    index: SegmentedIndex,
-    changed: list[UUID],
-    gone: list[UUID],
-) -> None:
-    """Make the index hold what the catalog says of these crops now."""
-    if gone:
-        index.remove(gone)
-    for start in range(0, len(changed), BLOCK):
-        ids = changed[start : start + BLOCK]
-        index.remove(ids)
-        rows = vector_reads.vectors_of(connection, record, ids)
-        if rows is not None:
-            index.add(rows)
 
 
 def _restored(

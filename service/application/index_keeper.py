@@ -7,15 +7,17 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sqlalchemy import Connection
 
 from resight.errors import ResightError, Unavailable
-from service.application.galleries import Galleries, Gallery
+from service.application.galleries import Galleries
+from service.application.gallery import Gallery
 from service.application.index_filling import Filled, fill
+from service.application.serving import Serving
 from service.catalog import log_reads
 from service.catalog.records import GalleryRecord
 from service.catalog.store import Catalog
@@ -61,22 +63,22 @@ class IndexKeeper:
         self._step = step
         self._thread = ThreadPoolExecutor(1, "index-files")
         self._folders: dict[int, IndexFolder] = {}
-        # Changes of a gallery's index that its folder holds, by key of the gallery.
+        # Up to which change of the log the folder of a model is, by key of the model.
         self._held: dict[int, int] = {}
 
-    def fill(self, gallery: Gallery) -> Filled:
-        """Fill the empty index of a gallery; called once, before anything writes to it."""
+    def fill(self, connection: Connection, serving: Serving) -> Filled:
+        """Fill the empty index of a model with what this connection sees."""
+        record = serving.record
         filled = fill(
-            gallery.record,
-            gallery.index,
-            self._catalog,
-            self._folder(gallery.record),
+            connection,
+            record,
+            serving.index,
+            self._folder(record),
             segment_rows=self._segment_rows,
         )
         # What had to be read from the catalog is written like changes, soon.
-        self._held[gallery.record.gallery_row] = (
-            gallery.changes + filled.from_files - len(gallery.index)
-        )
+        position = log_reads.newest_position(connection, record.gallery_row)
+        self._held[record.model_row] = position - filled.behind
         return filled
 
     async def keep(self) -> None:
@@ -128,54 +130,51 @@ class IndexKeeper:
             logger.exception("the index files of gallery %s could not be written", gallery.name)
 
     def _behind(self, gallery: Gallery) -> int:
-        return gallery.changes - self._held.get(gallery.record.gallery_row, 0)
+        """Changes that the oldest of its folders lacks."""
+        held = (self._held.get(serving.record.model_row, 0) for serving in gallery.models.fed)
+        return gallery.applied - min(held)
 
     def _write(self, gallery: Gallery) -> None:
-        began = time.perf_counter()
-        snapshot, mark, changes = self._captured(gallery)
-        folder = self._folder(gallery.record)
-        size = folder.write(snapshot, mark)
-        self._forget_others(gallery.record)
-        self._held[gallery.record.gallery_row] = changes
-        INDEX_WRITES.labels("written").inc()
-        logger.info(
-            "gallery %s: index of %d vectors at change %d written, %.1f MB in %.2f s",
-            gallery.name,
-            snapshot.living,
-            mark.position,
-            size / 1e6,
-            time.perf_counter() - began,
-        )
+        models, snapshots, mark = self._captured(gallery)
+        for serving, snapshot in zip(models, snapshots, strict=True):
+            began = time.perf_counter()
+            size = self._folder(serving.record).write(snapshot, mark)
+            self._held[serving.record.model_row] = mark.position
+            INDEX_WRITES.labels("written").inc()
+            logger.info(
+                "gallery %s: index of %d vectors of model %s at change %d written, %.1f MB in "
+                "%.2f s",
+                gallery.name,
+                snapshot.living,
+                serving.version,
+                mark.position,
+                size / 1e6,
+                time.perf_counter() - began,
+            )
+        self._forget_others(gallery.name, models)
 
-    def _captured(self, gallery: Gallery) -> tuple[Snapshot, LogMark, int]:
-        """An index and the position that it is up to, taken between two writes to the catalog.
-
-        On the writer's thread, because there every commit is in the index before the next begins.
+    def _captured(self, gallery: Gallery) -> tuple[Sequence[Serving], Sequence[Snapshot], LogMark]:
+        """The indexes of a gallery and the position that they are all up to, taken between two
+        writes to the catalog on the writer's thread, which alone changes them.
         """
-        row = gallery.record.gallery_row
 
-        def marked(connection: Connection) -> LogMark:
-            position = log_reads.newest_position(connection, row)
-            entry = log_reads.entry_at(connection, row, position)
+        def look() -> tuple[Sequence[Serving], Sequence[Snapshot], LogMark]:
+            gallery.follow()
+            models, position = gallery.models.fed, gallery.applied
+            entry = self._catalog.read_now(log_reads.entry_at, gallery.row, position)
             if entry is None:
                 raise RuntimeError(f"the log of gallery {gallery.name!r} has no change {position}")
-            return LogMark(position, entry)
+            return models, [serving.index.snapshot for serving in models], LogMark(position, entry)
 
-        taken: list[tuple[Snapshot, int]] = []
-
-        def look(_: LogMark) -> None:
-            if gallery.caught_up:
-                taken.append((gallery.index.snapshot, gallery.changes))
-
-        mark = self._catalog.writer.change(marked, committed=look).result()
-        if not taken:
+        try:
+            return self._catalog.writer.run(look).result()
+        except Exception as error:
             INDEX_WRITES.labels("behind").inc()
             raise Unavailable(
-                f"the index of gallery {gallery.name!r} has not caught up with the catalog; it is "
-                "tried again with the next change",
+                f"the index of gallery {gallery.name!r} has not caught up with the catalog "
+                f"({error}); it is tried again with the next change",
                 reason="INDEX_BEHIND",
-            )
-        return taken[0][0], mark, taken[0][1]
+            ) from error
 
     def _folder(self, record: GalleryRecord) -> IndexFolder:
         known = self._folders.get(record.model_row)
@@ -189,11 +188,11 @@ class IndexKeeper:
             self._folders[record.model_row] = known
         return known
 
-    def _forget_others(self, record: GalleryRecord) -> None:
+    def _forget_others(self, name: str, models: Sequence[Serving]) -> None:
         """Remove the files of models that no index here follows: they would outlive erasures."""
-        kept = _model_folder(record.model_version)
-        for path in sorted((self._root / record.name).iterdir()):
-            if path.name != kept and path.is_dir():
+        kept = {_model_folder(serving.version) for serving in models}
+        for path in sorted((self._root / name).iterdir()):
+            if path.name not in kept and path.is_dir():
                 shutil.rmtree(path)
 
 

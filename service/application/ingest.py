@@ -24,7 +24,9 @@ from resight.errors import (
     Unavailable,
 )
 from service.application.blob_sweep import BlobsInFlight
-from service.application.galleries import Galleries, Gallery, LiveCamera
+from service.application.galleries import Galleries
+from service.application.gallery import LiveCamera
+from service.application.serving import Models
 from service.application.unbroken import Unbroken
 from service.catalog import crop_reads
 from service.catalog.records import CropInsert, InsertOutcome, InsertStatus
@@ -33,7 +35,7 @@ from service.domain import names
 from service.domain.crop import Crop, new_crop
 from service.domain.identifier import image_key, uuid7
 from service.domain.instant import CaptureTimeRule
-from service.domain.ports import BlobStore, Clock, Embedder, Priority
+from service.domain.ports import BlobStore, Clock, Priority
 from service.settings import LimitSettings
 from service.telemetry import stage
 
@@ -91,7 +93,6 @@ class Ingest:
         blob_threads: Executor,
         in_flight: BlobsInFlight,
         unbroken: Unbroken,
-        embedder: Embedder,
         clock: Clock,
         limits: LimitSettings,
         images_stored: bool = True,
@@ -103,7 +104,6 @@ class Ingest:
         self._blobs = blobs
         self._blob_threads = blob_threads
         self._in_flight = in_flight
-        self._embedder = embedder
         self._clock = clock
         self._limits = limits
         self._rule = CaptureTimeRule(
@@ -145,14 +145,27 @@ class Ingest:
         )
         if existing is not None:
             return _duplicate(existing)
-        vector = await self._embedder.embed_image(
-            item.image, priority=Priority.BULK, deadline=item.deadline
-        )
-        _refuse_broken_vector(vector, gallery.record.dimension)
+        models = gallery.models
+        vectors = await self._vectors(models, item)
         blob_id = uuid7(self._clock.now())
-        insert = _insert(gallery, camera, crop, blob_id, vector)
+        insert = _insert(models, camera, crop, blob_id, vectors)
         key = image_key(gallery.name, blob_id)
         return _result(await self._unbroken.run(self._commit(insert, key, item.image)))
+
+    async def _vectors(self, models: Models, item: IngestItem) -> dict[int, NDArray[np.float32]]:
+        """A vector of every model that is fed, by key of model."""
+        made = await asyncio.gather(
+            *(
+                serving.encoder.embedder.embed_image(
+                    item.image, priority=Priority.BULK, deadline=item.deadline
+                )
+                for serving in models.fed
+            )
+        )
+        for serving, vector in zip(models.fed, made, strict=True):
+            _refuse_broken_vector(vector, serving.record.dimension)
+        rows = [serving.record.model_row for serving in models.fed]
+        return dict(zip(rows, made, strict=True))
 
     async def _commit(self, insert: CropInsert, key: str, image: bytes) -> InsertOutcome:
         """Image first, catalog second: a crash between the two leaves an image, never a crop."""
@@ -216,19 +229,19 @@ def _refuse_broken_vector(vector: NDArray[np.float32], dimension: int) -> None:
 
 
 def _insert(
-    gallery: Gallery,
+    models: Models,
     camera: LiveCamera,
     crop: Crop,
     blob_id: UUID,
-    vector: NDArray[np.float32],
+    vectors: Mapping[int, NDArray[np.float32]],
 ) -> CropInsert:
     return CropInsert(
-        gallery_row=gallery.record.gallery_row,
+        gallery_row=models.live.record.gallery_row,
         camera_row=camera.camera_row,
-        model_row=gallery.record.model_row,
         crop=crop._replace(zone=crop.zone or camera.camera.zone),
         blob_id=blob_id,
-        vector=vector,
+        vectors=vectors,
+        generation=models.generation,
     )
 
 
@@ -237,6 +250,12 @@ def _result(outcome: InsertOutcome) -> IngestResult:
         return IngestResult(Outcome.ACCEPTED, outcome.crop_id)
     if outcome.status is InsertStatus.DUPLICATE:
         return _duplicate(outcome.crop_id)
+    if outcome.status is InsertStatus.OUTDATED:
+        return IngestResult(
+            Outcome.RETRY,
+            reason="MODELS_CHANGED",
+            message="the gallery's models have just changed; send it again",
+        )
     error = AlreadyExists(
         f"crop.crop_id {outcome.crop_id} is the id of a different crop; send another id, or none "
         "to be given one",

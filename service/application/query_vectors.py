@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from resight.crops import ImageLimits, Preprocessing, prepare
 from resight.errors import NotFound, ResightError
 from service.application.embed import Embed
-from service.application.galleries import Gallery
+from service.application.serving import Serving
 from service.catalog import gallery_reads
 from service.catalog.store import Catalog
 from service.domain import query_embedding
@@ -64,7 +64,7 @@ class QueryVectors:
 
     async def probe(
         self,
-        gallery: Gallery,
+        serving: Serving,
         wanted: Sequence[CheckedExample],
         unwanted: Sequence[CheckedExample],
         *,
@@ -81,7 +81,7 @@ class QueryVectors:
             ResourceExhausted, DeadlineExceeded, Unavailable: not now.
         """
         rows = await asyncio.gather(
-            *(self._vector(gallery, item, deadline) for item in (*wanted, *unwanted))
+            *(self._vector(serving, item, deadline) for item in (*wanted, *unwanted))
         )
         probe = Probe.split(np.stack(rows), len(unwanted))
         if fusion is Fusion.MAX:
@@ -96,18 +96,17 @@ class QueryVectors:
         return Probe(fused[np.newaxis], probe.unwanted[:0])
 
     async def _vector(
-        self, gallery: Gallery, item: CheckedExample, deadline: float | None
+        self, serving: Serving, item: CheckedExample, deadline: float | None
     ) -> Vectors:
         example = item.example
         try:
             if example.image is not None:
-                vector, _ = await self._embed.embed(gallery.name, example.image, deadline=deadline)
-                return vector
+                return await self._embed.embedded(serving, example.image, deadline=deadline)
             if example.embedding is not None:
                 return query_embedding.unit_vector(
                     example.embedding,
-                    dimension=gallery.record.dimension,
-                    model_version=gallery.record.model_version,
+                    dimension=serving.record.dimension,
+                    model_version=serving.version,
                 )
         except ResightError as error:
             if item.where and error.field:
@@ -116,9 +115,9 @@ class QueryVectors:
             raise
         stored = None
         if item.crop_id is not None:
-            stored = await self._catalog.read(gallery_reads.vector, gallery.record, item.crop_id)
+            stored = await self._catalog.read(gallery_reads.vector, serving.record, item.crop_id)
         if stored is None:
-            raise unknown_crop(gallery, item)
+            raise unknown_crop(serving.record.name, item)
         return stored
 
     async def _sharpnesses(self, wanted: Sequence[CheckedExample]) -> list[float] | None:
@@ -131,11 +130,11 @@ class QueryVectors:
         return sharpness(prepare(image, LOOKED_AT, limits=self._limits))
 
 
-def unknown_crop(gallery: Gallery, item: CheckedExample) -> NotFound:
+def unknown_crop(gallery: str, item: CheckedExample) -> NotFound:
     """What is said of a stored crop that is not there."""
     field = item.field("crop_id")
     return NotFound(
-        f"{field}: crop {item.crop_id} is not in gallery {gallery.name!r}",
+        f"{field}: crop {item.crop_id} is not in gallery {gallery!r}",
         field=field,
         reason="CROP_NOT_FOUND",
     )

@@ -87,14 +87,14 @@ class Ranking:
             return union(first.hits, count)
         if self._deadline is not None and time.monotonic() >= self._deadline:
             raise DeadlineExceeded("the deadline passed before the search ended; allow more time")
-        index = asked.gallery.index
+        index = asked.serving.index
         return union(index.search_batch(self._probe.wanted, count, chosen, asked.lowest), count)
 
     def _without_unwanted(self, hits: IndexHits) -> IndexHits:
         unwanted = self._probe.unwanted
         if not len(unwanted) or not hits.ids:
             return hits
-        there, vectors = self._asked.gallery.index.vectors_of(hits.ids)
+        there, vectors = self._asked.serving.index.vectors_of(hits.ids)
         # A row that has gone since is left for the catalog to miss.
         left_out = np.zeros(len(hits.ids), dtype=bool)
         left_out[there] = nearer_to(unwanted, vectors, hits.scores[there])
@@ -123,7 +123,7 @@ class Candidates(NamedTuple):
 def candidates(asked: Asked, count: int, best: Callable[[int], IndexHits]) -> Candidates:
     """The best ``count`` rows with their vectors."""
     hits = best(count)
-    return Candidates(hits, *asked.gallery.index.vectors_of(hits.ids))
+    return Candidates(hits, *asked.serving.index.vectors_of(hits.ids))
 
 
 def _first(hits: IndexHits, count: int) -> IndexHits:

@@ -18,7 +18,8 @@ from resight.errors import (
     ResourceExhausted,
 )
 from service.adaptation_settings import ModelSettings
-from service.application.galleries import Galleries, Gallery
+from service.application.galleries import Galleries
+from service.application.gallery import Gallery
 from service.application.run_key import RunKey
 from service.application.unbroken import Unbroken
 from service.bundles import BundleShelf, Incoming

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from service.application.galleries import Galleries, Gallery
+from service.application.galleries import Galleries
+from service.application.gallery import Gallery
 from service.application.run_key import run_id
 from service.catalog import run_reads
 from service.catalog.run_reads import RunRecord

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from resight.bundle.calibration import Calibration
 from resight.errors import DeadlineExceeded
 from service.application.asked import Asked, Asking
 from service.application.embed import Embed
@@ -53,7 +52,6 @@ class Search:
         embed: Makes vectors of images.
         search_threads: Indexes are searched on them.
         limits: Bounds on what is asked.
-        calibrations: By model version, of the bundles that have one.
     """
 
     def __init__(
@@ -64,12 +62,9 @@ class Search:
         embed: Embed,
         search_threads: Executor,
         limits: LimitSettings,
-        calibrations: Mapping[str, Calibration],
     ) -> None:
         self._catalog = catalog
-        self._asking = Asking(
-            catalog=catalog, galleries=galleries, limits=limits, calibrations=calibrations
-        )
+        self._asking = Asking(catalog=catalog, galleries=galleries, limits=limits)
         self._vectors = QueryVectors(catalog=catalog, embed=embed, limits=limits)
         self._search_threads = search_threads
         self._reranks = RerankQueue(limits.max_waiting_reranks)
@@ -137,7 +132,7 @@ class Search:
             several = asked.fusion is Fusion.MAX
             return Probe.split(kept.vectors, len(asked.unwanted) if several else 0)
         return await self._vectors.probe(
-            asked.gallery,
+            asked.serving,
             asked.wanted,
             asked.unwanted,
             fusion=asked.fusion,
@@ -185,7 +180,7 @@ def _answer(
 ) -> SearchAnswer:
     return SearchAnswer(
         matches=matches,
-        model_version=asked.model_version,
+        model_version=asked.serving.version,
         mode=looks.mode,
         rows_scanned=looks.scanned,
         rows_total=looks.total,
@@ -207,4 +202,4 @@ def _token(asked: Asked, page: Page, probe: Probe) -> str:
     pictured = any(item.example.image is not None for item in (*asked.wanted, *asked.unwanted))
     vectors = probe.stacked() if pictured else NO_VECTORS
     cursor = Cursor(float(hits.scores[-1]), hits.ids[-1], before + len(hits.ids), vectors)
-    return encode_cursor(cursor, query=asked.digest, model_version=asked.model_version)
+    return encode_cursor(cursor, query=asked.digest, model_version=asked.serving.version)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from service.catalog.models import changes, galleries
 
-__all__ = ["give_back_positions", "log_crops", "take_positions"]
+__all__ = ["generation_of", "give_back_positions", "log_crops", "take_positions"]
 
 
 def take_positions(connection: Connection, gallery_row: int, count: int) -> int:
@@ -21,6 +21,12 @@ def take_positions(connection: Connection, gallery_row: int, count: int) -> int:
         .values(position=galleries.c.position + count)
     )
     statement = select(galleries.c.position).where(galleries.c.gallery_row == gallery_row)
+    return int(connection.execute(statement).scalar_one())
+
+
+def generation_of(connection: Connection, gallery_row: int) -> int:
+    """How often the gallery's models have changed; cannot change while the log is locked."""
+    statement = select(galleries.c.generation).where(galleries.c.gallery_row == gallery_row)
     return int(connection.execute(statement).scalar_one())
 
 

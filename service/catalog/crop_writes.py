@@ -9,7 +9,12 @@ from uuid import UUID
 from sqlalchemy import Connection, delete, insert, select
 
 from resight.errors import NotFound
-from service.catalog.change_log import give_back_positions, log_crops, take_positions
+from service.catalog.change_log import (
+    generation_of,
+    give_back_positions,
+    log_crops,
+    take_positions,
+)
 from service.catalog.models import (
     CHANGE_CROP_ADDED,
     CHANGE_CROP_DELETED,
@@ -51,12 +56,15 @@ def _insert_into_gallery(
 ) -> list[InsertOutcome]:
     # The lock comes first: what is read below cannot change until the commit.
     newest = take_positions(connection, gallery_row, len(items))
+    generation = generation_of(connection, gallery_row)
     keys, ids = _stored(connection, gallery_row, items)
     outcomes: list[InsertOutcome] = []
     fresh: list[CropInsert] = []
     for item in items:
         key = _key(item)
-        if key in keys:
+        if item.generation != generation:
+            outcomes.append(InsertOutcome(InsertStatus.OUTDATED, item.crop.crop_id))
+        elif key in keys:
             outcomes.append(InsertOutcome(InsertStatus.DUPLICATE, keys[key]))
         elif item.crop.crop_id in ids:
             outcomes.append(InsertOutcome(InsertStatus.ID_CONFLICT, item.crop.crop_id))
@@ -64,7 +72,8 @@ def _insert_into_gallery(
             keys[key] = item.crop.crop_id
             ids.add(item.crop.crop_id)
             fresh.append(item)
-            outcomes.append(InsertOutcome(InsertStatus.INSERTED, item.crop.crop_id))
+            position = newest - len(items) + len(fresh)
+            outcomes.append(InsertOutcome(InsertStatus.INSERTED, item.crop.crop_id, position))
     if len(fresh) < len(items):
         give_back_positions(connection, gallery_row, len(items) - len(fresh))
     if fresh:
@@ -139,10 +148,11 @@ def _store(connection: Connection, items: Sequence[CropInsert], now: datetime) -
         [
             {
                 "crop_row": crop_row,
-                "model_row": item.model_row,
-                "vector": item.vector.astype("<f4", copy=False).tobytes(),
+                "model_row": model_row,
+                "vector": vector.astype("<f4", copy=False).tobytes(),
             }
             for crop_row, item in zip(rows, items, strict=True)
+            for model_row, vector in item.vectors.items()
         ],
     )
 

@@ -1,4 +1,4 @@
-"""Statements that read galleries, their cameras and the vectors of their live models."""
+"""Statements that read galleries, their cameras and single vectors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from service.domain.crop import Camera
 __all__ = [
     "all_cameras",
     "all_galleries",
+    "camera_at",
     "list_cameras",
+    "positions",
     "vector",
 ]
 
@@ -30,6 +32,7 @@ def all_galleries(connection: Connection) -> list[GalleryRecord]:
             models.c.model_row,
             models.c.version,
             models.c.dimension,
+            galleries.c.generation,
         )
         .join(models, models.c.gallery_row == galleries.c.gallery_row)
         .where(models.c.state == "live")
@@ -42,6 +45,18 @@ def all_cameras(connection: Connection, gallery_row: int) -> list[CameraRecord]:
     """Every camera of a gallery, oldest first."""
     statement = select(cameras).where(cameras.c.gallery_row == gallery_row)
     return [_camera(row) for row in connection.execute(statement.order_by(cameras.c.camera_row))]
+
+
+def camera_at(connection: Connection, camera_row: int) -> CameraRecord | None:
+    """One camera by its key."""
+    row = connection.execute(select(cameras).where(cameras.c.camera_row == camera_row)).first()
+    return None if row is None else _camera(row)
+
+
+def positions(connection: Connection) -> list[tuple[int, str, int]]:
+    """Key, name and newest position of every gallery."""
+    statement = select(galleries.c.gallery_row, galleries.c.name, galleries.c.position)
+    return [(row.gallery_row, row.name, row.position) for row in connection.execute(statement)]
 
 
 def list_cameras(
@@ -60,7 +75,7 @@ def list_cameras(
 def vector(
     connection: Connection, gallery: GalleryRecord, crop_id: UUID
 ) -> NDArray[np.float32] | None:
-    """The live model's vector of a crop, float32 (D,)."""
+    """The model's vector of a crop, float32 (D,)."""
     statement = (
         select(embeddings.c.vector)
         .join(crops, crops.c.crop_row == embeddings.c.crop_row)

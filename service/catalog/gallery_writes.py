@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.sql.dml import ReturningInsert
 
 from resight.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
-from service.catalog.change_log import give_back_positions, take_positions
+from service.catalog.change_log import generation_of, give_back_positions, take_positions
 from service.catalog.models import (
     CHANGE_CAMERA_ADDED,
     cameras,
@@ -60,7 +60,8 @@ def ensure_gallery(
             .returning(galleries.c.gallery_row),
         )
     model_row = _ensure_model(connection, found, name, model_version, dimension, now)
-    return GalleryRecord(found, name, model_row, model_version, dimension)
+    generation = generation_of(connection, found)
+    return GalleryRecord(found, name, model_row, model_version, dimension, generation)
 
 
 def _ensure_model(

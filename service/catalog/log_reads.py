@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Connection, select
 
-from service.catalog.models import (
-    CHANGE_CROP_ADDED,
-    CHANGE_CROP_DELETED,
-    changes,
-    galleries,
-)
+from service.catalog.models import changes, galleries
 from service.domain.instant import to_micros
 
-__all__ = ["changed_crops", "entry_at", "newest_position"]
+__all__ = ["Change", "changes_after", "entry_at", "newest_position"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry; ``kind`` decides which of the others are there."""
+
+    position: int
+    kind: int
+    crop_id: UUID | None
+    camera_row: int | None
+    cut_off: datetime | None
 
 
 def newest_position(connection: Connection, gallery_row: int) -> int:
@@ -38,18 +46,20 @@ def entry_at(connection: Connection, gallery_row: int, position: int) -> str | N
     return f"{row.kind} {subject} {to_micros(row.create_time)}"
 
 
-def changed_crops(
+def changes_after(
     connection: Connection, gallery_row: int, *, after: int, limit: int
-) -> tuple[list[UUID], int]:
-    """Crops added or deleted by the next changes after a position, each once; and the position of
-    the last change looked at, ``after`` when there was none.
-    """
+) -> list[Change]:
+    """The next changes after a position, in order."""
     rows = connection.execute(
-        select(changes.c.position, changes.c.kind, changes.c.crop_id)
+        select(
+            changes.c.position,
+            changes.c.kind,
+            changes.c.crop_id,
+            changes.c.camera_row,
+            changes.c.cut_off,
+        )
         .where(changes.c.gallery_row == gallery_row, changes.c.position > after)
         .order_by(changes.c.position)
         .limit(limit)
-    ).all()
-    of_crops = (CHANGE_CROP_ADDED, CHANGE_CROP_DELETED)
-    ids = dict.fromkeys(row.crop_id for row in rows if row.kind in of_crops)
-    return list(ids), int(rows[-1].position) if rows else after
+    )
+    return [Change(*row) for row in rows]

@@ -30,8 +30,11 @@ from service.domain.instant import from_micros, to_micros
 
 __all__ = [
     "CHANGE_CAMERA_ADDED",
+    "CHANGE_CROPS_DROPPED",
     "CHANGE_CROP_ADDED",
     "CHANGE_CROP_DELETED",
+    "CHANGE_MODELS",
+    "CHANGE_VECTOR_ADDED",
     "Micros",
     "Uuid16",
     "adaptation_leases",
@@ -46,11 +49,16 @@ __all__ = [
     "metadata",
     "model_bundles",
     "models",
+    "replica_positions",
+    "replicas",
 ]
 
 CHANGE_CAMERA_ADDED = 1
 CHANGE_CROP_ADDED = 2
 CHANGE_CROP_DELETED = 3
+CHANGE_VECTOR_ADDED = 4
+CHANGE_CROPS_DROPPED = 5
+CHANGE_MODELS = 6
 
 
 class Uuid16(TypeDecorator[UUID]):
@@ -103,6 +111,8 @@ galleries = Table(
     # Newest position of the log. Updating it first locks the gallery until the commit, so that
     # positions become visible in order.
     Column("position", BigInteger, nullable=False, default=0),
+    # How often the states of its models have changed. Vectors made before a change are refused.
+    Column("generation", BigInteger, nullable=False, default=0, server_default="0"),
     Column("create_time", Micros, nullable=False),
     sqlite_autoincrement=True,
 )
@@ -174,7 +184,33 @@ changes = Table(
     Column("kind", SmallInteger, nullable=False),
     Column("crop_id", Uuid16, nullable=True),
     Column("camera_row", _RowId, nullable=True),
+    # What was captured before it is gone, of a change that dropped crops by age.
+    Column("cut_off", Micros, nullable=True),
     Column("create_time", Micros, nullable=False),
+)
+
+# Processes that serve this catalog. All times are the database's.
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("replica_id", Uuid16, primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("start_time", Micros, nullable=False),
+    Column("heartbeat_time", Micros, nullable=False),
+)
+
+# Up to which change a replica's indexes are.
+replica_positions = Table(
+    "replica_positions",
+    metadata,
+    Column(
+        "replica_id",
+        Uuid16,
+        ForeignKey("replicas.replica_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("gallery_row", _RowId, ForeignKey("galleries.gallery_row"), primary_key=True),
+    Column("position", BigInteger, nullable=False),
 )
 
 # Images of deleted crops that may still lie in the blob store.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -25,13 +26,16 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class GalleryRecord:
-    """A gallery and its live model; ``model_row`` is the key of that model."""
+    """A gallery with one of its models, the live one unless said; ``model_row`` is that model's key
+    and ``generation`` how often the gallery's models have changed.
+    """
 
     gallery_row: int
     name: str
     model_row: int
     model_version: str
     dimension: int
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +56,23 @@ class CropRecord:
 
 @dataclass(frozen=True, slots=True)
 class CropInsert:
-    """A crop to store with its vector, float32 (D,), its image already in the blob store."""
+    """A crop to store with its vectors, its image already in the blob store.
+
+    Args:
+        gallery_row: Key of its gallery.
+        camera_row: Key of its camera.
+        crop: The crop.
+        blob_id: Where its image lies.
+        vectors: Float32 (D,) by key of model, one for each that holds vectors.
+        generation: Of the gallery's models when they were made.
+    """
 
     gallery_row: int
     camera_row: int
-    model_row: int
     crop: Crop
     blob_id: UUID
-    vector: NDArray[np.float32]
+    vectors: Mapping[int, NDArray[np.float32]]
+    generation: int
 
 
 class InsertStatus(Enum):
@@ -68,14 +81,19 @@ class InsertStatus(Enum):
     INSERTED = "inserted"
     DUPLICATE = "duplicate"
     ID_CONFLICT = "id_conflict"
+    # The gallery's models have changed since the vectors were made.
+    OUTDATED = "outdated"
 
 
 @dataclass(frozen=True, slots=True)
 class InsertOutcome:
-    """What became of an insert, and the id of the crop that is stored now."""
+    """What became of an insert, the id of the crop that is stored now, and the position of the
+    change that stored it, 0 when it was not stored.
+    """
 
     status: InsertStatus
     crop_id: UUID
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True)

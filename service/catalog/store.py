@@ -30,7 +30,8 @@ class Catalog:
     Args:
         url: SQLAlchemy URL.
         clock: Gives creation times.
-        inserted: Told of committed crops, on the writer's thread, before their futures resolve.
+        inserted: Told of committed crops and the position of each, on the writer's thread, before
+            their futures resolve.
         read_threads: Reads at the same time.
         max_group: Most writes in one transaction.
         max_pending: Most writes waiting.
@@ -45,7 +46,7 @@ class Catalog:
         url: str,
         *,
         clock: Clock,
-        inserted: Callable[[Sequence[CropInsert]], None] = lambda _: None,
+        inserted: Callable[[Sequence[tuple[CropInsert, int]]], None] = lambda _: None,
         read_threads: int = 2,
         max_group: int = 256,
         max_pending: int = 4096,
@@ -112,6 +113,10 @@ class Catalog:
         """Store one crop, together with whoever else is waiting; returns after the commit."""
         with stage("db"):
             return await asyncio.wrap_future(self.writer.insert(item))
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run ``work`` on the writer's thread, between two transactions."""
+        return await asyncio.wrap_future(self.writer.run(work))
 
     def close(self) -> None:
         """Finish the writes that were submitted, then close every connection."""

@@ -34,7 +34,7 @@ _ID_BYTES = type_coerce(crops.c.crop_id, LargeBinary)
 def vector_blocks(
     connection: Connection, gallery: GalleryRecord, *, block: int
 ) -> Iterator[IndexRows]:
-    """The live model's vectors in blocks, so that memory holds one block at a time.
+    """The model's vectors in blocks, so that memory holds one block at a time.
 
     Raises:
         FailedPrecondition: a vector has another length than the model's dimension.
@@ -65,7 +65,7 @@ def vectors_of(
 
 
 def vector_ids(connection: Connection, gallery: GalleryRecord) -> NDArray[np.uint64]:
-    """Every crop that has a vector of the live model, (N, 2) uint64 halves."""
+    """Every crop that has a vector of the model, (N, 2) uint64 halves."""
     statement = (
         select(_ID_BYTES)
         .join(embeddings, embeddings.c.crop_row == crops.c.crop_row)

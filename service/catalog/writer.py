@@ -38,9 +38,18 @@ class _Change(Generic[T]):
 
 
 @dataclass(slots=True)
+class _Work(Generic[T]):
+    work: Callable[[], T]
+    future: Future[T] = field(default_factory=Future)
+
+
+@dataclass(slots=True)
 class _Insert:
     item: CropInsert
     future: Future[InsertOutcome] = field(default_factory=Future)
+
+
+_Request = _Change[Any] | _Insert | _Work[Any]
 
 
 class CatalogWriter:
@@ -52,7 +61,8 @@ class CatalogWriter:
     Args:
         engine: Engine of the writing connection.
         clock: Gives creation times.
-        inserted: Told of every committed batch of crops, on the writer's thread.
+        inserted: Told of every committed batch of crops and the position of each, on the writer's
+            thread.
         max_group: Most requests in one transaction.
         max_pending: Requests waiting beyond this are refused.
     """
@@ -62,7 +72,7 @@ class CatalogWriter:
         engine: Engine,
         *,
         clock: Clock,
-        inserted: Callable[[Sequence[CropInsert]], None],
+        inserted: Callable[[Sequence[tuple[CropInsert, int]]], None],
         max_group: int,
         max_pending: int,
     ) -> None:
@@ -71,7 +81,7 @@ class CatalogWriter:
         self._inserted = inserted
         self._max_group = max_group
         self._max_pending = max_pending
-        self._queue: queue.SimpleQueue[_Change[Any] | _Insert | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._closed = False
         self.commits = 0
@@ -100,6 +110,12 @@ class CatalogWriter:
         self._put(request)
         return request.future
 
+    def run(self, work: Callable[[], T]) -> Future[T]:
+        """Run ``work`` on the writer's thread, between two transactions."""
+        request = _Work(work)
+        self._put(request)
+        return request.future
+
     def close(self) -> None:
         """Finish what was submitted, then stop."""
         with self._gate:
@@ -108,7 +124,7 @@ class CatalogWriter:
                 self._queue.put(None)
         self._thread.join()
 
-    def _put(self, request: _Change[Any] | _Insert) -> None:
+    def _put(self, request: _Request) -> None:
         with self._gate:
             if self._closed:
                 raise Unavailable("the service is stopping; send it again", reason="STOPPING")
@@ -124,8 +140,12 @@ class CatalogWriter:
         stopping = False
         while not stopping:
             group: list[_Change[Any] | _Insert] = []
+            between: _Work[Any] | None = None
             request = self._queue.get()
             while request is not None:
+                if isinstance(request, _Work):
+                    between = request
+                    break
                 group.append(request)
                 if len(group) == self._max_group:
                     break
@@ -138,6 +158,8 @@ class CatalogWriter:
             group = [request for request in group if request.future.set_running_or_notify_cancel()]
             if group:
                 self._settle(group)
+            if between is not None and between.future.set_running_or_notify_cancel():
+                _finish(between)
 
     def _settle(self, group: list[_Change[Any] | _Insert]) -> None:
         """Commit the group; if that fails, one by one, so that one request fails alone."""
@@ -171,11 +193,11 @@ class CatalogWriter:
 
     def _publish(self, group: Sequence[_Change[Any] | _Insert], results: Sequence[Any]) -> None:
         """Tell the index, in the order of the log, then the callers."""
-        run: list[CropInsert] = []
+        run: list[tuple[CropInsert, int]] = []
         for request, result in zip(group, results, strict=True):
             if isinstance(request, _Insert):
                 if result.status is InsertStatus.INSERTED:
-                    run.append(request.item)
+                    run.append((request.item, result.position))
                 continue
             self._tell_inserted(run)
             run = []
@@ -188,9 +210,16 @@ class CatalogWriter:
             else:
                 request.future.set_result(result)
 
-    def _tell_inserted(self, run: Sequence[CropInsert]) -> None:
+    def _tell_inserted(self, run: Sequence[tuple[CropInsert, int]]) -> None:
         if run:
             _guarded(self._inserted, run)
+
+
+def _finish(request: _Work[Any]) -> None:
+    try:
+        request.future.set_result(request.work())
+    except Exception as error:
+        request.future.set_exception(error)
 
 
 def _attempt(connection: Connection, request: _Change[Any]) -> Any:

@@ -207,7 +207,7 @@ def test_a_manifest_that_cannot_be_used_means_the_catalog(
 
 def test_files_are_written_after_so_many_changes(opened, run, at, data) -> None:
     async def work() -> None:
-        settings = {"index": {"segment_rows": 16, "changes_per_write": 8}}
+        settings = {"index": {"segment_rows": 16, "changes_per_write": 11}}
         async with opened(**settings) as application:
             await ingest(application, at, range(7))
             await asyncio.sleep(1.5)
@@ -252,7 +252,7 @@ def test_an_index_that_is_behind_is_not_written(opened, run, at, data, monkeypat
             gallery = application._galleries.get("")
             behind = INDEX_WRITES.labels("behind")._value.get()
             with monkeypatch.context() as patch:
-                patch.setattr(gallery.index, "add", lambda _: 1 / 0)
+                patch.setattr(gallery.serving.index, "add", lambda _: 1 / 0)
                 await ingest(application, at, [1])
                 with pytest.raises(Unavailable, match="caught up"):
                     await application.index_files.write(gallery)

@@ -68,7 +68,7 @@ def test_one_process_a_data_directory(opened, run) -> None:
 def test_an_index_that_failed_once_catches_up(opened, run, at, monkeypatch) -> None:
     async def work() -> None:
         async with opened() as application:
-            index = application._galleries.get("").index
+            index = application._galleries.get("").serving.index
             with monkeypatch.context() as patch:
                 patch.setattr(index, "add", lambda _: 1 / 0)
                 late = await application.ingest.submit(IngestItem("", "c1", at(0), b"late"))

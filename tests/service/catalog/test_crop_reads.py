@@ -68,7 +68,12 @@ def filled(catalog: Catalog, name: str, count: int) -> tuple[int, list[Crop]]:
         vector = np.array([0, 1], np.float32)
         catalog.writer.insert(
             CropInsert(
-                gallery.gallery_row, camera.camera_row, gallery.model_row, crop, uuid4(), vector
+                gallery.gallery_row,
+                camera.camera_row,
+                crop,
+                uuid4(),
+                {gallery.model_row: vector},
+                gallery.generation,
             )
         ).result()
         stored.append(crop._replace(create_micros=to_micros(NOW)))

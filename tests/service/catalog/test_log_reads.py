@@ -51,7 +51,14 @@ def insert(catalog: Catalog, record: GalleryRecord, camera: int, crop_id: UUID) 
     )
     vector = np.array([crop_id.int % 7, 1], np.float32)
     catalog.writer.insert(
-        CropInsert(record.gallery_row, camera, record.model_row, crop, uuid4(), vector)
+        CropInsert(
+            record.gallery_row,
+            camera,
+            crop,
+            uuid4(),
+            {record.model_row: vector},
+            record.generation,
+        )
     ).result()
 
 
@@ -77,17 +84,17 @@ def test_the_log_is_read_block_by_block_and_of_one_gallery(catalog: Catalog) -> 
         assert log_reads.newest_position(connection, record.gallery_row) == 9
         found, after = [], 0
         while True:
-            block, position = log_reads.changed_crops(
-                connection, record.gallery_row, after=after, limit=4
-            )
-            if position == after:
+            block = log_reads.changes_after(connection, record.gallery_row, after=after, limit=4)
+            if not block:
                 break
-            assert position == min(after + 4, 9)
+            assert [change.position for change in block] == list(
+                range(after + 1, min(after + 4, 9) + 1)
+            )
             found += block
-            after = position
-        # Once a block: deleted in the second, stored again in the third.
-        assert found == [*ids, ids[1], ids[1]]
-        assert log_reads.changed_crops(connection, record.gallery_row, after=9, limit=4) == ([], 9)
+            after = block[-1].position
+        assert [change.crop_id for change in found] == [None, *ids, ids[1], ids[1]]
+        assert found[0].camera_row == camera
+        assert all(change.camera_row is None for change in found[1:])
 
 
 def test_an_entry_is_known_by_what_stands_there(catalog: Catalog) -> None:

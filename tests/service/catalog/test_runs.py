@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 from alembic import command
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from service.catalog import gallery_reads, run_reads, runs, schema
@@ -122,7 +122,9 @@ def test_a_catalog_of_the_first_schema_is_upgraded_with_what_it_holds(url: str) 
     with old.begin() as connection:
         command.upgrade(schema._config(connection), "0001")
     with old.begin() as connection:
-        connection.execute(insert(galleries).values(name="site", position=7, create_time=NOW))
+        connection.execute(
+            text("INSERT INTO galleries (name, position, create_time) VALUES ('site', 7, 0)")
+        )
         connection.execute(
             insert(models).values(
                 gallery_row=1, version="v1", dimension=4, state="live", create_time=NOW

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -31,7 +32,7 @@ class Setting:
     """A catalog with one gallery and one camera, and a record of what the index was told."""
 
     def __init__(self, url: str, **options: int) -> None:
-        self.told: list[CropInsert] = []
+        self.told: list[tuple[CropInsert, int]] = []
         self.catalog = Catalog(
             url,
             clock=FixedClock(),
@@ -55,10 +56,10 @@ class Setting:
         return CropInsert(
             self.gallery.gallery_row,
             self.camera.camera_row,
-            self.gallery.model_row,
             crop,
             uuid4(),
-            np.array([0, 0, 0, 1], np.float32),
+            {self.gallery.model_row: np.array([0, 0, 0, 1], np.float32)},
+            self.gallery.generation,
         )
 
     def hold(self) -> threading.Event:
@@ -85,7 +86,7 @@ def test_waiting_requests_share_a_commit_and_keep_their_order(setting: Setting) 
     assert {future.result().status for future in futures} == {InsertStatus.INSERTED}
     # One for the change that held the writer, one for the hundred.
     assert setting.catalog.writer.commits - before == 2
-    assert setting.told == items
+    assert setting.told == [(item, place + 2) for place, item in enumerate(items)]
     stored = setting.catalog.read_now(crop_reads.counts, setting.gallery.gallery_row)
     assert stored.crops == 100
 
@@ -111,7 +112,7 @@ def test_a_statement_that_fails_fails_alone(setting: Setting) -> None:
     release = setting.hold()
     good = setting.catalog.writer.insert(setting.crop())
     bad_item = setting.crop()
-    broken = CropInsert(9999, 1, 1, bad_item.crop, bad_item.blob_id, bad_item.vector)
+    broken = CropInsert(9999, 1, bad_item.crop, bad_item.blob_id, bad_item.vectors, 0)
     bad = setting.catalog.writer.insert(broken)
     other = setting.catalog.writer.insert(setting.crop())
     release.set()
@@ -125,11 +126,36 @@ def test_a_statement_that_fails_fails_alone(setting: Setting) -> None:
 def test_answers_come_after_the_commit_and_the_index(setting: Setting) -> None:
     item = setting.crop()
     setting.catalog.writer.insert(item).result()
-    assert setting.told == [item]
+    assert setting.told == [(item, 2)], "the camera is the first change"
     found = setting.catalog.read_now(
         crop_reads.crop, setting.gallery.gallery_row, item.crop.crop_id
     )
     assert found is not None
+
+
+def test_vectors_of_another_generation_are_refused_and_take_no_position(setting: Setting) -> None:
+    release = setting.hold()
+    before = setting.catalog.writer.insert(setting.crop())
+    late = setting.catalog.writer.insert(replace(setting.crop(), generation=1))
+    after = setting.catalog.writer.insert(setting.crop())
+    release.set()
+    assert late.result().status is InsertStatus.OUTDATED
+    assert [before.result().position, late.result().position, after.result().position] == [2, 0, 3]
+    stored = setting.catalog.read_now(crop_reads.counts, setting.gallery.gallery_row)
+    assert stored.crops == 2
+
+
+def test_work_runs_between_two_transactions(setting: Setting) -> None:
+    release = setting.hold()
+    first = setting.catalog.writer.insert(setting.crop())
+    seen = setting.catalog.writer.run(lambda: (threading.current_thread().name, first.done()))
+    failing = setting.catalog.writer.run(lambda: 1 / 0)
+    last = setting.catalog.writer.insert(setting.crop())
+    release.set()
+    assert seen.result() == ("catalog-writer", True)
+    with pytest.raises(ZeroDivisionError):
+        failing.result()
+    assert last.result().status is InsertStatus.INSERTED
 
 
 def test_an_index_that_fails_does_not_undo_the_answer(setting: Setting, caplog) -> None:

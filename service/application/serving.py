@@ -1,0 +1,61 @@
+"""The models of a gallery as a request takes them: each an encoder and an index of one version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resight.bundle.calibration import Calibration
+from service.catalog.records import GalleryRecord
+from service.domain.ports import Embedder
+from service.gallery.index import SegmentedIndex
+
+__all__ = ["LoadedEncoder", "Models", "Serving"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedEncoder:
+    """An encoder that runs in this process, and the calibration of its bundle."""
+
+    embedder: Embedder
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Serving:
+    """One model of a gallery: vectors of ``encoder`` are compared with those of ``index``.
+
+    Args:
+        record: The gallery with this model.
+        encoder: Of the record's version.
+        index: Vectors of that version alone.
+    """
+
+    record: GalleryRecord
+    encoder: LoadedEncoder
+    index: SegmentedIndex
+
+    @property
+    def version(self) -> str:
+        """Version of encoder and index."""
+        return self.record.model_version
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Models:
+    """What a gallery searches and feeds, replaced whole: a request that takes this once never
+    compares vectors of two models.
+
+    Args:
+        generation: Of the gallery's models in the catalog.
+        live: The one that answers.
+        warm: Others that get a vector of every crop: one about to be promoted, one to go back to.
+    """
+
+    generation: int
+    live: Serving
+    warm: tuple[Serving, ...] = ()
+
+    @property
+    def fed(self) -> tuple[Serving, ...]:
+        """Every model that a crop must have a vector of."""
+        return (self.live, *self.warm)
