@@ -77,8 +77,7 @@ def _alike(prepared: Sequence[Prepared], deepest: int) -> list[list[int]]:
 
 def _shared(one: Asked, other: Asked) -> bool:
     return (
-        one.gallery is other.gallery
-        and one.model_version == other.model_version
+        one.serving is other.serving
         and one.lowest == other.lowest
         and _depth(one) == _depth(other)
         and _without_ids(one.row_filter) == _without_ids(other.row_filter)
