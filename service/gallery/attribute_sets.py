@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -67,15 +68,20 @@ class AttributeSets:
         used, places = np.unique(codes, return_inverse=True)
         return self.encode([other.mapping(code) for code in used.tolist()])[places]
 
-    def matching(self, term: AttributeTerm, size: int) -> NDArray[np.bool_]:
-        """Which of the first ``size`` sets match a term, bool (size,)."""
+    def codes(self, term: AttributeTerm, size: int) -> NDArray[np.int64]:
+        """Those of the first ``size`` sets that match a term, ascending."""
         if term.values:
             pairs = self._pairs.find((term.key, value) for value in term.values)
             postings = [self._of_pair[pair] for pair in pairs if pair < len(self._of_pair)]
         else:
             postings = [found] if (found := self._of_key.get(term.key)) else []
+        parts = [np.array(posting[: bisect_left(posting, size)], np.int64) for posting in postings]
+        if len(parts) == 1:
+            return parts[0]
+        return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+
+    def matching(self, term: AttributeTerm, size: int) -> NDArray[np.bool_]:
+        """Which of the first ``size`` sets match a term, bool (size,)."""
         table = np.zeros(size, dtype=bool)
-        for posting in postings:
-            codes = np.array(posting, dtype=np.int64)
-            table[codes[codes < size]] = True
+        table[self.codes(term, size)] = True
         return table

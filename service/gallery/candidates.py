@@ -52,15 +52,22 @@ class Candidates:
         return np.concatenate(self._segments) if self._segments else np.empty(0, np.int32)
 
     def offer(
-        self, segment: int, values: NDArray[np.float32], rows: NDArray[np.int64] | int
+        self,
+        segment: NDArray[np.int32] | int,
+        values: NDArray[np.float32],
+        rows: NDArray[np.int64] | int,
     ) -> None:
-        """Rows and their products; ``rows`` may be the number of the first of a run."""
+        """Rows and their products; ``rows`` may be the number of the first of a run, ``segment``
+        one for all.
+        """
         places = np.flatnonzero(values >= self.lowest)
         if not len(places):
             return
         self._values.append(values[places])
         self._rows.append(places + rows if isinstance(rows, int) else rows[places])
-        self._segments.append(np.full(len(places), segment, np.int32))
+        self._segments.append(
+            np.full(len(places), segment, np.int32) if isinstance(segment, int) else segment[places]
+        )
         self._count += len(places)
         if self._count > self._settled + self._wanted + SLACK or self.lowest == -np.inf:
             self.settle()

@@ -36,9 +36,10 @@ def worst_run(segments: Sequence[Segment], segment_rows: int) -> tuple[int, int]
 
 
 def rewritten(run: Sequence[Segment], dimension: int, *, capacity: int = 0) -> Segment:
-    """A new segment with the living rows of these; at least ``capacity`` rows fit."""
-    living = sum(segment.view.living for segment in run)
-    made = Segment(dimension, max(capacity, living))
-    for segment in run:
-        made.absorb(segment.view)
+    """A new segment with the living rows of these: sealed, or with room for ``capacity`` rows."""
+    views = [segment.view for segment in run]
+    if not capacity:
+        return Segment.sealed(views, dimension)
+    made = Segment(dimension, capacity)
+    made.absorb(views)
     return made

@@ -23,6 +23,8 @@ __all__ = ["compare"]
 SPARE = 16
 # Rows multiplied at once in a batch: a few megabytes.
 BLOCK = 4096
+# Products of gathered rows that may wait to be offered together: a call costs as much as hundreds.
+GATHERED = 65_536
 # From this many queries on, BLAS beats a pass for each.
 MATRIX_QUERIES = 8
 
@@ -54,10 +56,16 @@ def compare(
 
 def _compare_one(plans: Sequence[Numbered], query: Vectors, wanted: int, found: Candidates) -> None:
     cut: list[tuple[int, SegmentPlan, float]] = []
+    gathered: list[tuple[int, SegmentPlan, Vectors]] = []
+    waiting = 0
     for number, plan in plans:
         vectors = plan.view.columns.vectors
         if plan.rows is not None:
-            found.offer(number, _products_of(vectors, plan.rows, query), plan.rows)
+            gathered.append((number, plan, _products_of(vectors, plan.rows, query)))
+            waiting += plan.count
+            if waiting > GATHERED:
+                _offer_gathered(gathered, found)
+                waiting = 0
         elif plan.mask is not None:
             every = _products(vectors, query)
             found.offer(number, every[plan.mask], np.flatnonzero(plan.mask))
@@ -67,12 +75,25 @@ def _compare_one(plans: Sequence[Numbered], query: Vectors, wanted: int, found: 
             found.offer(number, values, rows)
             if asked < plan.count:
                 cut.append((number, plan, float(values[-1])))
+    _offer_gathered(gathered, found)
     found.settle()
     for number, plan, last in cut:
         # So many near-ties that the spare places are full: look at every product.
         if last >= found.lowest:
             found.forget(number)
             found.offer(number, _products(plan.view.columns.vectors, query), 0)
+
+
+def _offer_gathered(gathered: list[tuple[int, SegmentPlan, Vectors]], found: Candidates) -> None:
+    """Offer the rows of several segments at once, and forget them."""
+    if gathered:
+        numbers = np.array([number for number, _, _ in gathered], np.int32)
+        found.offer(
+            np.repeat(numbers, [plan.count for _, plan, _ in gathered]),
+            np.concatenate([products for _, _, products in gathered]),
+            np.concatenate([plan.row_numbers() for _, plan, _ in gathered]),
+        )
+        gathered.clear()
 
 
 def _blocks(plan: SegmentPlan) -> Iterator[tuple[NDArray[np.int64] | int, Vectors]]:

@@ -8,8 +8,9 @@ Numerical Algorithms, eq. 3.5), in whatever order it adds; so every row within 2
 k-th best candidate is kept, scored as defined, and ranked. Filtered or not, gathered or scanned,
 in one segment or in many, alone or in a batch: the same rows, the same scores, the same order.
 
-Rows lie in segments of fixed size, filled in the order in which they came: growing copies
-nothing, a time filter passes most of them over, and what is rewritten is one segment at a time.
+Rows lie in segments of fixed size, filled in the order in which they came: a time filter passes
+most of them over, and what is rewritten is one segment at a time. A full one is put in order of
+cameras, once.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ from service.telemetry import stage
 __all__ = ["SEGMENT_ROWS", "SegmentedIndex", "Snapshot"]
 
 SEGMENT_ROWS = 65_536
+# Less work than this, to plan and to multiply, is done sooner than another thread is awake.
+SHARED_SEGMENTS = 64
+SHARED_PRODUCTS = 4_000_000
 
 _HALF = (1 << 64) - 1
 
@@ -110,7 +114,7 @@ class SegmentedIndex:
     @property
     def nbytes(self) -> int:
         """Bytes of the rows and their vocabularies; room not yet written to is not resident."""
-        return sum(view.columns.nbytes + view.words.nbytes for view in self._snapshot.views)
+        return sum(view.nbytes for view in self._snapshot.views)
 
     def vectors_of(self, ids: Sequence[UUID]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The vectors of rows that are there: their places in ``ids``, ascending, and float32
@@ -143,15 +147,15 @@ class SegmentedIndex:
                 f"vectors {rows.vectors.shape}, ids {rows.ids.shape} and the other columns do not "
                 f"fit {count} rows of dimension {self.dimension}"
             )
-        known, old = len(self._segments), self._segments[-1:]
-        views = [segment.view for segment in old]
+        segments = list(self._segments)
+        views = [segment.view for segment in segments[-1:]]
         try:
             self._append(rows, count)
         except BaseException:
             # Out of memory, perhaps: whoever tries again must find nothing done.
-            for segment, view in zip(old, views, strict=True):
+            for segment, view in zip(segments[-1:], views, strict=True):
                 segment.view = view
-            del self._segments[known:]
+            self._segments = segments
             raise
         self._publish()
 
@@ -244,14 +248,18 @@ class SegmentedIndex:
         start = 0
         while start < count:
             if not self._segments or not self._segments[-1].free:
+                if self._segments and self._segments[-1].view.postings is None:
+                    self._segments[-1] = rewritten(self._segments[-1:], self.dimension)
                 self._segments.append(Segment(self.dimension, self._segment_rows))
             stop = min(count, start + self._segments[-1].free)
             self._segments[-1].append(rows, start, stop)
             start = stop
 
     def _plans(self, snapshot: Snapshot, row_filter: RowFilter) -> list[tuple[int, SegmentPlan]]:
-        made = self._threads.map(
-            lambda view: plan(view, row_filter, gather_rows=self._gather_rows), snapshot.views
+        views = snapshot.views
+        threads = self._threads if len(views) >= SHARED_SEGMENTS else SearchThreads(1)
+        made = threads.map(
+            lambda view: plan(view, row_filter, gather_rows=self._gather_rows), views
         )
         return [(number, found) for number, found in enumerate(made) if found is not None]
 
@@ -266,9 +274,10 @@ class SegmentedIndex:
     ) -> list[IndexHits]:
         excluded = IdSet(id_halves(list(row_filter.exclude_ids)))
         wanted, count = top_k + len(excluded), sum(found.count for _, found in plans)
+        shared = count * self.dimension * len(queries) >= SHARED_PRODUCTS
         shards = self._threads.map(
             lambda shard: compare(shard, queries, wanted, self._margin),
-            self._threads.shards(plans),
+            self._threads.shards(plans) if shared else [plans],
         )
         scanned = any(found.rows is None for _, found in plans) or not snapshot.living
         answers = []

@@ -1,27 +1,26 @@
 """A filter turned into rows of one segment, and the cheapest exact way to compare them.
 
-No condition and no tombstone: a plain scan. Few rows: take them one by one. Many: scan with a
-bitmap. All three compare every row that passes, so the mode changes the time, never the answer. A
-segment that lies outside the time range, or whose vocabulary lacks what is asked for, is passed
-over without a look at its rows.
+No condition and no tombstone: a plain scan. Few rows, or rows of some cameras, which lie side by
+side in a sealed segment: take them one by one. Many: scan with a bitmap. All three compare every
+row that passes, so the mode changes the time, never the answer. A segment that lies outside the
+time range, or whose vocabulary lacks what is asked for, is passed over without a look at its rows;
+where it is sealed, the condition that fewest rows meet names them, and the others are tried on
+those alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.domain.ports import RowFilter
+from service.gallery.conditions import AnyOf, Condition, Mask, NothingError, Rows, conditions
+from service.gallery.postings import Postings
 from service.gallery.segment import SegmentView
-from service.gallery.vocabulary import Vocabulary
 
 __all__ = ["SegmentPlan", "plan"]
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,30 +36,61 @@ class SegmentPlan:
 
     view: SegmentView
     count: int
-    rows: NDArray[np.int64] | None
+    rows: Rows | None
     mask: Mask | None
 
-    def row_numbers(self) -> NDArray[np.int64]:
+    def row_numbers(self) -> Rows:
         """Every row compared, ascending."""
         if self.rows is not None:
             return self.rows
         return np.arange(self.view.rows) if self.mask is None else np.flatnonzero(self.mask)
 
 
-class _NothingError(Exception):
-    """No row of the segment can pass."""
-
-
 def plan(view: SegmentView, row_filter: RowFilter, *, gather_rows: int) -> SegmentPlan | None:
-    """Choose rows and mode; None when no row passes. At most ``gather_rows`` are gathered."""
+    """Choose rows and mode; None when no row passes. At most ``gather_rows`` are gathered, or any
+    number of cameras' rows; none when it is 0.
+    """
     if not view.living:
         return None
-    mask = view.alive
     try:
-        for condition in _conditions(view, row_filter):
-            mask = condition if mask is None else mask & condition
-    except _NothingError:
+        found = list(conditions(view, row_filter))
+    except NothingError:
         return None
+    rows = _named(view, found, gather_rows) if gather_rows else None
+    if rows is None:
+        return _scanned(view, found, gather_rows)
+    return SegmentPlan(view, len(rows), rows, None) if len(rows) else None
+
+
+def _named(view: SegmentView, found: Sequence[Condition], gather_rows: int) -> Rows | None:
+    """The rows that pass, found from the condition that names fewest; None when those are many."""
+    fewest: tuple[int, AnyOf, Postings] | None = None
+    for condition in found:
+        if isinstance(condition, AnyOf) and condition.postings is not None:
+            count = condition.postings.count(condition.codes)
+            if fewest is None or count < fewest[0]:
+                fewest = count, condition, condition.postings
+    if fewest is None:
+        return None
+    count, first, postings = fewest
+    # Rows side by side are read as fast as a scan reads them, and they are fewer.
+    if count > gather_rows and not (len(found) == 1 and postings.order is None):
+        return None
+    rows = postings.rows(first.codes)
+    if view.alive is not None:
+        rows = rows[view.alive[rows]]
+    for condition in found:
+        if condition is not first:
+            rows = rows[condition(rows)]
+    return rows
+
+
+def _scanned(view: SegmentView, found: Sequence[Condition], gather_rows: int) -> SegmentPlan | None:
+    """Every condition tried on every row."""
+    mask = view.alive
+    for condition in found:
+        met = condition(None)
+        mask = met if mask is None else mask & met
     if mask is None:
         return SegmentPlan(view, view.rows, None, None)
     count = int(np.count_nonzero(mask))
@@ -69,71 +99,3 @@ def plan(view: SegmentView, row_filter: RowFilter, *, gather_rows: int) -> Segme
     if count <= gather_rows:
         return SegmentPlan(view, count, np.flatnonzero(mask), None)
     return SegmentPlan(view, count, None, None if count == view.rows else mask)
-
-
-def _conditions(view: SegmentView, chosen: RowFilter) -> Iterator[Mask]:
-    """Those that some rows of the segment fail; the cheapest first."""
-    columns, words = view.columns, view.words
-    if chosen.start is not None and chosen.start > view.oldest:
-        if chosen.start > view.newest:
-            raise _NothingError
-        yield columns.times >= chosen.start
-    if chosen.end is not None and chosen.end <= view.newest:
-        if chosen.end <= view.oldest:
-            raise _NothingError
-        yield columns.times < chosen.end
-    yield from _words(
-        columns.cameras, words.cameras, chosen.include_cameras, chosen.exclude_cameras
-    )
-    yield from _words(columns.zones, words.zones, chosen.include_zones, chosen.exclude_zones)
-    yield from _words(columns.tracks, words.tracks, chosen.include_tracks, chosen.exclude_tracks)
-    if chosen.include_attributes or chosen.exclude_attributes:
-        yield from _attributes(view, chosen)
-    for span in chosen.exclude_spans:
-        if span.start <= view.newest and span.end > view.oldest:
-            for code in words.cameras.find((span.camera,)):
-                seen = columns.cameras == code
-                yield ~(seen & (columns.times >= span.start) & (columns.times < span.end))
-
-
-def _words(
-    column: NDArray[np.int32],
-    vocabulary: Vocabulary[Any],
-    include: Collection[Any] | None,
-    exclude: Collection[Any],
-) -> Iterator[Mask]:
-    if include is None and not exclude:
-        return
-    size = len(vocabulary)
-    table = np.full(size, include is None)
-    if include is not None:
-        table[vocabulary.find(include)] = True
-    table[vocabulary.find(exclude)] = False
-    yield from _rows_of(column, table)
-
-
-def _attributes(view: SegmentView, chosen: RowFilter) -> Iterator[Mask]:
-    sets = view.words.attributes
-    size = len(sets)
-    table = np.ones(size, dtype=bool)
-    for term in chosen.include_attributes:
-        table &= sets.matching(term, size)
-    for term in chosen.exclude_attributes:
-        table &= ~sets.matching(term, size)
-    yield from _rows_of(view.columns.attributes, table)
-
-
-def _rows_of(column: NDArray[np.int32], table: Mask) -> Iterator[Mask]:
-    """The rows whose code the table allows; nothing when it allows all."""
-    allowed = int(np.count_nonzero(table))
-    if not allowed:
-        raise _NothingError
-    if allowed == len(table):
-        return
-    # One code is compared, not looked up: a fifth of the time.
-    if allowed == 1:
-        yield column == int(table.argmax())
-    elif allowed == len(table) - 1:
-        yield column != int(table.argmin())
-    else:
-        yield table[column]

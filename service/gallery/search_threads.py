@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import faiss
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 class SearchThreads:
-    """Runs work on ``count`` threads; with one, on the caller's.
+    """Runs work on ``count`` threads, of which the caller's is one.
 
-    faiss is told to use one thread on each: it shares a single query badly among several, and
-    waits by spinning.
+    faiss is told to use one thread on the others: it shares a single query badly among several,
+    and waits by spinning.
 
     Args:
         count: Threads.
@@ -28,18 +28,31 @@ class SearchThreads:
         self.count = count
         self._pool = (
             ThreadPoolExecutor(
-                count, "segments", initializer=faiss.omp_set_num_threads, initargs=(1,)
+                count - 1, "segments", initializer=faiss.omp_set_num_threads, initargs=(1,)
             )
             if count > 1
             else None
         )
 
     def map(self, work: Callable[[S], T], items: Iterable[S]) -> list[T]:
-        """The results in order."""
+        """The results in order. Items are dealt out: to wake a thread takes as long as to plan many
+        segments.
+        """
         listed = list(items)
         if self._pool is None or len(listed) < 2:
             return [work(item) for item in listed]
-        return list(self._pool.map(work, listed))
+        others, own = self.shards(listed)[1:], listed[:: self.count]
+        running = [
+            self._pool.submit(lambda share: [work(item) for item in share], share)
+            for share in others
+        ]
+        try:
+            dealt = [[work(item) for item in own]]
+        finally:
+            # Nothing of this call may still run when it is over.
+            wait(running)
+        dealt += [future.result() for future in running]
+        return [dealt[place % self.count][place // self.count] for place in range(len(listed))]
 
     def shards(self, items: Sequence[S]) -> list[Sequence[S]]:
         """The items dealt out, one share a thread, none empty."""

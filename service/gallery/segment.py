@@ -2,6 +2,8 @@
 
 One thread writes. A view is a set of windows on the rows there were; later rows are written behind
 them and a removal makes a new array of the living, so a reader needs no lock and sees one state.
+Once full, a segment is sealed: copied with its rows in order of camera, then time, so that those of
+a camera lie side by side and are read as fast as memory goes; other columns are inverted.
 Cameras, zones, tracks and attributes are codes of the segment's own vocabularies: a segment that
 is dropped or rewritten takes with it every word that no living row uses, and a filter on a word
 that a segment does not know passes it over.
@@ -18,9 +20,13 @@ from numpy.typing import NDArray
 
 from service.domain.ports import IndexRows
 from service.gallery.attribute_sets import AttributeSets
+from service.gallery.postings import Postings
 from service.gallery.vocabulary import Vocabulary
 
-__all__ = ["Columns", "Segment", "SegmentView", "Words"]
+__all__ = ["ColumnPostings", "Columns", "Segment", "SegmentView", "Words"]
+
+# Rows copied at once when they change places: a few megabytes.
+BLOCK = 4096
 
 _serials = itertools.count()
 
@@ -99,6 +105,31 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnPostings:
+    """The rows of each code, tombstones included."""
+
+    cameras: Postings
+    zones: Postings
+    tracks: Postings
+    attributes: Postings
+
+    @classmethod
+    def of(cls, columns: Columns, words: Words) -> ColumnPostings:
+        """Of filled columns."""
+        return cls(
+            Postings.of(columns.cameras, len(words.cameras)),
+            Postings.of(columns.zones, len(words.zones)),
+            Postings.of(columns.tracks, len(words.tracks)),
+            Postings.of(columns.attributes, len(words.attributes)),
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return self.cameras.nbytes + self.zones.nbytes + self.tracks.nbytes + self.attributes.nbytes
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentView:
     """What a segment held at one moment.
 
@@ -109,6 +140,7 @@ class SegmentView:
         alive: bool (N,), False for removed rows; None when none is.
         dead: Removed rows.
         oldest, newest: Capture times that no row lies outside of.
+        postings: None while rows may still be appended.
     """
 
     serial: int
@@ -118,6 +150,7 @@ class SegmentView:
     dead: int
     oldest: int
     newest: int
+    postings: ColumnPostings | None = None
 
     @property
     def rows(self) -> int:
@@ -128,6 +161,12 @@ class SegmentView:
     def living(self) -> int:
         """Rows a search can return."""
         return self.rows - self.dead
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows, their words and postings."""
+        postings = 0 if self.postings is None else self.postings.nbytes
+        return self.columns.nbytes + self.words.nbytes + postings
 
     def living_rows(self) -> NDArray[np.int64]:
         """Their row numbers, ascending."""
@@ -167,16 +206,25 @@ class Segment:
                 raise ValueError("a code has no word")
         made = cls.__new__(cls)
         made._room, made.words = room, words
-        times = room.times[:rows]
+        columns = room.part(0, rows)
         made.view = SegmentView(
             next(_serials),
-            room.part(0, rows),
+            columns,
             words,
             None,
             0,
-            int(times.min()),
-            int(times.max()),
+            int(columns.times.min()),
+            int(columns.times.max()),
+            ColumnPostings.of(columns, words) if rows == len(room.times) else None,
         )
+        return made
+
+    @classmethod
+    def sealed(cls, views: Sequence[SegmentView], dimension: int) -> Segment:
+        """The living rows of these, of which there is at least one, in order of camera and time."""
+        made = cls(dimension, sum(view.living for view in views))
+        made.absorb(views, ordered=True)
+        made.view = replace(made.view, postings=ColumnPostings.of(made.view.columns, made.words))
         return made
 
     @property
@@ -202,22 +250,42 @@ class Segment:
             into.attributes[:] = words.attributes.encode(added.attributes[start:stop])
         self._show(old + count, into.times)
 
-    def absorb(self, view: SegmentView) -> None:
-        """Copy the living rows of another segment, with the words they use."""
-        if not view.living:
+    def absorb(self, views: Sequence[SegmentView], *, ordered: bool = False) -> None:
+        """Copy the living rows of other segments, with the words they use.
+
+        Args:
+            views: The segments.
+            ordered: In order of camera, then time, then as they come; else as they come.
+        """
+        words = self.words
+        parts = [(view, view.living_rows()) for view in views if view.living]
+        if not parts:
             return
-        rows, source, words = view.living_rows(), view.columns, self.words
-        old = self.view.rows
-        into = self._room.part(old, old + len(rows))
-        into.ids[:] = source.ids[rows]
-        into.times[:] = source.times[rows]
-        # Indexing would make a second copy of the matrix on the way.
-        np.take(source.vectors, rows, axis=0, out=into.vectors, mode="clip")
-        into.cameras[:] = words.cameras.adopt(view.words.cameras, source.cameras[rows])
-        into.zones[:] = words.zones.adopt(view.words.zones, source.zones[rows])
-        into.tracks[:] = words.tracks.adopt(view.words.tracks, source.tracks[rows])
-        into.attributes[:] = words.attributes.adopt(view.words.attributes, source.attributes[rows])
-        self._show(old + len(rows), into.times)
+        first = self.view.rows
+        into = self._room.part(first, first + sum(len(rows) for _, rows in parts))
+        cameras = np.concatenate(
+            [words.cameras.adopt(v.words.cameras, v.columns.cameras[rows]) for v, rows in parts]
+        )
+        places = np.arange(len(cameras))
+        if ordered:
+            times = np.concatenate([view.columns.times[rows] for view, rows in parts])
+            places[np.lexsort((times, cameras))] = np.arange(len(cameras))
+        into.cameras[places] = cameras
+        start = 0
+        for view, rows in parts:
+            source, known = view.columns, view.words
+            to = places[start : start + len(rows)]
+            into.ids[to] = source.ids[rows]
+            into.times[to] = source.times[rows]
+            into.zones[to] = words.zones.adopt(known.zones, source.zones[rows])
+            into.tracks[to] = words.tracks.adopt(known.tracks, source.tracks[rows])
+            into.attributes[to] = words.attributes.adopt(known.attributes, source.attributes[rows])
+            # All at once would make a second copy of the matrix on the way.
+            for block in range(0, len(rows), BLOCK):
+                part = slice(block, block + BLOCK)
+                into.vectors[to[part]] = source.vectors[rows[part]]
+            start += len(rows)
+        self._show(first + start, into.times)
 
     def bury(self, rows: NDArray[np.int64]) -> int:
         """Remove rows by number; returns how many were living."""
@@ -238,6 +306,7 @@ class Segment:
             view,
             columns=self._room.part(0, rows),
             alive=alive,
+            postings=None,
             oldest=min(view.oldest, int(added.min())),
             newest=max(view.newest, int(added.max())),
         )

@@ -50,7 +50,7 @@ def write_segment(path: Path, view: SegmentView, *, step: Callable[[str], None])
     """
     if view.dead:
         made = Segment(view.columns.vectors.shape[1], view.living)
-        made.absorb(view)
+        made.absorb([view])
         view = made.view
     parts = [(name, _column(view, name)) for name in _NAMES]
     parts.append(("words", _words_json(view)))
