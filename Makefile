@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup tensorrt demo test lint format bench proto lock clean
+.PHONY: help setup tensorrt milvus demo test lint format bench proto lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -24,6 +24,16 @@ tensorrt: .tensorrt-rtx/.installed ## install the TensorRT-RTX builder for its t
 .tensorrt-rtx/.installed: requirements/tensorrt-rtx.txt $(STAMP)
 	rm -rf .tensorrt-rtx
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .tensorrt-rtx --requirement requirements/tensorrt-rtx.txt
+	touch $@
+
+milvus: .milvus/.installed ## install the Milvus client and milvus-lite for their tests, beside .venv
+
+# Only what .venv lacks: the rest of requirements/milvus.txt is constrained to dev.txt.
+.milvus/.installed: requirements/milvus.txt requirements/dev.txt $(STAMP)
+	rm -rf .milvus
+	mkdir .milvus
+	grep == requirements/milvus.txt | grep -vxFf requirements/dev.txt > .milvus/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .milvus --requirement .milvus/requirements.txt
 	touch $@
 
 demo: setup ## adapt, serve and query a small simulated site
@@ -53,4 +63,4 @@ lock: setup ## re-resolve the constraint files
 	$(BIN)/python tools/lock.py
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .tensorrt-rtx .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .tensorrt-rtx .milvus .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -16,7 +16,10 @@ ENVIRONMENTS = {
     "adapt": ["adapt"],
     "service-cpu": ["service-cpu"],
     "service-gpu": ["service-gpu"],
+    "milvus": ["service-cpu", "milvus"],
 }
+# Installed beside the environment that dev.txt describes, so it may differ from that in nothing.
+BESIDE = {"milvus": "dev"}
 
 
 def main() -> int:
@@ -28,6 +31,8 @@ def main() -> int:
             "--output-file", f"requirements/{name}.txt",
         ]  # fmt: skip
         command += [part for extra in extras for part in ("--extra", extra)]
+        if name in BESIDE:
+            command += ["--constraint", f"requirements/{BESIDE[name]}.txt"]
         command += sys.argv[1:]
         print(f"requirements/{name}.txt", flush=True)
         subprocess.run(command, cwd=ROOT, check=True)
