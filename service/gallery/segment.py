@@ -306,7 +306,6 @@ class Segment:
             view,
             columns=self._room.part(0, rows),
             alive=alive,
-            postings=None,
             oldest=min(view.oldest, int(added.min())),
             newest=max(view.newest, int(added.max())),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ def test_an_error_comes_back_after_the_last_has_ended(wrong: int) -> None:
     def work(item: int) -> None:
         if item == wrong:
             raise KeyError(item)
+        time.sleep(0.05)
         ended.append(item)
 
     try:
