@@ -131,7 +131,7 @@ class Collection:
     ) -> None:
         self.name = name
         self.dimension = dimension
-        self.limit = max(1, min(MAX_LIMIT, MESSAGE_BYTES // (4 * dimension)))
+        self.limit = max(2, min(MAX_LIMIT, MESSAGE_BYTES // (4 * dimension)))
         self._client = client
         self._embedded = embedded
         self._options: dict[str, Any] = {"collection_name": name, "timeout": timeout}

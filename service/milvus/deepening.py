@@ -42,7 +42,9 @@ def is_complete(found: Found, count: int, wanted: int, margin: float, known: flo
 
 
 def deepened(ask: Ask, wanted: int, limit: int, margin: float) -> Found:
-    """Every row that may be among the best ``wanted``; ``limit`` rows an answer at most."""
+    """Every row that may be among the best ``wanted``; an answer has ``limit`` at most, 2
+    or more.
+    """
     kept: list[Found] = []
     pending = [(min(limit, 4 * asked(wanted, limit)), "", "")]
     while pending:
