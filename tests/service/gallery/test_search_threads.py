@@ -49,9 +49,9 @@ def test_an_error_comes_back_after_the_last_has_ended(wrong: int) -> None:
     try:
         with pytest.raises(KeyError):
             threads.map(work, range(2))
+        assert ended == [1 - wrong]
     finally:
         threads.close()
-    assert ended == [1 - wrong]
 
 
 def test_answers_do_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
