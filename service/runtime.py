@@ -29,6 +29,7 @@ from service.application.application import Application
 from service.encoder.cpus import usable_cpus
 from service.encoder.onnx import OnnxEncoder
 from service.loop_lag import watch_loop_lag
+from service.pipeline.admission import BULK_SHARE
 from service.pipeline.batcher import BatchPolicy
 from service.pipeline.device import DeviceFailureError
 from service.pipeline.pipeline import Pipeline, PipelinePolicy
@@ -43,6 +44,7 @@ from service.telemetry import (
     READY,
 )
 from service.transport.address import joined
+from service.transport.grpc.ingest_room import IngestRoom
 from service.transport.grpc.server import GrpcServer
 from service.transport.rest.app import create_app
 from service.transport.rest.probes import State
@@ -126,6 +128,7 @@ class Runtime:
             search=self._application.search,
             search_batch=self._application.search_batch,
             track_person=self._application.track_person,
+            travel_times=self._application.travel_times,
             embed=self._application.embed,
             adaptation=self._application.adaptation,
             runs=self._application.runs,
@@ -144,6 +147,10 @@ class Runtime:
             use_cases,
             draining=self._draining,
             max_in_flight_per_stream=settings.grpc.max_in_flight_per_stream,
+            room=IngestRoom(
+                items=max(1, int(settings.batcher.max_queue * BULK_SHARE)),
+                size=int(settings.batcher.max_queue_bytes * BULK_SHARE),
+            ),
         )
         self._rest.serve(app)
         loop = asyncio.get_running_loop()
@@ -240,7 +247,9 @@ def _open_bundle(settings: ServiceSettings) -> Bundle:
 def _policy(settings: ServiceSettings) -> PipelinePolicy:
     limits = settings.limits
     return PipelinePolicy(
-        batch=BatchPolicy(max_batch=settings.batcher.max_batch),
+        batch=BatchPolicy(
+            max_batch=settings.batcher.max_batch, bulk_seconds=settings.batcher.bulk_seconds
+        ),
         decode_threads=settings.encoder.decode_threads or usable_cpus(),
         max_images=settings.batcher.max_queue,
         max_bytes=settings.batcher.max_queue_bytes,

@@ -99,12 +99,14 @@ class LimitSettings(_Section):
 
 class BatcherSettings(_Section):
     """Dynamic batching in front of the encoder, and what may wait for it: ``max_queue`` images of
-    ``max_queue_bytes`` together, as they came and decoded.
+    ``max_queue_bytes`` together, as they came and decoded. While queries come, ingest fills a batch
+    only as far as the encoder needs ``bulk_seconds`` for it.
     """
 
     max_batch: int = Field(default=16, ge=1, le=1024)
     max_queue: int = Field(default=256, ge=1)
     max_queue_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
+    bulk_seconds: float = Field(default=0.01, gt=0)
 
 
 class EncoderSettings(_Section):
@@ -124,6 +126,23 @@ class SearchSettings(_Section):
 
     threads: int = Field(default=1, ge=0)
     gather_rows: int = Field(default=16_384, ge=0)
+
+
+class TravelTimeSettings(_Section):
+    """Travel times learned from a gallery's newest ``max_crops`` crops, of which the newest
+    ``max_tracks`` tracks are compared. Tracks match when they are most like each other within
+    ``horizon_seconds`` and show one person with ``min_probability``, or without a calibration when
+    their score is above the ``score_quantile`` of all such pairs. A pair of cameras is known from
+    ``min_matches`` on. A table older than ``refresh_seconds`` is learned again when it is used.
+    """
+
+    max_crops: int = Field(default=20_000, ge=100, le=200_000)
+    max_tracks: int = Field(default=5_000, ge=100, le=50_000)
+    horizon_seconds: float = Field(default=3600.0, gt=0, le=86_400)
+    min_probability: float = Field(default=0.9, gt=0, lt=1)
+    score_quantile: float = Field(default=0.5, ge=0, le=1)
+    min_matches: int = Field(default=20, ge=2)
+    refresh_seconds: float = Field(default=3600.0, ge=0)
 
 
 class IndexSettings(_Section):
@@ -182,6 +201,7 @@ class ServiceSettings(BaseSettings):
     batcher: BatcherSettings = BatcherSettings()
     encoder: EncoderSettings = EncoderSettings()
     search: SearchSettings = SearchSettings()
+    travel_times: TravelTimeSettings = TravelTimeSettings()
     index: IndexSettings = IndexSettings()
     catalog: CatalogSettings = CatalogSettings()
     blobs: BlobSettings = BlobSettings()

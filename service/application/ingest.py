@@ -24,11 +24,12 @@ from resight.errors import (
     Unavailable,
 )
 from service.application.blob_sweep import BlobsInFlight
+from service.application.duplicates import Duplicates
 from service.application.galleries import Galleries
 from service.application.gallery import LiveCamera
 from service.application.serving import Models
 from service.application.unbroken import Unbroken
-from service.catalog import crop_reads
+from service.catalog.duplicate_reads import CropIdentity
 from service.catalog.records import CropInsert, InsertOutcome, InsertStatus
 from service.catalog.store import Catalog
 from service.domain import names
@@ -100,6 +101,7 @@ class Ingest:
         self._images_stored = images_stored
         self._unbroken = unbroken
         self._catalog = catalog
+        self._duplicates = Duplicates(catalog)
         self._galleries = galleries
         self._blobs = blobs
         self._blob_threads = blob_threads
@@ -135,13 +137,14 @@ class Ingest:
         gallery = self._galleries.get(item.gallery)
         crop = self._checked(item)
         camera = gallery.camera(crop.camera_id, field="crop.camera_id")
-        existing = await self._catalog.read(
-            crop_reads.duplicate,
-            gallery.record.gallery_row,
-            camera.camera_row,
-            crop.capture_time,
-            crop.track_id,
-            crop.sha256,
+        existing = await self._duplicates.find(
+            CropIdentity(
+                gallery.record.gallery_row,
+                camera.camera_row,
+                crop.capture_time,
+                crop.track_id,
+                crop.sha256,
+            )
         )
         if existing is not None:
             return _duplicate(existing)

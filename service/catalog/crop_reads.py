@@ -34,7 +34,6 @@ __all__ = [
     "counts",
     "crop",
     "crops_by_id",
-    "duplicate",
     "list_crops",
     "pending_blob_removals",
     "stored_blobs",
@@ -96,27 +95,6 @@ def list_crops(
         )
     statement = statement.order_by(crops.c.capture_time, crops.c.crop_id).limit(limit)
     return [_crop(row) for row in connection.execute(statement)]
-
-
-def duplicate(
-    connection: Connection,
-    gallery_row: int,
-    camera_row: int,
-    capture_time: datetime,
-    track_id: str,
-    sha256: bytes,
-) -> UUID | None:
-    """The id of the stored crop that is equal, if there is one."""
-    found: UUID | None = connection.execute(
-        select(crops.c.crop_id).where(
-            crops.c.gallery_row == gallery_row,
-            crops.c.sha256 == sha256,
-            crops.c.camera_row == camera_row,
-            crops.c.capture_time == capture_time,
-            crops.c.track_id == track_id,
-        )
-    ).scalar()
-    return found
 
 
 def counts(connection: Connection, gallery_row: int) -> GalleryCounts:

@@ -16,8 +16,9 @@ from resight.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from service.domain.ports import Priority
 from service.telemetry import REJECTED
 
-__all__ = ["Admission"]
+__all__ = ["BULK_SHARE", "Admission"]
 
+BULK_SHARE = 0.75
 _MIN_RETRY = 0.05
 _MAX_RETRY = 60.0
 
@@ -39,7 +40,7 @@ class Admission:
         max_images: int,
         max_bytes: int,
         predict: Callable[[int], float],
-        bulk_share: float = 0.75,
+        bulk_share: float = BULK_SHARE,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._max_images = max_images

@@ -7,6 +7,11 @@ size therefore grows by itself with the load, an idle service sends a batch of o
 there is no timer, no polling and no sleep anywhere. (The ordering is that of Hugging Face's
 text-embeddings-inference; priorities, deadlines and isolation of a bad image are ours.)
 
+A query cannot overtake what has been handed to the encoder, only what waits. So while queries come
+(one within ``calm_seconds``), bulk images fill a batch only as far as it takes ``bulk_seconds``,
+and no batch of bulk images lies prepared: a query waits for a part of one short batch, not for two
+full ones. Without queries bulk work has the encoder to itself and full batches.
+
 Invariants, each held by a property test:
 
 * every submitted image is answered exactly once: vector, error, or cancelled by its caller;
@@ -24,6 +29,7 @@ padding would only burn time; with CUDA graphs or engine profiles fixed sizes pa
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -56,12 +62,16 @@ class BatchPolicy:
         lanes: Encoder threads; each runs one batch at a time.
         interactive_weight: Interactive images served for each bulk image when both wait.
         ladder: Ascending sizes to pad a batch to; empty: no padding.
+        bulk_seconds: What a batch filled with bulk images may take while queries come.
+        calm_seconds: After so long without a query bulk images fill batches to the end.
     """
 
     max_batch: int = 8
     lanes: int = 1
     interactive_weight: int = 4
     ladder: tuple[int, ...] = ()
+    bulk_seconds: float = 0.01
+    calm_seconds: float = 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -102,6 +112,8 @@ class Batcher:
         self._slots = asyncio.Semaphore(policy.lanes + 1)
         self._changed = asyncio.Event()
         self._hold = 1
+        self._running = 0
+        self._asked = -math.inf
         self._closed = False
         self._failure: DeviceFailureError | None = None
 
@@ -117,7 +129,10 @@ class Batcher:
         if self._closed:
             raise _stopped()
         reply: asyncio.Future[Vector] = asyncio.get_running_loop().create_future()
-        self._queue.push(priority, _Entry(image, reply, deadline, self._clock()))
+        now = self._clock()
+        if priority is Priority.INTERACTIVE:
+            self._asked = now
+        self._queue.push(priority, _Entry(image, reply, deadline, now))
         self._publish_depth()
         self._changed.set()
         return reply
@@ -157,7 +172,7 @@ class Batcher:
     async def _collect(self) -> list[_Entry]:
         """The next batch; empty when the batcher is to end."""
         while self._failure is None:
-            if self._closed or len(self._queue) >= self._hold:
+            if self._closed or (len(self._queue) >= self._hold and self._may_begin()):
                 self._hold = 1
                 batch = self._take()
                 if batch or self._closed:
@@ -166,11 +181,30 @@ class Batcher:
             await self._changed.wait()
         return []
 
+    def _may_begin(self) -> bool:
+        """Whether the next batch may be handed over: not bulk work alone behind a running batch."""
+        waiting = self._queue.depth(Priority.INTERACTIVE)
+        return bool(waiting) or self._running < self._policy.lanes or self._calm(self._clock())
+
+    def _calm(self, now: float) -> bool:
+        return now - self._asked > self._policy.calm_seconds
+
+    def _bulk_limit(self, now: float) -> int:
+        """Images up to which a batch is filled with bulk ones."""
+        if self._calm(now):
+            return self._policy.max_batch
+        fixed, each = self._latency.coefficients()
+        room = self._policy.bulk_seconds - fixed
+        return max(1, int(room / each) if each else self._policy.max_batch)
+
     def _take(self) -> list[_Entry]:
         batch: list[_Entry] = []
         now = self._clock()
+        limit = self._bulk_limit(now)
         soonest = now + self._latency.seconds(1, max_batch=self._policy.max_batch)
         while len(batch) < self._policy.max_batch:
+            if len(batch) >= limit and not self._queue.depth(Priority.INTERACTIVE):
+                break
             entry = self._queue.pop()
             if entry is None:
                 break
@@ -187,6 +221,7 @@ class Batcher:
 
     def _dispatch(self, batch: list[_Entry]) -> None:
         BATCH_SIZE.observe(len(batch))
+        self._running += 1
         job = asyncio.get_running_loop().run_in_executor(
             self._executor, self._on_device, [entry.image for entry in batch]
         )
@@ -201,6 +236,8 @@ class Batcher:
         self, batch: list[_Entry], job: asyncio.Future[tuple[list[Outcome], float]]
     ) -> None:
         self._slots.release()
+        self._running -= 1
+        self._changed.set()
         error = asyncio.CancelledError() if job.cancelled() else job.exception()
         if error is not None:
             self._failure = (
@@ -209,7 +246,6 @@ class Batcher:
                 else DeviceFailureError(f"the encoder thread ended: {error!r}")
             )
             self._closed = True
-            self._changed.set()
             for entry in batch:
                 _fail(entry, _stopped())
             return

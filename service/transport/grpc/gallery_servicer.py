@@ -17,6 +17,7 @@ from service.application.ingest import Ingest
 from service.transport.grpc.convert import camera, camera_message, crop_message
 from service.transport.grpc.convert_filter import crop_filter
 from service.transport.grpc.convert_time import timestamp
+from service.transport.grpc.ingest_room import IngestRoom
 from service.transport.grpc.ingest_stream import IngestStream
 
 __all__ = ["GalleryServicer"]
@@ -35,12 +36,14 @@ class GalleryServicer(gallery_service_pb2_grpc.GalleryServiceServicer):
         *,
         draining: asyncio.Event,
         max_in_flight_per_stream: int,
+        room: IngestRoom,
     ) -> None:
         self._cameras = cameras
         self._crops = crops
         self._ingest = ingest
         self._draining = draining
         self._limit = max_in_flight_per_stream
+        self._room = room
 
     async def CreateCamera(  # noqa: N802 -- the method's name in the proto
         self, request: messages.CreateCameraRequest, _context: Context
@@ -64,7 +67,11 @@ class GalleryServicer(gallery_service_pb2_grpc.GalleryServiceServicer):
     ) -> AsyncIterator[messages.IngestCropsResponse]:
         """Answers each crop of the stream once."""
         stream = IngestStream(
-            self._ingest, request_iterator, limit=self._limit, draining=self._draining
+            self._ingest,
+            request_iterator,
+            limit=self._limit,
+            room=self._room,
+            draining=self._draining,
         )
         async with aclosing(stream.answers()) as answers:
             async for answer in answers:

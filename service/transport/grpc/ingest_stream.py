@@ -1,8 +1,9 @@
 """One bidirectional ingest: many items in flight, each answered once, as it commits.
 
 Flow control: a permit is taken to read an item and given back when its answer has been written,
-so at most ``limit`` items of a stream are in the process, however slowly the client reads; beyond
-that gRPC's own window holds the client back.
+so at most ``limit`` items of a stream are in the process, however slowly the client reads; an item
+then waits for room among those of all streams. Meanwhile the stream is not read on, and gRPC's own
+window holds the client back.
 
 Ends: the client half-closes, then the items in flight are answered and the stream ends OK; the
 client leaves, then the items in flight are abandoned (one that is already committing is stored,
@@ -18,9 +19,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from resight.errors import InvalidArgument, ResightError, Unavailable
 from resight.v1.gallery_service_pb2 import IngestCropsRequest, IngestCropsResponse
-from service.application.ingest import Ingest
+from service.application.ingest import Ingest, Outcome
 from service.telemetry import INGESTED
 from service.transport.grpc.convert import ingest_answer, ingest_item
+from service.transport.grpc.ingest_room import IngestRoom
 
 __all__ = ["IngestStream"]
 
@@ -32,6 +34,7 @@ class IngestStream:
         ingest: The use case; one call an item.
         requests: What the client sends.
         limit: Most items in flight.
+        room: What all streams may have in work.
         draining: Set when the service begins to stop.
     """
 
@@ -41,9 +44,11 @@ class IngestStream:
         requests: AsyncIterator[IngestCropsRequest],
         *,
         limit: int,
+        room: IngestRoom,
         draining: asyncio.Event,
     ) -> None:
         self._ingest = ingest
+        self._room = room
         self._requests = requests
         self._draining = draining
         self._permits = asyncio.Semaphore(limit)
@@ -78,9 +83,13 @@ class IngestStream:
 
     async def _read(self) -> None:
         try:
-            async for request in self._requests:
+            requests = aiter(self._requests)
+            while True:
                 await self._permits.acquire()
-                self._begin(request)
+                request = await anext(requests, None)
+                if request is None:
+                    break
+                await self._begin(request)
             await self._idle.wait()
         finally:
             self._answers.put_nowait(None)
@@ -90,7 +99,7 @@ class IngestStream:
         await self._idle.wait()
         reader.cancel()
 
-    def _begin(self, request: IngestCropsRequest) -> None:
+    async def _begin(self, request: IngestCropsRequest) -> None:
         sequence = request.sequence
         if self._draining.is_set():
             self._answers.put_nowait(_draining(sequence))
@@ -102,17 +111,29 @@ class IngestStream:
             )
             self._answers.put_nowait(_rejected(sequence, reused))
         else:
+            size = len(request.image)
+            await self._room.enter(size)
+            if self._draining.is_set():
+                self._room.leave(size)
+                self._answers.put_nowait(_draining(sequence))
+                return
             self._idle.clear()
-            self._in_flight[sequence] = asyncio.create_task(self._submit(request))
+            task = asyncio.create_task(self._submit(request))
+            # Also of a task that is cancelled before it begins.
+            task.add_done_callback(lambda _: self._room.leave(size))
+            self._in_flight[sequence] = task
 
     async def _submit(self, request: IngestCropsRequest) -> None:
         sequence = request.sequence
         try:
-            result = await self._ingest.submit(ingest_item(request))
+            item = ingest_item(request)
+        except ResightError as error:
+            INGESTED.labels(Outcome.REJECTED.value).inc()
+            answer = _rejected(sequence, error)
+        else:
+            result = await self._ingest.submit(item)
             INGESTED.labels(result.outcome.value).inc()
             answer = ingest_answer(sequence, result)
-        except ResightError as error:
-            answer = _rejected(sequence, error)
         self._answers.put_nowait(answer)
         del self._in_flight[sequence]
         if not self._in_flight:

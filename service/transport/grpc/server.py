@@ -27,6 +27,7 @@ from service.transport.grpc.adaptation_servicer import AdaptationServicer
 from service.transport.grpc.embed_servicer import EmbedServicer
 from service.transport.grpc.gallery_servicer import GalleryServicer
 from service.transport.grpc.health import Health
+from service.transport.grpc.ingest_room import IngestRoom
 from service.transport.grpc.interceptor import CallInterceptor
 from service.transport.grpc.model_servicer import ModelServicer
 from service.transport.grpc.search_servicer import SearchServicer
@@ -97,7 +98,12 @@ class GrpcServer:
             ) from error
 
     async def serve(
-        self, use_cases: UseCases, *, draining: asyncio.Event, max_in_flight_per_stream: int
+        self,
+        use_cases: UseCases,
+        *,
+        draining: asyncio.Event,
+        max_in_flight_per_stream: int,
+        room: IngestRoom,
     ) -> None:
         """Answer calls.
 
@@ -105,6 +111,7 @@ class GrpcServer:
             use_cases: What is served.
             draining: Set when the service begins to stop.
             max_in_flight_per_stream: Items of one ingest stream worked on at the same time.
+            room: What all ingest streams may have in work.
         """
         gallery = GalleryServicer(
             use_cases.cameras,
@@ -112,13 +119,20 @@ class GrpcServer:
             use_cases.ingest,
             draining=draining,
             max_in_flight_per_stream=max_in_flight_per_stream,
+            room=room,
         )
         server: Any = self._server
         embed_service_pb2_grpc.add_EmbedServiceServicer_to_server(
             EmbedServicer(use_cases.embed), server
         )
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(
-            SearchServicer(use_cases.search, use_cases.search_batch, use_cases.track_person), server
+            SearchServicer(
+                use_cases.search,
+                use_cases.search_batch,
+                use_cases.track_person,
+                use_cases.travel_times,
+            ),
+            server,
         )
         gallery_service_pb2_grpc.add_GalleryServiceServicer_to_server(gallery, server)
         adaptation_service_pb2_grpc.add_AdaptationServiceServicer_to_server(

@@ -315,3 +315,66 @@ def test_padding_fills_up_to_the_ladder_and_answers_only_the_real_images(
         await owner
 
     asyncio.run(scenario())
+
+
+def test_while_queries_come_bulk_work_goes_in_short_batches_and_none_lies_prepared(
+    make_executor: Any, make_clock: Any
+) -> None:
+    async def scenario() -> None:
+        executor, clock = make_executor(), make_clock()
+        recorder = Recorder()
+        latency = LatencyModel()
+        for size in (1, 8, 1, 8):
+            latency.observe(size, 0.002 + 0.003 * size)  # three images take 11 ms
+
+        def encode(images: np.ndarray) -> np.ndarray:
+            clock.now += 0.002 + 0.003 * len(images)
+            return recorder(images)
+
+        batcher = Batcher(
+            encode,
+            executor=executor,
+            policy=BatchPolicy(max_batch=8, bulk_seconds=0.012, calm_seconds=60.0),
+            latency=latency,
+            clock=clock,
+        )
+        owner = asyncio.create_task(batcher.run())
+        bulk = [batcher.submit(image(n), priority=Priority.BULK) for n in range(40)]
+        await settle()
+        assert [len(images) for _, _, (images,) in executor.jobs] == [8, 8]  # calm: all at once
+
+        query = batcher.submit(image(100), priority=Priority.INTERACTIVE)
+        for _ in range(2):
+            executor.step()
+            await settle()
+        assert len(executor.jobs) == 1  # what had been handed over is through
+        executor.step()
+        await settle()
+        assert recorder.batches[2] == [100, 16, 17]
+        assert query.result().tolist() == [100.0]
+        for first in (18, 21):
+            assert len(executor.jobs) == 1
+            executor.step()
+            await settle()
+            assert recorder.batches[-1] == [first, first + 1, first + 2]
+
+        # A query that comes while a bulk batch runs is handed over at once, behind that batch only.
+        batcher.submit(image(101), priority=Priority.INTERACTIVE)
+        await settle()
+        assert [int(images[0][0, 0, 0]) for _, _, (images,) in executor.jobs] == [24, 101]
+
+        clock.now += 61
+        for _ in range(2):
+            executor.step()
+            await settle()
+        assert len(executor.jobs) == 2
+        executor.step()
+        await settle()
+        assert len(recorder.batches[-1]) == 8
+        batcher.close()
+        while not owner.done():
+            executor.step()
+            await settle()
+        assert all(reply.done() for reply in bulk)
+
+    asyncio.run(scenario())

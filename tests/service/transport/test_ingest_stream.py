@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -12,6 +13,7 @@ import pytest
 from resight.errors import Unavailable
 from resight.v1.gallery_service_pb2 import IngestCropsRequest, IngestCropsResponse
 from service.application.ingest import IngestResult, Outcome
+from service.transport.grpc.ingest_room import IngestRoom
 from service.transport.grpc.ingest_stream import IngestStream
 
 
@@ -33,6 +35,23 @@ class SteppedIngest:
         future.set_result(IngestResult(Outcome.ACCEPTED, UUID(int=1)))
 
 
+def stream_of(
+    ingest: Any,
+    items: AsyncIterator[IngestCropsRequest],
+    *,
+    limit: int = 8,
+    draining: asyncio.Event | None = None,
+    room: IngestRoom | None = None,
+) -> IngestStream:
+    return IngestStream(
+        ingest,
+        items,
+        limit=limit,
+        room=room or IngestRoom(items=1000, size=10**9),
+        draining=draining or asyncio.Event(),
+    )
+
+
 async def requests(count: int, *, forever: bool = False) -> AsyncIterator[IngestCropsRequest]:
     for sequence in range(count):
         yield IngestCropsRequest(sequence=sequence)
@@ -48,7 +67,7 @@ async def settle() -> None:
 def test_at_most_limit_items_are_in_flight_and_each_is_answered_once() -> None:
     async def scenario() -> None:
         ingest = SteppedIngest()
-        stream = IngestStream(ingest, requests(50), limit=8, draining=asyncio.Event())
+        stream = stream_of(ingest, requests(50))
         seen: list[int] = []
 
         async def read() -> None:
@@ -72,7 +91,7 @@ def test_at_most_limit_items_are_in_flight_and_each_is_answered_once() -> None:
 def test_a_client_that_reads_nothing_holds_back_its_own_stream() -> None:
     async def scenario() -> None:
         ingest = SteppedIngest()
-        stream = IngestStream(ingest, requests(50), limit=4, draining=asyncio.Event())
+        stream = stream_of(ingest, requests(50), limit=4)
         answers = stream.answers()
         first = asyncio.create_task(anext(answers))
         submitted = 0
@@ -91,7 +110,7 @@ def test_a_client_that_reads_nothing_holds_back_its_own_stream() -> None:
 def test_draining_answers_what_is_in_flight_then_ends_unavailable() -> None:
     async def scenario() -> None:
         ingest, draining = SteppedIngest(), asyncio.Event()
-        stream = IngestStream(ingest, requests(3, forever=True), limit=8, draining=draining)
+        stream = stream_of(ingest, requests(3, forever=True), draining=draining)
         seen: list[int] = []
 
         async def read() -> None:
@@ -123,7 +142,7 @@ def test_items_read_while_draining_are_to_be_sent_again() -> None:
             await gate.wait()
             yield IngestCropsRequest(sequence=2)
 
-        answers = IngestStream(ingest, late(), limit=8, draining=draining).answers()
+        answers = stream_of(ingest, late(), draining=draining).answers()
         first = asyncio.create_task(anext(answers))
         await settle()
         draining.set()
@@ -146,7 +165,7 @@ def test_a_sequence_in_flight_twice_is_rejected() -> None:
             yield IngestCropsRequest(sequence=7)
             yield IngestCropsRequest(sequence=7)
 
-        answers = IngestStream(ingest, twice(), limit=8, draining=asyncio.Event()).answers()
+        answers = stream_of(ingest, twice()).answers()
         assert (await anext(answers)).reason == "SEQUENCE_REUSED"
         ingest.release()
         assert (await anext(answers)).outcome == IngestCropsResponse.OUTCOME_ACCEPTED
@@ -159,7 +178,7 @@ def test_a_sequence_in_flight_twice_is_rejected() -> None:
 def test_leaving_cancels_what_is_in_flight() -> None:
     async def scenario() -> None:
         ingest = SteppedIngest()
-        stream = IngestStream(ingest, requests(3), limit=8, draining=asyncio.Event())
+        stream = stream_of(ingest, requests(3))
         answers = stream.answers()
         first = asyncio.create_task(anext(answers))
         await settle()
@@ -168,5 +187,81 @@ def test_leaving_cancels_what_is_in_flight() -> None:
         await answers.aclose()
         await settle()
         assert all(future.cancelled() for _, future in ingest.waiting)
+
+    asyncio.run(scenario())
+
+
+def images(*sizes: int) -> AsyncIterator[IngestCropsRequest]:
+    async def items() -> AsyncIterator[IngestCropsRequest]:
+        for sequence, size in enumerate(sizes):
+            yield IngestCropsRequest(sequence=sequence, image=bytes(size))
+
+    return items()
+
+
+def test_all_streams_together_stay_within_the_room() -> None:
+    async def scenario() -> None:
+        ingest, room = SteppedIngest(), IngestRoom(items=5, size=100)
+        streams = [stream_of(ingest, images(*[30] * 20), room=room) for _ in range(3)]
+        seen: Counter[int] = Counter()
+        begun: list[int] = []
+
+        async def read(number: int) -> None:
+            async for _ in streams[number].answers():
+                seen[number] += 1
+
+        readers = [asyncio.create_task(read(number)) for number in range(3)]
+        while not all(reader.done() for reader in readers):
+            await settle()
+            assert len(ingest.waiting) <= 3  # of 30 bytes each
+            assert room.bytes <= 100
+            if ingest.waiting:
+                ingest.release()
+            begun.append(min(seen[number] for number in range(3)))
+        assert seen == {0: 20, 1: 20, 2: 20}
+        # They take turns: none is far behind when the others are done with half of theirs.
+        assert begun[len(begun) // 2] >= 8
+        assert (room.items, room.bytes) == (0, 0)
+
+    asyncio.run(scenario())
+
+
+def test_an_item_larger_than_the_room_passes_alone() -> None:
+    async def scenario() -> None:
+        ingest, room = SteppedIngest(), IngestRoom(items=5, size=100)
+        answers = stream_of(ingest, images(500, 10, 10), room=room).answers()
+        first = asyncio.create_task(anext(answers))
+        await settle()
+        assert len(ingest.waiting) == 1
+        ingest.release()
+        await first
+        await settle()
+        assert len(ingest.waiting) == 2
+        await answers.aclose()
+        await settle()
+        assert (room.items, room.bytes) == (0, 0)
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_that_leaves_while_it_waits_gives_its_room_and_turn_back() -> None:
+    async def scenario() -> None:
+        ingest, room = SteppedIngest(), IngestRoom(items=2, size=1000)
+        streams = [stream_of(ingest, images(1, 1), room=room).answers() for _ in range(3)]
+        readers = [asyncio.create_task(anext(stream)) for stream in streams]
+        await settle()
+        assert len(ingest.waiting) == room.items == 2
+        for reader, stream in zip(readers[:2], streams[:2], strict=True):
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+            await stream.aclose()
+        await settle()
+        assert room.items == 2  # both items of the third stream
+        for _, future in list(ingest.waiting):
+            if not future.done():
+                future.set_result(IngestResult(Outcome.ACCEPTED, UUID(int=1)))
+        await readers[2]
+        await streams[2].aclose()
+        assert room.items == 0
 
     asyncio.run(scenario())

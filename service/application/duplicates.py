@@ -1,0 +1,58 @@
+"""Whether crops are stored already: those that come while the catalog is asked are asked together.
+
+A read costs more in threads and transactions than in rows. One read runs at a time, so an ingest at
+full speed leaves the other reading threads to queries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+from service.catalog.duplicate_reads import CropIdentity, stored_crops
+from service.catalog.store import Catalog
+
+__all__ = ["Duplicates"]
+
+_MOST = 256  # parameters of a statement
+
+
+class Duplicates:
+    """Asks one catalog; used on one event loop."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._waiting: list[tuple[CropIdentity, asyncio.Future[UUID | None]]] = []
+        self._asking: asyncio.Task[None] | None = None
+
+    async def find(self, identity: CropIdentity) -> UUID | None:
+        """The id of the stored crop that is equal, if there is one.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        reply: asyncio.Future[UUID | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((identity, reply))
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+        return await reply
+
+    async def _ask(self) -> None:
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+                await self._answer([item for item in group if not item[1].done()])
+        finally:
+            self._asking = None
+
+    async def _answer(self, group: list[tuple[CropIdentity, asyncio.Future[UUID | None]]]) -> None:
+        try:
+            found = await self._catalog.read(stored_crops, [identity for identity, _ in group])
+        except Exception as error:
+            for _, reply in group:
+                if not reply.done():
+                    reply.set_exception(error)
+        else:
+            for identity, reply in group:
+                if not reply.done():
+                    reply.set_result(found.get(identity))
