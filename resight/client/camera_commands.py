@@ -1,4 +1,4 @@
-"""``resight cameras``: register and list the cameras of a running service."""
+"""``resight cameras``: register and list the cameras of a running service, and the ways between."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from resight.client.options import AsJson, Gallery, Target
 from resight.console import emit
 from resight.v1.gallery_service_pb2 import CreateCameraRequest, ListCamerasRequest
 from resight.v1.gallery_service_pb2_grpc import GalleryServiceStub
+from resight.v1.search_service_pb2 import (
+    GetTravelTimesRequest,
+    LearnedTravelTime,
+    LearnTravelTimesRequest,
+)
 from resight.v1.types_pb2 import Camera
 
 __all__ = ["app"]
@@ -46,6 +51,62 @@ def add(
             CreateCameraRequest(gallery=gallery, camera=camera)
         ).camera
     emit(_shown(stored), as_json=as_json, text=f"camera {stored.camera_id} is registered")
+
+
+@app.command()
+def travel_times(
+    learn: Annotated[bool, typer.Option("--learn", help="Learn them now.")] = False,
+    target: Target = DEFAULT_TARGET,
+    gallery: Gallery = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Print how long people take between cameras, as the gallery has taught."""
+    with connect(target) as connection:
+        found = (
+            connection.search.LearnTravelTimes(LearnTravelTimesRequest(gallery=gallery))
+            if learn
+            else connection.search.GetTravelTimes(GetTravelTimesRequest(gallery=gallery))
+        ).travel_times
+    payload: dict[str, Any] = {
+        "pairs": [_pair(pair) for pair in found.pairs],
+        "learn_time": found.learn_time.ToJsonString(),
+        "position": found.position,
+        "model_version": found.model_version,
+        "crops": found.crops,
+        "tracks": found.tracks,
+        "lowest_score": found.lowest_score,
+        "lowest_probability": found.lowest_probability
+        if found.HasField("lowest_probability")
+        else None,
+    }
+    lines = [_line(pair) for pair in payload["pairs"]]
+    lines.append(
+        f"{len(lines)} pairs of {found.tracks} tracks, learned {payload['learn_time']}, matches "
+        f"from a score of {found.lowest_score:.4f}"
+    )
+    emit(payload, as_json=as_json, text="\n".join(lines))
+
+
+def _pair(pair: LearnedTravelTime) -> dict[str, Any]:
+    known = pair.HasField("min_seconds")
+    return {
+        "from": pair.from_camera_id,
+        "to": pair.to_camera_id,
+        "matches": pair.matches,
+        "min_seconds": pair.min_seconds if known else None,
+        "typical_seconds": pair.typical_seconds if known else None,
+        "max_seconds": pair.max_seconds if known else None,
+    }
+
+
+def _line(pair: dict[str, Any]) -> str:
+    told = f"unknown, {pair['matches']} matches"
+    if pair["min_seconds"] is not None:
+        told = (
+            f"{pair['min_seconds']:.0f} to {pair['max_seconds']:.0f} s, typically "
+            f"{pair['typical_seconds']:.0f} s, {pair['matches']} matches"
+        )
+    return f"{pair['from']:<12} {pair['to']:<12} {told}"
 
 
 def _all(stub: GalleryServiceStub, gallery: str) -> Iterator[Camera]:

@@ -45,6 +45,9 @@ def track(
         Path | None,
         typer.Option(metavar="FILE", help=f"CSV with the columns {', '.join(COLUMNS)}."),
     ] = None,
+    learn_travel_times: Annotated[
+        bool, typer.Option("--learn-travel-times", help="Use those that the gallery has taught.")
+    ] = False,
     camera: Annotated[list[str] | None, typer.Option(help="Only these cameras.")] = None,
     since: Annotated[str | None, typer.Option(help="RFC 3339.")] = None,
     until: Annotated[str | None, typer.Option(help="RFC 3339.")] = None,
@@ -68,6 +71,7 @@ def track(
         ),
         visit_gap_seconds=visit_gap,
         travel_times=[] if travel_times is None else _travel_times(travel_times),
+        use_learned_travel_times=learn_travel_times,
     )
     with connect(target) as connection:
         answer = connection.search.TrackPerson(request)
@@ -89,6 +93,9 @@ def track(
         "rows_scanned": answer.rows_scanned,
         "rows_total": answer.rows_total,
         "index_lag_seconds": answer.index_lag_seconds,
+        "travel_times_learn_time": answer.travel_times_learn_time.ToJsonString()
+        if answer.HasField("travel_times_learn_time")
+        else None,
     }
     emit(payload, as_json=as_json, text=_text(payload))
 

@@ -662,8 +662,13 @@ class TrackPersonRequest(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     VISIT_GAP_SECONDS_FIELD_NUMBER: _builtins.int
     TRAVEL_TIMES_FIELD_NUMBER: _builtins.int
+    USE_LEARNED_TRAVEL_TIMES_FIELD_NUMBER: _builtins.int
     visit_gap_seconds: _builtins.float
     """Most seconds between sightings of one visit, 0 to 86400; 60 when unset."""
+    use_learned_travel_times: _builtins.bool
+    """Whether pairs that are not given, one way or the other, have the travel time that was learned;
+    the first call learns them.
+    """
     @_builtins.property
     def query(self) -> Global___SearchRequest:
         """The person, with `min_score` or `min_probability`; `top_k` is the most sightings looked at (500
@@ -683,10 +688,11 @@ class TrackPersonRequest(_message.Message):
         query: Global___SearchRequest | None = ...,
         visit_gap_seconds: _builtins.float | None = ...,
         travel_times: _abc.Iterable[Global___TravelTime] | None = ...,
+        use_learned_travel_times: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_visit_gap_seconds", b"_visit_gap_seconds", "query", b"query", "visit_gap_seconds", b"visit_gap_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_visit_gap_seconds", b"_visit_gap_seconds", "query", b"query", "travel_times", b"travel_times", "visit_gap_seconds", b"visit_gap_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_visit_gap_seconds", b"_visit_gap_seconds", "query", b"query", "travel_times", b"travel_times", "use_learned_travel_times", b"use_learned_travel_times", "visit_gap_seconds", b"visit_gap_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__visit_gap_seconds: _TypeAlias = _typing.Literal["visit_gap_seconds"]  # noqa: Y015
     _WhichOneofArgType__visit_gap_seconds: _TypeAlias = _typing.Literal["_visit_gap_seconds", b"_visit_gap_seconds"]  # noqa: Y015
@@ -848,6 +854,7 @@ class TrackPersonResponse(_message.Message):
     ROWS_SCANNED_FIELD_NUMBER: _builtins.int
     ROWS_TOTAL_FIELD_NUMBER: _builtins.int
     INDEX_LAG_SECONDS_FIELD_NUMBER: _builtins.int
+    TRAVEL_TIMES_LEARN_TIME_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
     """Whether there were more sightings than were looked at: the way is incomplete."""
     model_version: _builtins.str
@@ -872,6 +879,10 @@ class TrackPersonResponse(_message.Message):
     def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Conflict]:
         """What did not fit."""
 
+    @_builtins.property
+    def travel_times_learn_time(self) -> _timestamp_pb2.Timestamp:
+        """When the travel times were learned; unset unless learned ones were asked for."""
+
     def __init__(
         self,
         *,
@@ -884,11 +895,215 @@ class TrackPersonResponse(_message.Message):
         rows_scanned: _builtins.int = ...,
         rows_total: _builtins.int = ...,
         index_lag_seconds: _builtins.float = ...,
+        travel_times_learn_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["travel_times_learn_time", b"travel_times_learn_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "hops", b"hops", "index_lag_seconds", b"index_lag_seconds", "mode", b"mode", "model_version", b"model_version", "rows_scanned", b"rows_scanned", "rows_total", b"rows_total", "truncated", b"truncated", "visits", b"visits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflicts", b"conflicts", "hops", b"hops", "index_lag_seconds", b"index_lag_seconds", "mode", b"mode", "model_version", b"model_version", "rows_scanned", b"rows_scanned", "rows_total", b"rows_total", "travel_times_learn_time", b"travel_times_learn_time", "truncated", b"truncated", "visits", b"visits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrackPersonResponse: _TypeAlias = TrackPersonResponse  # noqa: Y015
+
+@_typing.final
+class LearnedTravelTime(_message.Message):
+    """What was learned of the way from one camera to another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_CAMERA_ID_FIELD_NUMBER: _builtins.int
+    TO_CAMERA_ID_FIELD_NUMBER: _builtins.int
+    MATCHES_FIELD_NUMBER: _builtins.int
+    MIN_SECONDS_FIELD_NUMBER: _builtins.int
+    TYPICAL_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_SECONDS_FIELD_NUMBER: _builtins.int
+    from_camera_id: _builtins.str
+    """The camera left."""
+    to_camera_id: _builtins.str
+    """The camera reached."""
+    matches: _builtins.int
+    """Tracks of the one that were matched with a next track of the other."""
+    min_seconds: _builtins.float
+    """Half the time of the fastest twentieth; below zero where both cameras see a person at once.
+    This and what follows are unset where the matches are too few, or what chance would give.
+    """
+    typical_seconds: _builtins.float
+    """The median."""
+    max_seconds: _builtins.float
+    """Half as much again as 19 in 20 need."""
+    def __init__(
+        self,
+        *,
+        from_camera_id: _builtins.str = ...,
+        to_camera_id: _builtins.str = ...,
+        matches: _builtins.int = ...,
+        min_seconds: _builtins.float | None = ...,
+        typical_seconds: _builtins.float | None = ...,
+        max_seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_seconds", b"_max_seconds", "_min_seconds", b"_min_seconds", "_typical_seconds", b"_typical_seconds", "max_seconds", b"max_seconds", "min_seconds", b"min_seconds", "typical_seconds", b"typical_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_seconds", b"_max_seconds", "_min_seconds", b"_min_seconds", "_typical_seconds", b"_typical_seconds", "from_camera_id", b"from_camera_id", "matches", b"matches", "max_seconds", b"max_seconds", "min_seconds", b"min_seconds", "to_camera_id", b"to_camera_id", "typical_seconds", b"typical_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_seconds: _TypeAlias = _typing.Literal["max_seconds"]  # noqa: Y015
+    _WhichOneofArgType__max_seconds: _TypeAlias = _typing.Literal["_max_seconds", b"_max_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__min_seconds: _TypeAlias = _typing.Literal["min_seconds"]  # noqa: Y015
+    _WhichOneofArgType__min_seconds: _TypeAlias = _typing.Literal["_min_seconds", b"_min_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__typical_seconds: _TypeAlias = _typing.Literal["typical_seconds"]  # noqa: Y015
+    _WhichOneofArgType__typical_seconds: _TypeAlias = _typing.Literal["_typical_seconds", b"_typical_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_seconds) -> _WhichOneofReturnType__max_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_seconds) -> _WhichOneofReturnType__min_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__typical_seconds) -> _WhichOneofReturnType__typical_seconds | None: ...
+
+Global___LearnedTravelTime: _TypeAlias = LearnedTravelTime  # noqa: Y015
+
+@_typing.final
+class TravelTimes(_message.Message):
+    """What was learned of the ways between a gallery's cameras, and from what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAIRS_FIELD_NUMBER: _builtins.int
+    LEARN_TIME_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    CROPS_FIELD_NUMBER: _builtins.int
+    TRACKS_FIELD_NUMBER: _builtins.int
+    LOWEST_SCORE_FIELD_NUMBER: _builtins.int
+    LOWEST_PROBABILITY_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Position in the gallery's log of changes."""
+    model_version: _builtins.str
+    """Version of the encoder whose vectors were compared."""
+    crops: _builtins.int
+    """Crops that were looked at."""
+    tracks: _builtins.int
+    """Tracks that were compared."""
+    lowest_score: _builtins.float
+    """Lowest score of a match that counted."""
+    lowest_probability: _builtins.float
+    """The probability that stood for; unset without a calibration."""
+    @_builtins.property
+    def pairs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LearnedTravelTime]:
+        """Pairs with a match, by cameras."""
+
+    @_builtins.property
+    def learn_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        pairs: _abc.Iterable[Global___LearnedTravelTime] | None = ...,
+        learn_time: _timestamp_pb2.Timestamp | None = ...,
+        position: _builtins.int = ...,
+        model_version: _builtins.str = ...,
+        crops: _builtins.int = ...,
+        tracks: _builtins.int = ...,
+        lowest_score: _builtins.float = ...,
+        lowest_probability: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lowest_probability", b"_lowest_probability", "learn_time", b"learn_time", "lowest_probability", b"lowest_probability"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lowest_probability", b"_lowest_probability", "crops", b"crops", "learn_time", b"learn_time", "lowest_probability", b"lowest_probability", "lowest_score", b"lowest_score", "model_version", b"model_version", "pairs", b"pairs", "position", b"position", "tracks", b"tracks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__lowest_probability: _TypeAlias = _typing.Literal["lowest_probability"]  # noqa: Y015
+    _WhichOneofArgType__lowest_probability: _TypeAlias = _typing.Literal["_lowest_probability", b"_lowest_probability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lowest_probability) -> _WhichOneofReturnType__lowest_probability | None: ...
+
+Global___TravelTimes: _TypeAlias = TravelTimes  # noqa: Y015
+
+@_typing.final
+class GetTravelTimesRequest(_message.Message):
+    """Asks for learned travel times."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Gallery; `default` when empty."""
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTravelTimesRequest: _TypeAlias = GetTravelTimesRequest  # noqa: Y015
+
+@_typing.final
+class GetTravelTimesResponse(_message.Message):
+    """Learned travel times."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAVEL_TIMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def travel_times(self) -> Global___TravelTimes:
+        """As learned last."""
+
+    def __init__(
+        self,
+        *,
+        travel_times: Global___TravelTimes | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["travel_times", b"travel_times"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["travel_times", b"travel_times"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTravelTimesResponse: _TypeAlias = GetTravelTimesResponse  # noqa: Y015
+
+@_typing.final
+class LearnTravelTimesRequest(_message.Message):
+    """Asks to learn travel times now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Gallery; `default` when empty."""
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LearnTravelTimesRequest: _TypeAlias = LearnTravelTimesRequest  # noqa: Y015
+
+@_typing.final
+class LearnTravelTimesResponse(_message.Message):
+    """Travel times, learned now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAVEL_TIMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def travel_times(self) -> Global___TravelTimes:
+        """What was learned."""
+
+    def __init__(
+        self,
+        *,
+        travel_times: Global___TravelTimes | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["travel_times", b"travel_times"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["travel_times", b"travel_times"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LearnTravelTimesResponse: _TypeAlias = LearnTravelTimesResponse  # noqa: Y015

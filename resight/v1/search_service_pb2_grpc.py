@@ -50,6 +50,16 @@ class SearchServiceStub:
                 request_serializer=resight_dot_v1_dot_search__service__pb2.TrackPersonRequest.SerializeToString,
                 response_deserializer=resight_dot_v1_dot_search__service__pb2.TrackPersonResponse.FromString,
                 _registered_method=True)
+        self.GetTravelTimes = channel.unary_unary(
+                '/resight.v1.SearchService/GetTravelTimes',
+                request_serializer=resight_dot_v1_dot_search__service__pb2.GetTravelTimesRequest.SerializeToString,
+                response_deserializer=resight_dot_v1_dot_search__service__pb2.GetTravelTimesResponse.FromString,
+                _registered_method=True)
+        self.LearnTravelTimes = channel.unary_unary(
+                '/resight.v1.SearchService/LearnTravelTimes',
+                request_serializer=resight_dot_v1_dot_search__service__pb2.LearnTravelTimesRequest.SerializeToString,
+                response_deserializer=resight_dot_v1_dot_search__service__pb2.LearnTravelTimesResponse.FromString,
+                _registered_method=True)
 
 
 class SearchServiceServicer:
@@ -86,6 +96,23 @@ class SearchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTravelTimes(self, request, context):
+        """Returns the travel times that were learned last.
+
+        NOT_FOUND when none were since the service began.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LearnTravelTimes(self, request, context):
+        """Learns travel times between cameras from the gallery's newest tracks: from those that match
+        each other best, without labels. A pair of cameras that is not sure is told as unknown.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SearchServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -103,6 +130,16 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.TrackPerson,
                     request_deserializer=resight_dot_v1_dot_search__service__pb2.TrackPersonRequest.FromString,
                     response_serializer=resight_dot_v1_dot_search__service__pb2.TrackPersonResponse.SerializeToString,
+            ),
+            'GetTravelTimes': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTravelTimes,
+                    request_deserializer=resight_dot_v1_dot_search__service__pb2.GetTravelTimesRequest.FromString,
+                    response_serializer=resight_dot_v1_dot_search__service__pb2.GetTravelTimesResponse.SerializeToString,
+            ),
+            'LearnTravelTimes': grpc.unary_unary_rpc_method_handler(
+                    servicer.LearnTravelTimes,
+                    request_deserializer=resight_dot_v1_dot_search__service__pb2.LearnTravelTimesRequest.FromString,
+                    response_serializer=resight_dot_v1_dot_search__service__pb2.LearnTravelTimesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -187,6 +224,60 @@ class SearchService:
             '/resight.v1.SearchService/TrackPerson',
             resight_dot_v1_dot_search__service__pb2.TrackPersonRequest.SerializeToString,
             resight_dot_v1_dot_search__service__pb2.TrackPersonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTravelTimes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/resight.v1.SearchService/GetTravelTimes',
+            resight_dot_v1_dot_search__service__pb2.GetTravelTimesRequest.SerializeToString,
+            resight_dot_v1_dot_search__service__pb2.GetTravelTimesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LearnTravelTimes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/resight.v1.SearchService/LearnTravelTimes',
+            resight_dot_v1_dot_search__service__pb2.LearnTravelTimesRequest.SerializeToString,
+            resight_dot_v1_dot_search__service__pb2.LearnTravelTimesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,15 @@ class SearchServiceStub:
     INVALID_ARGUMENT without a threshold, and as `Search`; NOT_FOUND for a camera of the travel
     times that is not registered.
     """
+    GetTravelTimes: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.GetTravelTimesRequest, _search_service_pb2.GetTravelTimesResponse]
+    """Returns the travel times that were learned last.
+
+    NOT_FOUND when none were since the service began.
+    """
+    LearnTravelTimes: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.LearnTravelTimesRequest, _search_service_pb2.LearnTravelTimesResponse]
+    """Learns travel times between cameras from the gallery's newest tracks: from those that match
+    each other best, without labels. A pair of cameras that is not sure is told as unknown.
+    """
 
 @_typing.type_check_only
 class SearchServiceAsyncStub(SearchServiceStub):
@@ -74,6 +83,15 @@ class SearchServiceAsyncStub(SearchServiceStub):
 
     INVALID_ARGUMENT without a threshold, and as `Search`; NOT_FOUND for a camera of the travel
     times that is not registered.
+    """
+    GetTravelTimes: _aio.UnaryUnaryMultiCallable[_search_service_pb2.GetTravelTimesRequest, _search_service_pb2.GetTravelTimesResponse]  # type: ignore[assignment]
+    """Returns the travel times that were learned last.
+
+    NOT_FOUND when none were since the service began.
+    """
+    LearnTravelTimes: _aio.UnaryUnaryMultiCallable[_search_service_pb2.LearnTravelTimesRequest, _search_service_pb2.LearnTravelTimesResponse]  # type: ignore[assignment]
+    """Learns travel times between cameras from the gallery's newest tracks: from those that match
+    each other best, without labels. A pair of cameras that is not sure is told as unknown.
     """
 
 class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -113,6 +131,27 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT without a threshold, and as `Search`; NOT_FOUND for a camera of the travel
         times that is not registered.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTravelTimes(
+        self,
+        request: _search_service_pb2.GetTravelTimesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_service_pb2.GetTravelTimesResponse, _abc.Awaitable[_search_service_pb2.GetTravelTimesResponse]]:
+        """Returns the travel times that were learned last.
+
+        NOT_FOUND when none were since the service began.
+        """
+
+    @_abc_1.abstractmethod
+    def LearnTravelTimes(
+        self,
+        request: _search_service_pb2.LearnTravelTimesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_service_pb2.LearnTravelTimesResponse, _abc.Awaitable[_search_service_pb2.LearnTravelTimesResponse]]:
+        """Learns travel times between cameras from the gallery's newest tracks: from those that match
+        each other best, without labels. A pair of cameras that is not sure is told as unknown.
         """
 
 def add_SearchServiceServicer_to_server(servicer: SearchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

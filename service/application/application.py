@@ -35,6 +35,7 @@ from service.application.search import Search
 from service.application.search_batch import SearchBatch
 from service.application.serving import LoadedEncoder
 from service.application.track_person import TrackPerson
+from service.application.travel_times import TravelTimes
 from service.application.unbroken import Unbroken
 from service.blobs import open_blob_store
 from service.bundles import BundleShelf
@@ -115,7 +116,12 @@ class Application:
             search_threads=self._search_threads,
             limits=limits,
         )
-        self.track_person = TrackPerson(search=self.search, galleries=galleries, limits=limits)
+        self.travel_times = TravelTimes(
+            catalog=catalog, galleries=galleries, clock=clock, settings=settings.travel_times
+        )
+        self.track_person = TrackPerson(
+            search=self.search, galleries=galleries, travel_times=self.travel_times, limits=limits
+        )
         self.search_batch = SearchBatch(search=self.search, limits=limits)
         self.adaptation = Adaptation(
             catalog=catalog,

@@ -10,6 +10,7 @@ from itertools import pairwise
 from resight.errors import InvalidArgument
 from service.application.galleries import Galleries
 from service.application.search import Search
+from service.application.travel_times import TravelTimes
 from service.domain.groups import GroupBy
 from service.domain.query import Match, SearchQuery
 from service.domain.trajectory import (
@@ -32,9 +33,17 @@ DEFAULT_SIGHTINGS = 500
 class TrackPerson:
     """Follows a person through a gallery."""
 
-    def __init__(self, *, search: Search, galleries: Galleries, limits: LimitSettings) -> None:
+    def __init__(
+        self,
+        *,
+        search: Search,
+        galleries: Galleries,
+        travel_times: TravelTimes,
+        limits: LimitSettings,
+    ) -> None:
         self._search = search
         self._galleries = galleries
+        self._travel_times = travel_times
         self._limits = limits
 
     async def track(self, asked: TrackQuery) -> TrackAnswer:
@@ -49,7 +58,7 @@ class TrackPerson:
         limits = self._limits
         _check(asked.query)
         gap = checked_visit_gap(asked.visit_gap_seconds)
-        table = checked_travel_times(asked.travel_times, limit=limits.max_travel_times)
+        given = checked_travel_times(asked.travel_times, limit=limits.max_travel_times)
         gallery = self._galleries.get(asked.query.gallery)
         for place, time in enumerate(asked.travel_times):
             for end in ("from_camera_id", "to_camera_id"):
@@ -57,6 +66,10 @@ class TrackPerson:
         query = asked.query
         if query.top_k is None:
             query = replace(query, top_k=min(DEFAULT_SIGHTINGS, limits.max_top_k))
+        learned = None
+        if asked.use_learned_travel_times:
+            learned = await self._travel_times.recent(query.gallery, deadline=query.deadline)
+        table = given if learned is None else {**learned.table, **given}
         found = await self._search.search(query, with_examples=True)
         way, hops, left_out = await asyncio.to_thread(_way, found.matches, gap, table)
         return TrackAnswer(
@@ -65,6 +78,7 @@ class TrackPerson:
             conflicts=left_out,
             found=replace(found, matches=()),
             truncated=bool(found.next_page_token),
+            travel_times_learned_at=None if learned is None else learned.learned_at,
         )
 
 

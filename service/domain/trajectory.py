@@ -41,11 +41,15 @@ class TravelTime:
 
 @dataclass(frozen=True, slots=True)
 class TrackQuery:
-    """Whom to follow: ``query`` with a threshold, ``top_k`` the most sightings looked at."""
+    """Whom to follow: ``query`` with a threshold, ``top_k`` the most sightings looked at.
+
+    Travel times that are given come before those that were learned.
+    """
 
     query: SearchQuery = field(default_factory=SearchQuery)
     visit_gap_seconds: float | None = None
     travel_times: Sequence[TravelTime] = ()
+    use_learned_travel_times: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +121,16 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class TrackAnswer:
-    """Visits by time, a hop between any two, and what did not fit; how the sightings were found."""
+    """Visits by time, a hop between any two, and what did not fit; how the sightings were found;
+    when the travel times were learned, where learned ones were asked for.
+    """
 
     visits: Sequence[Visit]
     hops: Sequence[Hop]
     conflicts: Sequence[Conflict]
     found: SearchAnswer
     truncated: bool
+    travel_times_learned_at: datetime | None = None
 
 
 def checked_visit_gap(value: float | None) -> float:

@@ -15,6 +15,7 @@ from service.application.run_records import RunRecords
 from service.application.search import Search
 from service.application.search_batch import SearchBatch
 from service.application.track_person import TrackPerson
+from service.application.travel_times import TravelTimes
 
 __all__ = ["UseCases"]
 
@@ -29,6 +30,7 @@ class UseCases:
     search: Search
     search_batch: SearchBatch
     track_person: TrackPerson
+    travel_times: TravelTimes
     embed: Embed
     adaptation: Adaptation
     runs: RunRecords

@@ -7,10 +7,11 @@ from typing import overload
 
 from resight.v1 import search_service_pb2 as messages
 from service.domain.trajectory import HopKind, TrackAnswer, TrackQuery, TravelTime, Visit
+from service.domain.travel_times import LearnedPair, LearnedTravelTimes
 from service.transport.grpc.convert_search import add_matches, mode_value, search_query
 from service.transport.grpc.convert_time import timestamp
 
-__all__ = ["track_query", "track_response"]
+__all__ = ["track_query", "track_response", "travel_times_message"]
 
 _KINDS = {
     HopKind.SAME_CAMERA: messages.Hop.KIND_SAME_CAMERA,
@@ -54,6 +55,7 @@ def track_query(request: messages.TrackPersonRequest, *, deadline: float | None)
         if request.HasField("visit_gap_seconds")
         else None,
         travel_times=_TravelTimes(request.travel_times),
+        use_learned_travel_times=request.use_learned_travel_times,
     )
 
 
@@ -71,6 +73,7 @@ def track_response(answer: TrackAnswer) -> messages.TrackPersonResponse:
         rows_scanned=found.rows_scanned,
         rows_total=found.rows_total,
         index_lag_seconds=found.index_lag_seconds,
+        travel_times_learn_time=timestamp(answer.travel_times_learned_at),
     )
     response.visits.extend(map(_visit_message, answer.visits))
     response.conflicts.extend(
@@ -83,6 +86,32 @@ def track_response(answer: TrackAnswer) -> messages.TrackPersonResponse:
         for conflict in answer.conflicts
     )
     return response
+
+
+def travel_times_message(table: LearnedTravelTimes) -> messages.TravelTimes:
+    """What was learned."""
+    return messages.TravelTimes(
+        pairs=map(_pair_message, table.pairs),
+        learn_time=timestamp(table.learned_at),
+        position=table.position,
+        model_version=table.model_version,
+        crops=table.crops,
+        tracks=table.tracks,
+        lowest_score=table.lowest_score,
+        lowest_probability=table.lowest_probability,
+    )
+
+
+def _pair_message(pair: LearnedPair) -> messages.LearnedTravelTime:
+    time = pair.time
+    return messages.LearnedTravelTime(
+        from_camera_id=pair.from_camera_id,
+        to_camera_id=pair.to_camera_id,
+        matches=pair.matches,
+        min_seconds=None if time is None else time.min_seconds,
+        typical_seconds=None if time is None else time.typical_seconds,
+        max_seconds=None if time is None else time.max_seconds,
+    )
 
 
 def _visit_message(visit: Visit) -> messages.Visit:

@@ -66,7 +66,7 @@ def create_app(
         cameras.router(use_cases.cameras),
         crops.router(use_cases.crops, use_cases.ingest),
         queries.router(use_cases.search, use_cases.search_batch, use_cases.embed),
-        tracks.router(use_cases.track_person),
+        tracks.router(use_cases.track_person, use_cases.travel_times),
         adaptation.router(
             use_cases.adaptation, use_cases.runs, use_cases.crop_stream, draining=draining
         ),

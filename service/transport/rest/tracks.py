@@ -1,4 +1,4 @@
-"""A person's way over REST."""
+"""A person's way over REST, and the travel times that were learned."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 
 from service.application.track_person import TrackPerson
+from service.application.travel_times import TravelTimes
 from service.transport.rest.departure import unless_departed
 from service.transport.rest.timeout import TIMEOUT_HEADER, deadline_after
-from service.transport.rest.track_schemas import TrackBody, TrackResult
+from service.transport.rest.track_schemas import LearnedTravelTimes, TrackBody, TrackResult
 from service.transport.search_metrics import counted
 
 __all__ = ["router"]
@@ -17,8 +18,8 @@ __all__ = ["router"]
 Wait = Annotated[float | None, Header(alias=TIMEOUT_HEADER)]
 
 
-def router(track: TrackPerson) -> APIRouter:
-    """The route below a gallery."""
+def router(track: TrackPerson, travel_times: TravelTimes) -> APIRouter:
+    """The routes below a gallery."""
     routes = APIRouter(tags=["queries"])
 
     @routes.post("/track")
@@ -30,5 +31,18 @@ def router(track: TrackPerson) -> APIRouter:
         answer = await unless_departed(request, track.track(asked))
         counted(answer.found)
         return TrackResult.of(answer)
+
+    @routes.get("/travel-times")
+    async def get_travel_times(gallery: str) -> LearnedTravelTimes:
+        """The travel times that were learned last."""
+        return LearnedTravelTimes.of(travel_times.get(gallery))
+
+    @routes.post("/travel-times")
+    async def learn_travel_times(
+        gallery: str, request: Request, wait: Wait = None
+    ) -> LearnedTravelTimes:
+        """Learn travel times from the gallery's newest tracks, now."""
+        learning = travel_times.learn(gallery, deadline=deadline_after(wait))
+        return LearnedTravelTimes.of(await unless_departed(request, learning))
 
     return routes
