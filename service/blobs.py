@@ -25,11 +25,17 @@ class FolderBlobStore:
 
     A file is written and flushed under a temporary name, then renamed, then the folder that
     names it is flushed: it is there whole and for good, or not at all.
+
+    Args:
+        root: The folder.
+        beside: Another process may be writing to it: what is half written is left alone.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, beside: bool = False) -> None:
         self._root = root
         self._temporary = root / _TEMPORARY
+        if beside:
+            return
         try:
             self._temporary.mkdir(parents=True, exist_ok=True, mode=0o700)
             for left_behind in self._temporary.iterdir():
@@ -75,7 +81,7 @@ class FolderBlobStore:
     def keys(self) -> Iterator[str]:
         """Every stored key."""
         for folder, subfolders, files in os.walk(self._root):
-            if Path(folder) == self._root:
+            if Path(folder) == self._root and _TEMPORARY in subfolders:
                 subfolders.remove(_TEMPORARY)
             relative = Path(folder).relative_to(self._root)
             for name in files:
@@ -145,8 +151,12 @@ class RemoteBlobStore:
         return f"{self._root}/{key}"
 
 
-def open_blob_store(url: str) -> BlobStore:
+def open_blob_store(url: str, *, beside: bool = False) -> BlobStore:
     """The store behind a URL: ``file://`` or a bare path is a folder, the rest goes to fsspec.
+
+    Args:
+        url: Where.
+        beside: As FolderBlobStore.
 
     Raises:
         InvalidArgument: the scheme is unknown or its package is missing.
@@ -154,5 +164,5 @@ def open_blob_store(url: str) -> BlobStore:
     """
     parts = urlsplit(url)
     if parts.scheme in ("", "file"):
-        return FolderBlobStore(Path(unquote(parts.path)).absolute())
+        return FolderBlobStore(Path(unquote(parts.path)).absolute(), beside=beside)
     return RemoteBlobStore(url)

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from resight.errors import FailedPrecondition
 
-__all__ = ["DataDirectory"]
+__all__ = ["UNFINISHED_RESTORE", "DataDirectory"]
+
+# There while a restore is under way, and after one that was killed.
+UNFINISHED_RESTORE = "restore-not-finished.json"
 
 
 class DataDirectory:
@@ -16,11 +19,16 @@ class DataDirectory:
 
     Two services over one catalog would each answer from an index that misses the other's crops.
 
+    Args:
+        path: Made when missing.
+        restoring: Whether it may hold a restore that was not finished.
+
     Raises:
-        FailedPrecondition: the directory cannot be written, or another process uses it.
+        FailedPrecondition: the directory cannot be written, another process uses it, or a restore
+            was not finished.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, restoring: bool = False) -> None:
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -41,6 +49,14 @@ class DataDirectory:
                 field="data_dir",
                 reason="DATA_DIRECTORY_IN_USE",
             ) from error
+        if not restoring and (path / UNFINISHED_RESTORE).exists():
+            os.close(self._handle)
+            raise FailedPrecondition(
+                f"data_dir {path}: restore not finished, so it holds a part of a snapshot only; "
+                "run `resight gallery restore` again",
+                field="data_dir",
+                reason="RESTORE_NOT_FINISHED",
+            )
         os.ftruncate(self._handle, 0)
         os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
 

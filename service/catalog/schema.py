@@ -14,7 +14,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from resight.errors import FailedPrecondition
 from service.catalog.engine import unavailable
 
-__all__ = ["current_revision", "head_revision", "prepare", "upgrade"]
+__all__ = [
+    "current_revision",
+    "head_revision",
+    "is_known",
+    "prepare",
+    "revision_of",
+    "upgrade",
+    "upgrade_to",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +39,30 @@ def current_revision(engine: Engine) -> str | None:
     """The schema the database has; None when it is empty."""
     try:
         with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            return revision_of(connection)
     except SQLAlchemyError as error:
         raise unavailable(error) from error
+
+
+def revision_of(connection: Connection) -> str | None:
+    """The schema that a connection finds; None when there is none."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def is_known(revision: str) -> bool:
+    """Whether this code has the migrations up to a revision."""
+    return any(script.revision == revision for script in _script().walk_revisions())
+
+
+def upgrade_to(connection: Connection, revision: str = "head") -> None:
+    """Bring the schema to a revision, in the connection's transaction.
+
+    Raises:
+        FailedPrecondition: this code does not know the revision.
+    """
+    if revision != "head":
+        _refuse_newer(revision)
+    command.upgrade(_config(connection), revision)
 
 
 def upgrade(engine: Engine) -> tuple[str | None, str]:
@@ -80,8 +109,7 @@ def prepare(engine: Engine, *, auto_upgrade: bool) -> None:
 
 
 def _refuse_newer(current: str | None) -> None:
-    known = {script.revision for script in _script().walk_revisions()}
-    if current is not None and current not in known:
+    if current is not None and not is_known(current):
         raise FailedPrecondition(
             f"the catalog's schema {current} was made by a newer version of resight than this "
             "one; upgrade resight, or restore the catalog from before the upgrade",

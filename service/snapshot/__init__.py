@@ -1,0 +1,1 @@
+"""Snapshots of everything a service stores: taken beside it, verified, restored."""
