@@ -48,6 +48,10 @@ __all__ = [
     "galleries",
     "metadata",
     "model_bundles",
+    "model_events",
+    "model_failures",
+    "model_fillings",
+    "model_removals",
     "models",
     "replica_positions",
     "replicas",
@@ -286,4 +290,58 @@ model_bundles = Table(
     Column("gate_score", Float, nullable=False),
     Column("gate_reasons", JSON, nullable=False),
     Column("gate_report", JSON, nullable=False),
+)
+
+# How far a shadow has got with the crops that were there when it was staged; those after it get its
+# vector with the others.
+model_fillings = Table(
+    "model_fillings",
+    metadata,
+    Column("model_row", _RowId, ForeignKey("models.model_row"), primary_key=True),
+    Column("source", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    # What is left to look at: last_row < crop_row <= until_row.
+    Column("last_row", BigInteger, nullable=False),
+    Column("until_row", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("done", BigInteger, nullable=False),
+    # The process that fills, while expire_time has not passed.
+    Column("holder", Uuid16, nullable=True),
+    Column("expire_time", Micros, nullable=True),
+    Column("start_time", Micros, nullable=False),
+    Column("update_time", Micros, nullable=False),
+    Column("complete_time", Micros, nullable=True),
+)
+
+# Crops that could be given no vector of a model.
+model_failures = Table(
+    "model_failures",
+    metadata,
+    Column("model_row", _RowId, ForeignKey("models.model_row"), primary_key=True),
+    Column("crop_row", _RowId, ForeignKey("crops.crop_row", ondelete="CASCADE"), primary_key=True),
+    Column("reason", String(64), nullable=False),
+    Index(None, "crop_row"),
+)
+
+# Retired models whose vectors are being deleted, and up to which crop that has come.
+model_removals = Table(
+    "model_removals",
+    metadata,
+    Column("model_row", _RowId, ForeignKey("models.model_row"), primary_key=True),
+    Column("last_row", BigInteger, nullable=False),
+)
+
+# Who changed the state of a model, when and why.
+model_events = Table(
+    "model_events",
+    metadata,
+    Column("event_row", _RowId, primary_key=True),
+    Column("gallery_row", _RowId, ForeignKey("galleries.gallery_row"), nullable=False),
+    Column("model_row", _RowId, ForeignKey("models.model_row"), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("actor", String(16), nullable=False),
+    Column("reason", String(500), nullable=False),
+    Column("create_time", Micros, nullable=False),
+    Index(None, "gallery_row", "event_row"),
+    sqlite_autoincrement=True,
 )

@@ -25,7 +25,9 @@ class ModelState(Enum):
     """Where a model stands."""
 
     CANDIDATE = "candidate"
+    SHADOW = "shadow"
     LIVE = "live"
+    PREVIOUS = "previous"
     RETIRED = "retired"
 
 
