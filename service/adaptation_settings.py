@@ -1,4 +1,6 @@
-"""Settings of adaptation, registered models and privacy; sections of ``service.settings``."""
+"""Settings of adaptation, registered models, privacy and retention: sections of
+``service.settings``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["ModelSettings", "NightlySettings", "PrivacySettings"]
+__all__ = ["ModelSettings", "NightlySettings", "PrivacySettings", "RetentionSettings"]
 
 
 class _Section(BaseModel):
@@ -46,3 +48,13 @@ class PrivacySettings(_Section):
     """
 
     store_images: bool = True
+
+
+class RetentionSettings(_Section):
+    """Crops captured more than ``days`` ago are dropped: at start, then every
+    ``interval_seconds``, ``batch_crops`` in one transaction. None keeps them for ever.
+    """
+
+    days: float | None = Field(default=None, gt=0, le=36_500)
+    interval_seconds: float = Field(default=3600.0, gt=0)
+    batch_crops: int = Field(default=1000, ge=1, le=100_000)

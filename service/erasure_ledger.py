@@ -13,8 +13,10 @@ failed, and never lacks one whose deletion was acknowledged. Ids and times only.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
+import socket
 import zlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -29,7 +31,7 @@ from resight.durable import flush_folder
 from resight.errors import FailedPrecondition, Unavailable
 from service.domain.instant import from_micros, to_micros
 
-__all__ = ["Erasure", "ErasureLedger", "erased_blobs", "erasures"]
+__all__ = ["Erasure", "ErasureLedger", "erased_blobs", "erasures", "process_name"]
 
 SUFFIX = ".ledger"
 BLOCK = 10_000
@@ -160,6 +162,12 @@ class ErasureLedger:
             os.ftruncate(self._handle, self._size)
         except OSError:  # tried again before the next line
             return
+
+
+def process_name(data_dir: Path) -> str:
+    """The name of the process that uses a data directory, the same at every start."""
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:40]
+    return f"{host}-{hashlib.sha256(os.fsencode(data_dir.absolute())).hexdigest()[:16]}"
 
 
 def erasures(folder: Path) -> Iterator[Erasure]:

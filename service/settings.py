@@ -25,7 +25,12 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from resight.errors import InvalidArgument
-from service.adaptation_settings import ModelSettings, NightlySettings, PrivacySettings
+from service.adaptation_settings import (
+    ModelSettings,
+    NightlySettings,
+    PrivacySettings,
+    RetentionSettings,
+)
 from service.environment import DELIMITER, PREFIX, FileTwinSource, refuse_unknown_names
 
 __all__ = [
@@ -208,6 +213,7 @@ class ServiceSettings(BaseSettings):
     nightly: NightlySettings = NightlySettings()
     models: ModelSettings = ModelSettings()
     privacy: PrivacySettings = PrivacySettings()
+    retention: RetentionSettings = RetentionSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -50,6 +50,7 @@ __all__ = [
     "REJECTED",
     "REQUESTS",
     "REQUEST_DURATION",
+    "RETENTION_DROPPED",
     "SEARCH_MODE",
     "SEARCH_ROWS_SCANNED",
     "STAGE_DURATION",
@@ -167,6 +168,12 @@ INDEX_WRITES = Counter(
 ERASURES_REPLAYED = Counter(
     "resight_erasures_replayed",
     "Erased crops that a restored catalog had brought back, erased again at start.",
+    registry=REGISTRY,
+)
+RETENTION_DROPPED = Counter(
+    "resight_retention_dropped",
+    "Crops dropped because they were captured more than retention.days ago.",
+    ("gallery",),
     registry=REGISTRY,
 )
 SEARCH_ROWS_SCANNED = Histogram(

@@ -25,11 +25,13 @@ from service.application.crop_stream import CropStream
 from service.application.crops import Crops
 from service.application.data_directory import DataDirectory
 from service.application.embed import Embed
+from service.application.erasure_replay import open_ledger
 from service.application.galleries import Galleries
 from service.application.gallery import GalleryGauges
 from service.application.index_keeper import IndexKeeper
 from service.application.ingest import Ingest
 from service.application.registry import Registry
+from service.application.retention import Retention
 from service.application.run_records import RunRecords
 from service.application.search import Search
 from service.application.search_batch import SearchBatch
@@ -44,6 +46,7 @@ from service.catalog.store import Catalog
 from service.clock import SystemClock
 from service.domain.names import DEFAULT_GALLERY
 from service.domain.ports import BlobStore, Clock, Embedder
+from service.erasure_ledger import ErasureLedger
 from service.gallery.search_threads import SearchThreads
 from service.settings import ServiceSettings
 
@@ -64,6 +67,8 @@ class Application:
         galleries: Galleries,
         index_files: IndexKeeper,
         blobs: BlobStore,
+        ledger: ErasureLedger,
+        retention: Retention,
         shelf: BundleShelf,
         embedder: Embedder,
         clock: Clock,
@@ -73,6 +78,8 @@ class Application:
         self._catalog = catalog
         self._galleries = galleries
         self.index_files = index_files
+        self.retention = retention
+        self._ledger = ledger
         self._blobs = blobs
         self._in_flight = BlobsInFlight()
         self._unbroken = Unbroken()
@@ -83,7 +90,7 @@ class Application:
         )
         self.sweep_report: SweepReport | None = None
         self._sweeping: asyncio.Task[None] | None = None
-        self._keeping: asyncio.Task[None] | None = None
+        self._keeping: list[asyncio.Task[None]] = []
         self.cameras = Cameras(
             catalog=catalog, galleries=galleries, embedder=embedder, clock=clock, limits=limits
         )
@@ -94,6 +101,7 @@ class Application:
             blob_threads=self._blob_threads,
             unbroken=self._unbroken,
             clock=clock,
+            ledger=ledger,
             limits=limits,
             images_stored=images_stored,
         )
@@ -174,7 +182,10 @@ class Application:
             cls._open, settings, embedder, clock or SystemClock(), calibrations or {}
         )
         application._sweeping = asyncio.create_task(application._sweep())
-        application._keeping = asyncio.create_task(application.index_files.keep())
+        application._keeping = [
+            asyncio.create_task(application.index_files.keep()),
+            asyncio.create_task(application.retention.keep(application._blob_threads)),
+        ]
         return application
 
     @property
@@ -205,9 +216,9 @@ class Application:
         await self._unbroken.drain()
         if self._sweeping is not None:
             await asyncio.wait([self._sweeping])
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.wait([self._keeping])
+        for task in self._keeping:
+            task.cancel()
+        await asyncio.wait(self._keeping)
         await self.index_files.write_all()
         await asyncio.to_thread(self._close)
 
@@ -240,8 +251,18 @@ class Application:
         except BaseException:
             directory.close()
             raise
+        ledger: ErasureLedger | None = None
         try:
             blobs = open_blob_store(settings.resolved_blob_url())
+            ledger = open_ledger(settings, catalog, clock)
+            retention = Retention(
+                catalog=catalog,
+                galleries=galleries,
+                blobs=blobs,
+                clock=clock,
+                settings=settings.retention,
+            )
+            retention.drop_expired()
             _adopt_model(catalog, settings, embedder, clock)
             index_files = IndexKeeper(
                 settings.data_dir / "index",
@@ -262,12 +283,16 @@ class Application:
                 galleries=galleries,
                 index_files=index_files,
                 blobs=blobs,
+                ledger=ledger,
+                retention=retention,
                 shelf=shelf,
                 embedder=embedder,
                 clock=clock,
             )
         except BaseException:
             catalog.close()
+            if ledger is not None:
+                ledger.close()
             directory.close()
             raise
 
@@ -285,6 +310,7 @@ class Application:
         self.index_files.close()
         self._blob_threads.shutdown()
         self._catalog.close()
+        self._ledger.close()
         self._directory.close()
 
 

@@ -23,10 +23,11 @@ from service.catalog.store import Catalog
 from service.domain import names
 from service.domain import page as pages
 from service.domain.crop import Crop, CropFilter
-from service.domain.identifier import image_key
+from service.domain.identifier import image_key, image_of_key
 from service.domain.instant import from_micros
 from service.domain.page import Page
 from service.domain.ports import BlobStore, Clock
+from service.erasure_ledger import Erasure, ErasureLedger
 from service.settings import LimitSettings
 from service.telemetry import stage
 
@@ -68,10 +69,12 @@ class Crops:
         blob_threads: Executor,
         unbroken: Unbroken,
         clock: Clock,
+        ledger: ErasureLedger,
         limits: LimitSettings,
         images_stored: bool = True,
     ) -> None:
         self._images_stored = images_stored
+        self._ledger = ledger
         self._unbroken = unbroken
         self._catalog = catalog
         self._galleries = galleries
@@ -143,7 +146,8 @@ class Crops:
         """Delete a crop: catalog row and vector in one transaction, then index, then image.
 
         From the commit on the crop is in no answer. The image's key is committed with it, so that
-        an image which outlives a crash is removed at the next start.
+        an image which outlives a crash is removed at the next start; and the erasure ledger names
+        the crop before the commit, so that no restored catalog brings it back.
 
         Raises:
             InvalidArgument, NotFound: bad or unknown id.
@@ -154,13 +158,14 @@ class Crops:
 
     async def _delete(self, live: Gallery, wanted: UUID) -> None:
         def apply(connection: Connection) -> str:
-            return crop_writes.delete_crop(
-                connection,
-                live.record.gallery_row,
-                wanted,
-                gallery=live.name,
-                now=self._clock.now(),
+            now = self._clock.now()
+            key = crop_writes.delete_crop(
+                connection, live.record.gallery_row, wanted, gallery=live.name, now=now
             )
+            blob_id = image_of_key(key)
+            if blob_id is not None:
+                self._ledger.note(connection, Erasure(live.name, wanted, blob_id, now))
+            return key
 
         key = await self._catalog.change(apply, committed=lambda _: live.follow())
         loop = asyncio.get_running_loop()

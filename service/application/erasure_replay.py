@@ -13,10 +13,11 @@ from service.catalog import crop_reads
 from service.catalog.crop_deletions import delete_instances
 from service.catalog.store import Catalog
 from service.domain.ports import Clock
-from service.erasure_ledger import erased_blobs
+from service.erasure_ledger import ErasureLedger, erased_blobs, process_name
+from service.settings import ServiceSettings
 from service.telemetry import ERASURES_REPLAYED
 
-__all__ = ["Replayed", "replay"]
+__all__ = ["Replayed", "open_ledger", "replay"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,23 @@ class Replayed:
 
     entries: int
     erased: int
+
+
+def open_ledger(settings: ServiceSettings, catalog: Catalog, clock: Clock) -> ErasureLedger:
+    """This process's ledger, after what all of them say has been done.
+
+    Raises:
+        FailedPrecondition: a ledger is damaged, or this one cannot be written.
+        Unavailable: the catalog does not answer.
+    """
+    folder = settings.resolved_erasures_dir()
+    ledger = ErasureLedger(folder, process_name(settings.data_dir))
+    try:
+        replay(catalog, folder, clock)
+    except BaseException:
+        ledger.close()
+        raise
+    return ledger
 
 
 def replay(catalog: Catalog, folder: Path, clock: Clock) -> Replayed:

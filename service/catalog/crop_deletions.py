@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import Connection, delete, insert, select
@@ -11,17 +11,21 @@ from sqlalchemy import Connection, delete, insert, select
 from service.catalog.change_log import log_crops, take_positions
 from service.catalog.models import (
     CHANGE_CROP_DELETED,
+    CHANGE_CROPS_DROPPED,
     blob_removals,
+    changes,
     crops,
     embeddings,
     galleries,
 )
 from service.domain.identifier import image_key
 
-__all__ = ["delete_instances", "remove_rows"]
+__all__ = ["delete_instances", "drop_before"]
 
 # SQLite takes at most 32,766 parameters a statement.
 MAX_IN = 10_000
+
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def delete_instances(connection: Connection, blob_ids: Sequence[UUID], *, now: datetime) -> int:
@@ -47,7 +51,7 @@ def delete_instances(connection: Connection, blob_ids: Sequence[UUID], *, now: d
                 continue
             newest = take_positions(connection, gallery_row, len(rows))
             keys = [image_key(name, row.blob_id) for row in rows]
-            remove_rows(connection, [row.crop_row for row in rows], keys, now=now)
+            _remove_rows(connection, [row.crop_row for row in rows], keys, now=now)
             first = newest - len(rows) + 1
             ids = [row.crop_id for row in rows]
             log_crops(connection, gallery_row, CHANGE_CROP_DELETED, ids, first, now)
@@ -55,7 +59,56 @@ def delete_instances(connection: Connection, blob_ids: Sequence[UUID], *, now: d
     return deleted
 
 
-def remove_rows(
+def drop_before(
+    connection: Connection,
+    gallery_row: int,
+    cut_off: datetime,
+    *,
+    gallery: str,
+    most: int,
+    now: datetime,
+) -> list[str]:
+    """Delete the oldest crops captured before a time, with one entry in the log; returns the keys
+    of their images, none when there was nothing to delete.
+
+    The entry's own time may be earlier, so that it is true of everything captured before it.
+
+    Args:
+        connection: In a transaction.
+        gallery_row: Whose crops.
+        cut_off: What was captured before it goes.
+        gallery: Name of the gallery.
+        most: Crops to delete; exceeded only by crops of one microsecond.
+        now: Time of the change.
+    """
+    take_positions(connection, gallery_row, 0)
+    inside = crops.c.gallery_row == gallery_row, crops.c.capture_time < cut_off
+    oldest = select(crops.c.capture_time).where(*inside).order_by(crops.c.capture_time)
+    first = connection.execute(oldest.limit(1)).scalar()
+    if first is None:
+        return []
+    following = connection.execute(oldest.offset(most).limit(1)).scalar()
+    if following is not None:
+        cut_off = following if following > first else first + _MICROSECOND
+    chosen = crops.c.gallery_row == gallery_row, crops.c.capture_time < cut_off
+    rows = connection.execute(select(crops.c.crop_row, crops.c.blob_id).where(*chosen)).all()
+    keys = [image_key(gallery, row.blob_id) for row in rows]
+    for start in range(0, len(rows), MAX_IN):
+        part = slice(start, start + MAX_IN)
+        _remove_rows(connection, [row.crop_row for row in rows[part]], keys[part], now=now)
+    connection.execute(
+        insert(changes).values(
+            gallery_row=gallery_row,
+            position=take_positions(connection, gallery_row, 1),
+            kind=CHANGE_CROPS_DROPPED,
+            cut_off=cut_off,
+            create_time=now,
+        )
+    )
+    return keys
+
+
+def _remove_rows(
     connection: Connection, rows: Sequence[int], keys: Sequence[str], *, now: datetime
 ) -> None:
     """Delete crops by row (at most 10,000) with their vectors, and remember that the images with

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
+import pytest
+
+from resight.errors import FailedPrecondition, NotFound, Unavailable
 from service.application.erasure_replay import Replayed, replay
 from service.application.ingest import IngestItem
 from service.catalog import crop_reads
-from service.erasure_ledger import Erasure, ErasureLedger
+from service.erasure_ledger import Erasure, ErasureLedger, erasures
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -56,3 +59,92 @@ def test_what_the_ledger_names_is_erased_again_and_logged(
 
     run(restarted())
     assert query("SELECT count(*) FROM blob_removals") == [(0,)]
+
+
+def test_a_deletion_is_in_the_ledger_and_a_refused_one_is_not(opened, run, at, tmp_path) -> None:
+    async def work() -> None:
+        async with opened() as application:
+            ids = [
+                (await application.ingest.submit(IngestItem("", "c1", at(n), b"%d" % n))).crop_id
+                for n in range(3)
+            ]
+            blobs = {}
+            row = application._galleries.get("").row
+            for crop_id in ids:
+                record = application._catalog.read_now(crop_reads.crop, row, crop_id)
+                blobs[crop_id] = record.blob_id
+            await application.crops.delete("", str(ids[1]))
+            with pytest.raises(NotFound):
+                await application.crops.delete("", str(ids[1]))
+            await application.crops.delete("", str(ids[0]))
+            found = list(erasures(tmp_path / "data" / "erasures"))
+            assert [(each.gallery, each.crop_id, each.blob_id) for each in found] == [
+                ("default", crop_id, blobs[crop_id]) for crop_id in (ids[1], ids[0])
+            ]
+
+    run(work())
+
+
+def test_nothing_is_deleted_when_the_ledger_cannot_be_written(
+    opened, run, at, tmp_path, monkeypatch
+) -> None:
+    def full(_: object) -> None:
+        raise Unavailable("no room", reason="ERASURE_LEDGER_UNWRITABLE")
+
+    async def work() -> None:
+        async with opened() as application:
+            stored = await application.ingest.submit(IngestItem("", "c1", at(0), b"x"))
+            with monkeypatch.context() as patch:
+                patch.setattr(application._ledger, "append", full)
+                with pytest.raises(Unavailable, match="no room"):
+                    await application.crops.delete("", str(stored.crop_id))
+            assert (await application.crops.get("", str(stored.crop_id), True)).image == b"x"
+            assert application.crop_count == 1
+            await application.crops.delete("", str(stored.crop_id))
+            assert application.crop_count == 0
+
+    run(work())
+
+
+def test_a_catalog_put_back_by_hand_is_served_without_what_was_erased(
+    opened, run, at, tmp_path, catalog_url
+) -> None:
+    """Without `resight gallery restore`: the database's own backup, put back beside the ledger."""
+    if not catalog_url.startswith("sqlite"):
+        pytest.skip("the file of a SQLite catalog is put back")
+    database = tmp_path / "catalog.sqlite"
+
+    async def work() -> None:
+        async with opened() as application:
+            for number in range(4):
+                await application.ingest.submit(IngestItem("", "c1", at(number), b"%d" % number))
+        saved = database.read_bytes()
+        async with opened(cameras=False) as application:
+            (first, *_) = (await application.crops.list("")).items
+            await application.crops.delete("", str(first.crop_id))
+        database.write_bytes(saved)
+        async with opened(cameras=False) as application:
+            assert application.crop_count == 3
+            assert first.crop_id not in {
+                c.crop_id for c in (await application.crops.list("")).items
+            }
+
+    run(work())
+
+
+def test_a_damaged_ledger_stops_the_start(opened, run, at, tmp_path) -> None:
+    async def work() -> None:
+        async with opened() as application:
+            stored = await application.ingest.submit(IngestItem("", "c1", at(0), b"x"))
+            await application.crops.delete("", str(stored.crop_id))
+        (path,) = (tmp_path / "data" / "erasures").iterdir()
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b"default", b"defaulu"))
+        with pytest.raises(FailedPrecondition, match="line 1 of the erasure ledger"):
+            async with opened(cameras=False):
+                pass
+        path.write_bytes(whole)
+        async with opened(cameras=False):
+            pass
+
+    run(work())
