@@ -20,6 +20,7 @@ from PIL import Image
 from resight.bundle import write_bundle
 from resight.crops import Preprocessing
 from resight.v1 import bundle_pb2
+from tests.e2e.retrieval_site import Site, calibrated, served_site
 
 RESIGHT = Path(sys.executable).with_name("resight")
 HEIGHT, WIDTH = 64, 32
@@ -216,3 +217,20 @@ def service(
     ):
         yield process
         assert process.process.poll() is None, "a test killed the shared service"
+
+
+@pytest.fixture(scope="session")
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """A gallery of known vectors behind a calibrated encoder, for tests that do not change it; on
+    the database that a module is parametrised by (indirectly).
+    """
+    root = tmp_path_factory.mktemp("site")
+    bundle = calibrated(tiny_bundle_at(root / "bundle"))
+    with (
+        catalog_of(getattr(request, "param", "sqlite"), request) as environment,
+        serving(bundle, root / "data", **environment) as process,
+        served_site(process, jpeg) as made,
+    ):
+        yield made
