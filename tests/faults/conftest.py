@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from tests.e2e.conftest import (  # noqa: F401
     start_service,
     tiny_bundle,
 )
-from tests.faults.site import Site
+from tests.faults.evidence import Site
 
 
 @cache
@@ -27,7 +26,7 @@ def image_of(number: int) -> bytes:
 
 
 @pytest.fixture
-def site(tmp_path: Path, catalog: dict[str, str]) -> Iterator[Site]:  # noqa: F811
+def site(tmp_path: Path, catalog: dict[str, str]) -> Site:  # noqa: F811
     """An empty site on either database; ``start_service(site.data, **catalog)`` serves it."""
     url = catalog.get("RESIGHT_DATABASE_URL", f"sqlite:///{tmp_path}/data/catalog.sqlite")
     assert make_url(url)

@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from resight.client.connection import Connection
 from resight.v1 import gallery_service_pb2, search_service_pb2
 from resight.v1.types_pb2 import Camera, Crop
-from tests.faults.site import Site, crop_id_of
+from tests.faults.evidence import Site, crop_id_of
 
 CAMERAS = ("door", "hall", "yard")
 IN_FLIGHT = 24

@@ -20,8 +20,8 @@ import pytest
 
 from resight.client.connection import connect
 from tests.e2e.conftest import RESIGHT
+from tests.faults.evidence import Site
 from tests.faults.load import Load, Numbers
-from tests.faults.site import Site
 
 KILLS = int(os.environ.get("RESIGHT_FAULT_KILLS", "4"))
 SEED = int(os.environ.get("RESIGHT_FAULT_SEED", "1"))

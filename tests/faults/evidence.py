@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection as Database
 from sqlalchemy import create_engine, text
 
 from resight.client.connection import Connection
@@ -47,7 +49,7 @@ class Stored:
     """One gallery as the database has it, read past the service."""
 
     crops: dict[str, tuple[bytes, str]]
-    vectors: dict[str, np.ndarray]
+    vectors: dict[str, NDArray[np.float32]]
     positions: Sequence[int]
     newest: int
 
@@ -59,22 +61,36 @@ class Site:
         data: Its data directory.
         url: SQLAlchemy URL of its catalog.
         image_of: The bytes sent as the crop of a number.
+        blobs: Where images lie, when not in the data directory.
     """
 
-    def __init__(self, data: Path, url: str, image_of) -> None:
+    def __init__(
+        self,
+        data: Path,
+        url: str,
+        image_of: Callable[[int], bytes],
+        *,
+        blobs: Path | None = None,
+    ) -> None:
         self.data = data
         self.url = url
+        self._blobs = blobs or data / "blobs"
         self.image_of = image_of
         self.told = Told()
 
     @contextmanager
-    def _connection(self):
+    def _connection(self) -> Iterator[Database]:
         engine = create_engine(self.url)
         try:
             with engine.connect() as connection:
                 yield connection
         finally:
             engine.dispose()
+
+    def numbers(self, statement: str) -> list[int]:
+        """What a statement that selects one number a row finds."""
+        with self._connection() as connection:
+            return list(connection.execute(text(statement)).scalars())
 
     def stored(self) -> Stored:
         """The gallery ``default``."""
@@ -119,7 +135,7 @@ class Site:
     def _check_images(self, stored: Stored, sent: dict[str, int]) -> None:
         files = {
             path.name: path
-            for path in (self.data / "blobs").rglob("*")
+            for path in self._blobs.rglob("*")
             if path.is_file() and len(path.name) == 32
         }
         for crop_id, (digest, blob) in stored.crops.items():
