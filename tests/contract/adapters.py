@@ -10,15 +10,20 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from resight.errors import FailedPrecondition
 from service.domain.ports import GalleryIndex
 from service.gallery.index import SegmentedIndex
 from service.gallery.search_threads import SearchThreads
+from service.gpu.device import Device
+from service.gpu.index import GpuIndex
+from service.gpu.scanner import Scanner
+from tests.service.gpu.scanners import NumpyScanner
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,7 +97,53 @@ def milvus(dimension: int, variant: int) -> Iterator[GalleryIndex]:
         client.drop_collection(name)
 
 
-ADAPTERS = [Adapter("segmented", segmented, 60), Adapter("milvus", milvus, 15)]
+@contextmanager
+def gpu(dimension: int, variant: int, made: Callable[[], Scanner]) -> Iterator[GalleryIndex]:
+    """The built-in index with a device: sizes of segments and slabs, and what the CPU keeps."""
+    choices = list(itertools.product([4, 16, 40], [1, 4], [0, 3, 1000], [0, 20]))
+    segment_rows, group, gather_rows, cpu_rows = choices[variant % len(choices)]
+    device = Device(made, dimension=dimension)
+    try:
+        index = GpuIndex(
+            dimension,
+            device=device,
+            segment_rows=segment_rows,
+            gather_rows=gather_rows,
+            group=group,
+            cpu_rows=cpu_rows,
+        )
+        yield index
+        index.settle()
+        index.close()
+        assert not device.failure
+    finally:
+        device.close()
+
+
+@cache
+def faiss_gpu() -> Callable[[], Scanner]:
+    """The real thing; skips where there is none."""
+    from service.gpu.faiss_scanner import FaissScanner
+
+    try:
+        FaissScanner(scratch_bytes=1 << 28)
+    except FailedPrecondition as error:
+        pytest.skip(f"no GPU: {error}")
+    return partial(FaissScanner, scratch_bytes=1 << 28)
+
+
+def faiss_on_gpu(dimension: int, variant: int) -> AbstractContextManager[GalleryIndex]:
+    """As ``gpu``, on a card."""
+    return gpu(dimension, variant, faiss_gpu())
+
+
+ADAPTERS = [
+    Adapter("segmented", segmented, 60),
+    Adapter("milvus", milvus, 15),
+    # Half precision in memory: everything about the GPU index but the GPU.
+    Adapter("gpu_in_memory", partial(gpu, made=NumpyScanner), 40),
+    Adapter("gpu", faiss_on_gpu, 40),
+]
 
 every_adapter = pytest.mark.parametrize(
     "adapter", ADAPTERS, ids=[adapter.name for adapter in ADAPTERS]

@@ -16,6 +16,7 @@ from service.domain.crop import AttributeTerm
 from service.domain.ports import CameraSpan, RowFilter
 from service.domain.query import SearchMode
 from service.gallery.index import SegmentedIndex
+from service.gpu.index import GpuIndex
 from service.milvus.index import MilvusIndex
 from tests.contract.adapters import Adapter
 from tests.service.gallery.brute_force import Row, as_rows, brute_force, unit
@@ -135,6 +136,13 @@ class IndexMachine(RuleBasedStateMachine):
         self.changed(lambda: index.compact(most=most), self.rows)
         if most is None:
             assert index.compact() == 0
+
+    @precondition(lambda self: isinstance(getattr(self, "index", None), GpuIndex))
+    @rule()
+    def settle(self) -> None:
+        """Let the device catch up with the index."""
+        assert isinstance(self.index, GpuIndex)
+        self.index.settle()
 
     def changed(self, change: Callable[[], int | None], after: dict[UUID, Row]) -> int | None:
         """Make a change while another thread searches: it sees the state before or after."""
