@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,16 +31,17 @@ def upgrade(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Bring the catalog to the schema of this version; the service must not be running."""
+    """Bring the catalog to the schema of this version; no service may be running on it."""
     overrides: dict[str, Any] = {} if data is None else {"data_dir": data}
     settings = load_settings(overrides)
-    directory = DataDirectory(settings.data_dir)
     engine = open_engine(settings.resolved_database_url(), pool_size=1, writer=True)
+    # A SQLite file belongs to the process that holds the directory; a shared database to none.
+    alone = engine.dialect.name == "sqlite"
     try:
-        before, after = schema.upgrade(engine)
+        with closing(DataDirectory(settings.data_dir)) if alone else nullcontext():
+            before, after = schema.upgrade(engine)
     finally:
         engine.dispose()
-        directory.close()
     text = f"catalog schema: {before or 'none'} -> {after}"
     emit(
         {"from": before, "to": after, "upgraded": before != after},
