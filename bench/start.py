@@ -13,12 +13,14 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import insert, select, update
 
 from bench.gallery import unit_rows
@@ -47,24 +49,55 @@ async def opened(folder: Path, dimension: int) -> tuple[Application, float]:
     return application, time.perf_counter() - began
 
 
-def fill(folder: Path, rows: int, dimension: int) -> None:
-    """Crops, vectors and log of gallery ``default``, which has one camera already."""
+class Block(NamedTuple):
+    """Crops that come together.
+
+    Args:
+        ids: Their ids.
+        cameras: Their rows in the table of cameras.
+        times: Capture times.
+        vectors: float32 (N, D), unit L2 norm.
+    """
+
+    ids: Sequence[UUID]
+    cameras: Sequence[int]
+    times: Sequence[datetime]
+    vectors: NDArray[np.float32]
+
+
+def random_blocks(rows: int, dimension: int) -> Iterator[Block]:
+    """Crops of one camera, one a second, with random ids and vectors."""
     rng = np.random.default_rng(0)
+    for start in range(0, rows, BLOCK):
+        count = min(BLOCK, rows - start)
+        yield Block(
+            [UUID(bytes=rng.bytes(16)) for _ in range(count)],
+            [1] * count,
+            [BEGIN + timedelta(seconds=start + number) for number in range(count)],
+            unit_rows(rng, count, dimension),
+        )
+
+
+def fill(folder: Path, blocks: Iterable[Block]) -> Iterator[int]:
+    """Crops, vectors and log of gallery ``default``, which has its cameras already; yields how many
+    crops are committed after each block.
+    """
+    rng = np.random.default_rng(2)
     engine = open_engine(f"sqlite:///{folder / 'catalog.sqlite'}", pool_size=1, writer=True)
-    with engine.begin() as connection:
-        gallery, position = connection.execute(
-            select(galleries.c.gallery_row, galleries.c.position)
-        ).one()
-        for start in range(0, rows, BLOCK):
-            numbers = range(start, min(start + BLOCK, rows))
-            ids = [UUID(bytes=rng.bytes(16)) for _ in numbers]
+    done = 0
+    for block in blocks:
+        numbers = range(done, done + len(block.ids))
+        with engine.begin() as connection:
+            gallery, position = connection.execute(
+                select(galleries.c.gallery_row, galleries.c.position)
+            ).one()
             made = [
                 {
                     "crop_row": number + 1,
                     "gallery_row": gallery,
                     "crop_id": crop_id,
-                    "camera_row": 1,
-                    "capture_time": BEGIN + timedelta(seconds=number),
+                    "camera_row": camera,
+                    "capture_time": time,
                     "track_id": f"track {number // 10}",
                     "zone": "",
                     "attributes": {"colour": str(number % 10)},
@@ -72,19 +105,22 @@ def fill(folder: Path, rows: int, dimension: int) -> None:
                     "blob_id": UUID(bytes=rng.bytes(16)),
                     "create_time": BEGIN,
                 }
-                for number, crop_id in zip(numbers, ids, strict=True)
+                for number, crop_id, camera, time in zip(
+                    numbers, block.ids, block.cameras, block.times, strict=True
+                )
             ]
-            vectors = unit_rows(rng, len(ids), dimension)
             connection.execute(insert(crops), made)
             connection.execute(
                 insert(embeddings),
                 [
                     {"crop_row": row["crop_row"], "model_row": 1, "vector": vector.tobytes()}
-                    for row, vector in zip(made, vectors, strict=True)
+                    for row, vector in zip(made, block.vectors, strict=True)
                 ],
             )
-            log_crops(connection, gallery, CHANGE_CROP_ADDED, ids, position + 1 + start, BEGIN)
-        connection.execute(update(galleries).values(position=position + rows))
+            log_crops(connection, gallery, CHANGE_CROP_ADDED, block.ids, position + 1, BEGIN)
+            connection.execute(update(galleries).values(position=position + len(made)))
+        done += len(made)
+        yield done
     engine.dispose()
 
 
@@ -93,7 +129,8 @@ async def measure(folder: Path, rows: int, dimension: int) -> dict[str, float]:
     application, _ = await opened(folder, dimension)
     await application.cameras.create("", Camera("c1"))
     await application.close()
-    fill(folder, rows, dimension)
+    for _ in fill(folder, random_blocks(rows, dimension)):
+        pass
     for file in (folder / "index").rglob("*.*"):
         file.unlink()
     application, catalog = await opened(folder, dimension)
