@@ -62,7 +62,7 @@ class IndexMachine(RuleBasedStateMachine):
         self.adapter = adapter
         self.stack = ExitStack()
 
-    @initialize(variant=st.integers(0, 23), seed=st.integers(0, 2**32 - 1))
+    @initialize(variant=st.integers(0, 47), seed=st.integers(0, 2**32 - 1))
     def begin(self, variant: int, seed: int) -> None:
         self.index = self.stack.enter_context(self.adapter.opened(DIMENSION, variant))
         self.caller = self.stack.enter_context(ThreadPoolExecutor(1))

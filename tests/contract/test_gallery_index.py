@@ -11,7 +11,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from service.domain.crop import AttributeTerm
@@ -63,6 +63,7 @@ def test_any_history_answers_as_the_brute_force(adapter: Adapter) -> None:
             stateful_step_count=20,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
+            phases=[each for each in Phase if adapter.shrinks or each is not Phase.shrink],
         ),
     )
 

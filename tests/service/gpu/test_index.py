@@ -116,6 +116,31 @@ def test_more_rows_than_the_device_returns(index: GpuIndex, scanner: NumpyScanne
         assert list(zip(hits.ids, hits.scores.tolist(), strict=True)) == expected
 
 
+@pytest.mark.parametrize("max_k", [500, 100])
+@pytest.mark.parametrize("queries", [1, 3])
+def test_more_near_ties_than_were_asked_for(
+    scanner: NumpyScanner, monkeypatch: pytest.MonkeyPatch, max_k: int, queries: int
+) -> None:
+    """Hundreds of rows that half precision cannot tell apart: asked deeper, or left to the CPU."""
+    monkeypatch.setattr(scanner, "max_k", max_k)
+    index, device = opened(scanner)
+    rng = np.random.default_rng(5)
+    base = unit(rng.standard_normal(DIMENSION))
+    rows = [
+        Row(UUID(bytes=rng.bytes(16)), unit(base + 1e-5 * rng.standard_normal(DIMENSION)))
+        for _ in range(430)
+    ]
+    index.add(as_rows(rows))
+    index.settle()
+    asked = np.stack([base, rows[3].vector, -base])[:queries]
+    for top_k in (1, 5, 60):
+        answers = index.search_batch(asked, top_k, RowFilter(), None)
+        for query, hits in zip(asked, answers, strict=True):
+            expected, _ = brute_force(rows, query, top_k, RowFilter(), None)
+            assert list(zip(hits.ids, hits.scores.tolist(), strict=True)) == expected
+    device.close()
+
+
 def test_few_rows_are_left_to_the_cpu(scanner: NumpyScanner) -> None:
     index, device = opened(scanner, cpu_rows=120)
     rows = made(430)

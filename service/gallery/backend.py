@@ -1,0 +1,103 @@
+"""The index of a gallery and model, in the backend that the settings name."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+
+from resight.errors import InvalidArgument
+from service.backend_settings import Backend, GpuSettings, MilvusSettings
+from service.catalog.records import GalleryRecord
+from service.domain.ports import GalleryIndex
+from service.gallery.index import SEGMENT_ROWS, SegmentedIndex
+from service.gallery.search_threads import SearchThreads
+
+__all__ = ["IndexFactory", "collection_name", "index_factory"]
+
+IndexFactory = Callable[[GalleryRecord], GalleryIndex]
+
+
+def index_factory(
+    backend: Backend,
+    *,
+    gather_rows: int = 16_384,
+    segment_rows: int = SEGMENT_ROWS,
+    threads: SearchThreads | None = None,
+    milvus: MilvusSettings = MilvusSettings(),  # noqa: B008
+    gpu: GpuSettings = GpuSettings(),  # noqa: B008
+) -> IndexFactory:
+    """What makes an index of a record; connected, or checked, now.
+
+    An index of ``segmented`` and ``gpu`` (which is a SegmentedIndex as well) is empty; one of
+    ``milvus`` has the rows that its collection has.
+
+    Raises:
+        InvalidArgument: ``milvus.uri`` is missing.
+        FailedPrecondition: the extra is not installed, or the GPU failed its check.
+        Unavailable: Milvus does not answer.
+    """
+    if backend == "milvus":
+        return _milvus(milvus)
+    if backend == "gpu":
+        return _gpu(gpu, gather_rows=gather_rows, segment_rows=segment_rows, threads=threads)
+    return lambda record: SegmentedIndex(
+        record.dimension, gather_rows=gather_rows, segment_rows=segment_rows, threads=threads
+    )
+
+
+def collection_name(prefix: str, record: GalleryRecord) -> str:
+    """The Milvus collection of a gallery and model: readable, and distinct by a digest."""
+    readable = re.sub(r"[^a-z0-9]", "_", record.name)
+    told = f"{record.name}\0{record.model_version}".encode()
+    return f"{prefix}_{readable}_{hashlib.sha256(told).hexdigest()[:16]}"
+
+
+def _milvus(settings: MilvusSettings) -> IndexFactory:
+    if not settings.uri:
+        raise InvalidArgument(
+            "index.backend is milvus and milvus.uri is not set; give the server's, for example "
+            "http://milvus:19530 (RESIGHT_MILVUS__URI)",
+            field="milvus.uri",
+        )
+    # Extras are imported when they are asked for.
+    from service.milvus.collection import Collection, connect, is_server
+    from service.milvus.index import MilvusIndex
+
+    client = connect(
+        settings.uri,
+        token="" if settings.token is None else settings.token.get_secret_value(),
+        database=settings.database,
+        timeout=settings.timeout_seconds,
+    )
+
+    def made(record: GalleryRecord) -> GalleryIndex:
+        return MilvusIndex(
+            Collection(
+                client,
+                collection_name(settings.prefix, record),
+                record.dimension,
+                timeout=settings.timeout_seconds,
+                embedded=not is_server(settings.uri),
+            )
+        )
+
+    return made
+
+
+def _gpu(
+    settings: GpuSettings, *, gather_rows: int, segment_rows: int, threads: SearchThreads | None
+) -> IndexFactory:
+    from service.gpu.device import Device
+    from service.gpu.faiss_scanner import FaissScanner
+    from service.gpu.index import GpuIndex
+
+    device = Device(lambda: FaissScanner(settings.device, scratch_bytes=settings.scratch_bytes))
+    return lambda record: GpuIndex(
+        record.dimension,
+        device=device,
+        gather_rows=gather_rows,
+        segment_rows=segment_rows,
+        threads=threads,
+        cpu_rows=settings.cpu_rows,
+    )
