@@ -115,7 +115,8 @@ class Asking:
                 _digested(wanted),
                 _digested(unwanted),
                 query.fusion,
-                query.min_score,
+                # gRPC's is a float32: a page may be asked for over the other transport.
+                None if query.min_score is None else float(np.float32(query.min_score)),
                 query.min_probability,
                 chosen,
                 rule,
