@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup tensorrt milvus demo test lint format bench proto lock clean
+.PHONY: help setup tensorrt milvus peers demo test lint format bench proto lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -36,6 +36,13 @@ milvus: .milvus/.installed ## install the Milvus client and milvus-lite for thei
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .milvus --requirement .milvus/requirements.txt
 	touch $@
 
+peers: .peers/.installed ## install the vector stores that bench peers compares with, beside .venv
+
+.peers/.installed: requirements/bench-peers.txt $(STAMP)
+	rm -rf .peers
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .peers --requirement requirements/bench-peers.txt
+	touch $@
+
 demo: setup ## adapt, serve and query a small simulated site
 	$(BIN)/resight demo $(ARGS)
 
@@ -63,4 +70,4 @@ lock: setup ## re-resolve the constraint files
 	$(BIN)/python tools/lock.py
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .tensorrt-rtx .milvus .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .tensorrt-rtx .milvus .peers .mypy_cache .pytest_cache .ruff_cache build *.egg-info

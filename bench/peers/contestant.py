@@ -25,6 +25,8 @@ class Contestant(Protocol):
 
     # How it filters, in a few words, for the table.
     filtering: str
+    # Whether `load` is how its users store rows, so that its rate means something.
+    loads: bool
 
     def __init__(self, site: Site, folder: Path, threads: int, *, reopen: bool) -> None: ...
 

@@ -19,9 +19,12 @@ class FaissFlat:
     """``IndexIDMap2(IndexFlatIP)``; a filter becomes a bitmap over ids."""
 
     filtering = "bitmap made of numpy columns"
+    loads = True
 
     def __init__(self, site: Site, folder: Path, threads: int, *, reopen: bool) -> None:
-        faiss.omp_set_num_threads(threads)
+        # One query is compared on one thread whatever is set; more only spin.
+        del threads
+        faiss.omp_set_num_threads(1)
         self._site, self._file = site, str(folder / "flat.faiss")
         self._cameras = site.cameras
         self._index = (

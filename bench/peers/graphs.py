@@ -22,6 +22,7 @@ class Hnswlib:
     """``hnswlib.Index``, M 32, ef_construction 200, ef 200."""
 
     filtering = "Python callback per candidate"
+    loads = True
 
     def __init__(self, site: Site, folder: Path, threads: int, *, reopen: bool) -> None:
         import hnswlib
@@ -86,6 +87,7 @@ class Usearch:
     """``usearch.Index``, connectivity 32, expansions 200, float32."""
 
     filtering = f"none: the best {OVERFETCH} k are filtered afterwards"
+    loads = True
     exact = False
 
     def __init__(self, site: Site, folder: Path, threads: int, *, reopen: bool) -> None:

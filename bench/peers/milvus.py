@@ -20,6 +20,7 @@ class MilvusLite:
     """``MilvusClient(FILE)``."""
 
     filtering = "expression"
+    loads = True
 
     def __init__(self, site: Site, folder: Path, threads: int, *, reopen: bool) -> None:
         from pymilvus import DataType, MilvusClient

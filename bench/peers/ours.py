@@ -24,6 +24,7 @@ class Ours:
     """``service.gallery.index.SegmentedIndex`` and its files."""
 
     filtering = "planner, exact"
+    loads = True
 
     def __init__(self, site: Site, folder: Path, threads: int, *, reopen: bool) -> None:
         faiss.omp_set_num_threads(1)

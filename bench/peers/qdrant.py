@@ -21,6 +21,7 @@ class QdrantFolder:
     """``QdrantClient(path=...)``."""
 
     filtering = "conditions on the payload"
+    loads = True
     in_memory = False
 
     def __init__(self, site: Site, folder: Path, threads: int, *, reopen: bool) -> None:

@@ -32,7 +32,8 @@ def markdown(lines: Sequence[Line]) -> str:
         chosen = [line for line in lines if (line["rows"], line["dimension"]) == (rows, dimension)]
         cores = chosen[0]["cores"]
         parts.append(f"### {rows:,} x {dimension}, {cores} cores\n")
-        parts += [_searches(chosen), _answers(chosen), _upkeep(chosen)]
+        if not all(map(_absent, chosen)):
+            parts += [_searches(chosen), _answers(chosen), _upkeep(chosen)]
         absent = [f"{line['contestant']}: {line['status']}" for line in chosen if _absent(line)]
         if absent:
             parts.append("Not in the tables: " + "; ".join(absent) + ".\n")
@@ -117,7 +118,7 @@ def _correct(found: Line) -> str:
     if abs(found["returned"] - found["there_are"]) > 1e-9:
         text += f" (**{found['returned']:.1f} of {found['there_are']}**)"
     if found["outside_filter"]:
-        text += f", {found['outside_filter']:.1f} forbidden"
+        text += f", {found['outside_filter']:.1f} repeated or forbidden"
     return text
 
 

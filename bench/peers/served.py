@@ -37,6 +37,7 @@ class Served:
     """``resight serve``."""
 
     filtering = "planner, exact"
+    loads = False
 
     def __init__(self, site: Site, folder: Path, threads: int, *, reopen: bool) -> None:
         self._site, self._data = site, folder / "data"

@@ -87,7 +87,7 @@ class Site:
 
     def judge(self, name: str, found: dict[int, list[int]]) -> dict[str, float]:
         """Recall of the answers, how many rows they had of those there are, and how many of them
-        the condition does not allow.
+        are there twice or not allowed by the condition.
 
         Args:
             name: Of the condition.

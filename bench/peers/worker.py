@@ -66,13 +66,16 @@ def measured(
     before = _resident()
     store: Contestant = made(site, folder, threads, reopen=False)
     figures: dict[str, Any] = {"filtering": store.filtering}
-    began, rows = time.perf_counter(), 0
-    for rows in store.load():
+    rows, began = 0, time.perf_counter()
+    for done in store.load():
+        rows = done
         if time.perf_counter() - began > load_s:
             break
     store.loaded()
     seconds = time.perf_counter() - began
-    figures |= {"load_s": seconds, "rows_loaded": rows, "load_rows_per_s": rows / seconds}
+    figures |= {"rows_loaded": rows}
+    if store.loads:
+        figures |= {"load_s": seconds, "load_rows_per_s": rows / seconds}
     if rows < site.rows:
         store.close()
         return figures | {"gave_up": f"{rows} of {site.rows} rows after {seconds:.0f} s"}
@@ -102,12 +105,14 @@ def reopened(name: str, site: Site, folder: Path, threads: int) -> dict[str, Any
     }
     replaced, deleted, vectors = _changed(site)
     try:
-        kept = sum(
-            row in store.search(vector, TOP_K, Condition())
-            for row, vector in zip(replaced, vectors, strict=True)
-        )
         back = sum(row in store.search(_own(site, row), TOP_K, Condition()) for row in deleted)
-        figures |= {"upserts_kept": kept / CHANGED, "deleted_come_back": back / CHANGED}
+        figures["deleted_come_back"] = back / CHANGED
+        if store.loads:
+            kept = sum(
+                row in store.search(vector, TOP_K, Condition())
+                for row, vector in zip(replaced, vectors, strict=True)
+            )
+            figures["upserts_kept"] = kept / CHANGED
     except RuntimeError as error:
         figures["after_restart_error"] = _short(error)
     store.close()
