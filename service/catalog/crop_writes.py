@@ -78,7 +78,7 @@ def _insert_into_gallery(
         give_back_positions(connection, gallery_row, len(items) - len(fresh))
     if fresh:
         first = newest - len(items) + 1
-        _store(connection, fresh, now)
+        _store(connection, gallery_row, fresh, now)
         log_crops(
             connection,
             gallery_row,
@@ -124,9 +124,11 @@ def _key(item: CropInsert) -> _Key:
     return (item.crop.sha256, item.camera_row, item.crop.capture_time, item.crop.track_id)
 
 
-def _store(connection: Connection, items: Sequence[CropInsert], now: datetime) -> None:
-    rows = connection.execute(
-        insert(crops).returning(crops.c.crop_row, sort_by_parameter_order=True),
+def _store(
+    connection: Connection, gallery_row: int, items: Sequence[CropInsert], now: datetime
+) -> None:
+    connection.execute(
+        insert(crops),
         [
             {
                 "gallery_row": item.gallery_row,
@@ -142,16 +144,24 @@ def _store(connection: Connection, items: Sequence[CropInsert], now: datetime) -
             }
             for item in items
         ],
-    ).scalars()
+    )
+    # To have them returned in order, SQLite's driver would take one statement a row.
+    ids = [item.crop.crop_id for item in items]
+    stored = connection.execute(
+        select(crops.c.crop_id, crops.c.crop_row).where(
+            crops.c.gallery_row == gallery_row, crops.c.crop_id.in_(ids)
+        )
+    )
+    rows = {row.crop_id: row.crop_row for row in stored}
     connection.execute(
         insert(embeddings),
         [
             {
-                "crop_row": crop_row,
+                "crop_row": rows[item.crop.crop_id],
                 "model_row": model_row,
                 "vector": vector.astype("<f4", copy=False).tobytes(),
             }
-            for crop_row, item in zip(rows, items, strict=True)
+            for item in items
             for model_row, vector in item.vectors.items()
         ],
     )
