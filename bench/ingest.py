@@ -31,7 +31,6 @@ from service.domain.instant import CaptureTimeRule
 from service.domain.ports import Priority
 from service.settings import load_settings
 
-
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
