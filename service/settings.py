@@ -32,6 +32,7 @@ from service.adaptation_settings import (
     RetentionSettings,
 )
 from service.environment import DELIMITER, PREFIX, FileTwinSource, refuse_unknown_names
+from service.replication_settings import ReplicaSettings
 
 __all__ = [
     "BatcherSettings",
@@ -214,6 +215,7 @@ class ServiceSettings(BaseSettings):
     models: ModelSettings = ModelSettings()
     privacy: PrivacySettings = PrivacySettings()
     retention: RetentionSettings = RetentionSettings()
+    replicas: ReplicaSettings = ReplicaSettings()
 
     @classmethod
     def settings_customise_sources(

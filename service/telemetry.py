@@ -33,6 +33,7 @@ __all__ = [
     "BATCH_FAILURES",
     "BATCH_SIZE",
     "CONTENT_TYPE",
+    "ERASURES_PENDING",
     "ERASURES_REPLAYED",
     "GALLERY_VECTORS",
     "INDEX_FILLED",
@@ -48,6 +49,10 @@ __all__ = [
     "READY",
     "REGISTRY",
     "REJECTED",
+    "REPLICAS_LIVE",
+    "REPLICA_FOLLOWS",
+    "REPLICA_HEARTBEATS",
+    "REPLICA_LAG",
     "REQUESTS",
     "REQUEST_DURATION",
     "RETENTION_DROPPED",
@@ -174,6 +179,58 @@ RETENTION_DROPPED = Counter(
     "resight_retention_dropped",
     "Crops dropped because they were captured more than retention.days ago.",
     ("gallery",),
+    registry=REGISTRY,
+)
+ERASURES_PENDING = Counter(
+    "resight_erasures_pending",
+    "Erasures answered while a live replica had yet to apply them; the answer names it.",
+    registry=REGISTRY,
+)
+REPLICAS_LIVE = Gauge(
+    "resight_replicas_live",
+    "Processes that serve this catalog, this one included.",
+    registry=REGISTRY,
+)
+REPLICA_LAG = Histogram(
+    "resight_replica_lag_seconds",
+    "Time from a change's entry in the log to its being searchable in this process, when the log "
+    "had to be followed; the oldest change of each batch, by the database's clock.",
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+REPLICA_FOLLOWS = Counter(
+    "resight_replica_follows",
+    "Times the log of a gallery was followed (applied, failed).",
+    ("outcome",),
+    registry=REGISTRY,
+)
+REPLICA_HEARTBEATS = Counter(
+    "resight_replica_heartbeats",
+    "Heartbeats of this process (stored, failed).",
+    ("outcome",),
+    registry=REGISTRY,
+)
+SEARCH_ROWS_SCANNED = Histogram(
+    "resight_search_rows_scanned",
+    "Rows compared with one query.",
+    buckets=_ROWS,
+    registry=REGISTRY,
+)
+SEARCH_MODE = Counter(
+    "resight_search_mode",
+    "Searches by how the rows were compared.",
+    ("mode",),
+    registry=REGISTRY,
+)
+MODEL_INFO = Gauge(
+    "resight_model_info",
+    "The live encoder; always 1.",
+    ("model_version", "precision", "provider"),
+    registry=REGISTRY,
+)
+MODEL_LOAD_DURATION = Gauge(
+    "resight_model_load_duration_seconds",
+    "Time to verify, load and warm up the live encoder.",
     registry=REGISTRY,
 )
 SEARCH_ROWS_SCANNED = Histogram(

@@ -31,6 +31,7 @@ from service.application.gallery import GalleryGauges
 from service.application.index_keeper import IndexKeeper
 from service.application.ingest import Ingest
 from service.application.registry import Registry
+from service.application.replication import Replication
 from service.application.retention import Retention
 from service.application.run_records import RunRecords
 from service.application.search import Search
@@ -69,6 +70,7 @@ class Application:
         blobs: BlobStore,
         ledger: ErasureLedger,
         retention: Retention,
+        replication: Replication,
         shelf: BundleShelf,
         embedder: Embedder,
         clock: Clock,
@@ -79,6 +81,7 @@ class Application:
         self._galleries = galleries
         self.index_files = index_files
         self.retention = retention
+        self.replication = replication
         self._ledger = ledger
         self._blobs = blobs
         self._in_flight = BlobsInFlight()
@@ -102,6 +105,7 @@ class Application:
             unbroken=self._unbroken,
             clock=clock,
             ledger=ledger,
+            replication=replication,
             limits=limits,
             images_stored=images_stored,
         )
@@ -121,6 +125,7 @@ class Application:
             catalog=catalog,
             galleries=galleries,
             embed=self.embed,
+            fence=replication.fence,
             search_threads=self._search_threads,
             limits=limits,
         )
@@ -146,6 +151,7 @@ class Application:
             galleries=galleries,
             blobs=blobs,
             blob_threads=self._blob_threads,
+            fence=replication.fence,
             images_stored=images_stored,
             readers=settings.nightly.stream_readers,
             max_cameras=limits.max_filter_cameras,
@@ -252,6 +258,7 @@ class Application:
             directory.close()
             raise
         ledger: ErasureLedger | None = None
+        replication: Replication | None = None
         try:
             blobs = open_blob_store(settings.resolved_blob_url())
             ledger = open_ledger(settings, catalog, clock)
@@ -276,6 +283,11 @@ class Application:
             shelf = BundleShelf(settings.data_dir / "bundles")
             if orphans := shelf.sweep(catalog.read_now(registry.shelved)):
                 logger.warning("bundles: removed %d archives of no model", orphans)
+            # After the indexes were filled, which may take long: who is known is waited for.
+            replication = Replication(
+                catalog, galleries, settings.replicas, settings.resolved_database_url()
+            )
+            replication.start()
             return cls(
                 settings,
                 directory=directory,
@@ -285,11 +297,14 @@ class Application:
                 blobs=blobs,
                 ledger=ledger,
                 retention=retention,
+                replication=replication,
                 shelf=shelf,
                 embedder=embedder,
                 clock=clock,
             )
         except BaseException:
+            if replication is not None:
+                replication.close()
             catalog.close()
             if ledger is not None:
                 ledger.close()
@@ -305,6 +320,7 @@ class Application:
             logger.exception("the blob store could not be swept; it is tried at the next start")
 
     def _close(self) -> None:
+        self.replication.close()
         self._search_threads.shutdown()
         self._galleries.close()
         self.index_files.close()

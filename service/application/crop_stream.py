@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from resight.errors import InvalidArgument, Unavailable
+from service.application.fence import Fence
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery
 from service.application.run_key import RunKey, require_images
@@ -73,6 +74,7 @@ class CropStream:
         galleries: Galleries,
         blobs: BlobStore,
         blob_threads: Executor,
+        fence: Fence,
         images_stored: bool,
         readers: int,
         max_cameras: int,
@@ -81,6 +83,7 @@ class CropStream:
         self._galleries = galleries
         self._blobs = blobs
         self._blob_threads = blob_threads
+        self._fence = fence
         self._images_stored = images_stored
         self._readers = readers
         self._max_cameras = max_cameras
@@ -101,7 +104,8 @@ class CropStream:
         Raises:
             InvalidArgument, NotFound: a bad choice or cursor; an unknown gallery, camera or run.
             FailedPrecondition: the run does not hold the lease, or images are not stored.
-            Unavailable: the service is stopping, or the blob store does not answer.
+            Unavailable: the service is stopping, the blob store does not answer, or this replica
+                may not know of erasures (reason ``INDEX_STALE``).
         """
         require_images(self._images_stored)
         chosen = choice.checked(max_cameras=self._max_cameras)
@@ -145,7 +149,9 @@ class CropStream:
                         "the service is stopping; take the stream up again after the last cursor",
                         reason="DRAINING",
                     )
-                for pair in await self._images(live, block[start : start + self._readers]):
+                pairs = await self._images(live, block[start : start + self._readers])
+                self._fence.check()
+                for pair in pairs:
                     yield pair
 
     def _whole(self, live: Gallery, key: RunKey, window: Window) -> Callable[..., list[WindowCrop]]:

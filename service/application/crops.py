@@ -15,9 +15,10 @@ from sqlalchemy import Connection
 from resight.errors import DataLoss, NotFound, Unavailable
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery
+from service.application.replication import Replication
 from service.application.run_key import require_images
 from service.application.unbroken import Unbroken
-from service.catalog import crop_reads, crop_writes
+from service.catalog import crop_reads, crop_writes, log_reads
 from service.catalog.records import CropRecord
 from service.catalog.store import Catalog
 from service.domain import names
@@ -70,11 +71,13 @@ class Crops:
         unbroken: Unbroken,
         clock: Clock,
         ledger: ErasureLedger,
+        replication: Replication,
         limits: LimitSettings,
         images_stored: bool = True,
     ) -> None:
         self._images_stored = images_stored
         self._ledger = ledger
+        self._replication = replication
         self._unbroken = unbroken
         self._catalog = catalog
         self._galleries = galleries
@@ -90,7 +93,14 @@ class Crops:
             InvalidArgument, NotFound: bad or unknown id.
             FailedPrecondition: images are not stored (reason ``IMAGES_NOT_STORED``).
             DataLoss: its image is lost or damaged (reason ``IMAGE_DAMAGED``).
+            Unavailable: this replica may not know of erasures (reason ``INDEX_STALE``).
         """
+        found = await self._get(gallery, crop_id, include_image)
+        self._replication.fence.check()
+        return found
+
+    async def _get(self, gallery: str, crop_id: str, include_image: bool) -> StoredCrop:
+        self._replication.fence.check()
         live = self._galleries.get(gallery)
         wanted = names.crop_id(crop_id)
         record = await self._record(live, wanted)
@@ -120,7 +130,9 @@ class Crops:
 
         Raises:
             InvalidArgument, NotFound: bad filter or page, unknown gallery or camera.
+            Unavailable: this replica may not know of erasures (reason ``INDEX_STALE``).
         """
+        self._replication.fence.check()
         live = self._galleries.get(gallery)
         size = pages.page_size(page_size, limit=self._limits.max_page_size)
         chosen = (filter or CropFilter()).checked(
@@ -136,28 +148,36 @@ class Crops:
             after=(from_micros(int(position[0])), UUID(hex=str(position[1]))) if position else None,
             limit=size + 1,
         )
+        self._replication.fence.check()
         token = ""
         if len(found) > size:
             last = found[size - 1]
             token = pages.encode_token([last.capture_micros, last.crop_id.hex], listing=listing)
         return Page(found[:size], token)
 
-    async def delete(self, gallery: str, crop_id: str) -> None:
+    async def delete(self, gallery: str, crop_id: str) -> tuple[str, ...]:
         """Delete a crop: catalog row and vector in one transaction, then index, then image.
 
         From the commit on the crop is in no answer. The image's key is committed with it, so that
         an image which outlives a crash is removed at the next start; and the erasure ledger names
         the crop before the commit, so that no restored catalog brings it back.
 
+        Returns:
+            Names of the live replicas that had not removed it from their indexes when
+            ``replicas.erasure_wait_seconds`` had passed.
+
         Raises:
             InvalidArgument, NotFound: bad or unknown id.
             Unavailable: the crop is gone but its image could not be removed yet.
         """
         live = self._galleries.get(gallery)
-        await self._unbroken.run(self._delete(live, names.crop_id(crop_id)))
+        position = await self._unbroken.run(self._delete(live, names.crop_id(crop_id)))
+        return await self._replication.pending(live, position)
 
-    async def _delete(self, live: Gallery, wanted: UUID) -> None:
-        def apply(connection: Connection) -> str:
+    async def _delete(self, live: Gallery, wanted: UUID) -> int:
+        """Returns the deletion's position in the log."""
+
+        def apply(connection: Connection) -> tuple[str, int]:
             now = self._clock.now()
             key = crop_writes.delete_crop(
                 connection, live.record.gallery_row, wanted, gallery=live.name, now=now
@@ -165,9 +185,9 @@ class Crops:
             blob_id = image_of_key(key)
             if blob_id is not None:
                 self._ledger.note(connection, Erasure(live.name, wanted, blob_id, now))
-            return key
+            return key, log_reads.newest_position(connection, live.row)
 
-        key = await self._catalog.change(apply, committed=lambda _: live.follow())
+        key, position = await self._catalog.change(apply, committed=lambda _: live.follow())
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._blob_threads, self._blobs.delete, key)
@@ -180,6 +200,7 @@ class Crops:
                 reason="IMAGE_REMOVAL_PENDING",
             ) from error
         await self._catalog.change(lambda found: crop_writes.forget_blob_removals(found, [key]))
+        return position
 
     async def stats(self, gallery: str) -> GalleryStats:
         """What the gallery holds.

@@ -13,6 +13,7 @@ import numpy as np
 from resight.errors import DeadlineExceeded
 from service.application.asked import Asked, Asking
 from service.application.embed import Embed
+from service.application.fence import Fence
 from service.application.galleries import Galleries
 from service.application.looks import Looks
 from service.application.matches import matches_of
@@ -25,7 +26,7 @@ from service.domain.groups import Grouping
 from service.domain.ports import IndexHits
 from service.domain.query import Match, SearchAnswer, SearchQuery
 from service.domain.rerank import CheckedRerank
-from service.retrieval.cursor import Cursor, Page, encode_cursor, following
+from service.retrieval.cursor import Cursor, Page, checked_vectors, encode_cursor, following
 from service.retrieval.grouping import grouped
 from service.settings import LimitSettings
 
@@ -50,6 +51,7 @@ class Search:
         catalog: Where crops are read.
         galleries: Those served.
         embed: Makes vectors of images.
+        fence: Closed while the index may not know of erasures.
         search_threads: Indexes are searched on them.
         limits: Bounds on what is asked.
     """
@@ -60,12 +62,14 @@ class Search:
         catalog: Catalog,
         galleries: Galleries,
         embed: Embed,
+        fence: Fence,
         search_threads: Executor,
         limits: LimitSettings,
     ) -> None:
         self._catalog = catalog
         self._asking = Asking(catalog=catalog, galleries=galleries, limits=limits)
         self._vectors = QueryVectors(catalog=catalog, embed=embed, limits=limits)
+        self._fence = fence
         self._search_threads = search_threads
         self._reranks = RerankQueue(limits.max_waiting_reranks)
         self._limits = limits
@@ -99,6 +103,7 @@ class Search:
         Raises:
             As ``search``.
         """
+        self._fence.check()
         asked = await self._asking.checked(query)
         if with_examples:
             asked = _with_examples(asked)
@@ -110,6 +115,12 @@ class Search:
         Raises:
             As ``search``.
         """
+        answer = await self._answered(prepared, first)
+        # The process may have stood still in the meantime.
+        self._fence.check()
+        return answer
+
+    async def _answered(self, prepared: Prepared, first: FirstLook | None) -> SearchAnswer:
         query, asked, probe = prepared.query, prepared.asked, prepared.probe
         if query.deadline is not None and time.monotonic() >= query.deadline:
             raise DeadlineExceeded("the deadline passed before the search began; allow more time")
@@ -127,10 +138,14 @@ class Search:
         return _answer(asked, looks, matches=matches, token=_token(asked, page, probe))
 
     async def _probe(self, query: SearchQuery, asked: Asked) -> Probe:
-        kept = asked.cursor
-        if kept is not None and len(kept.vectors):
-            several = asked.fusion is Fusion.MAX
-            return Probe.split(kept.vectors, len(asked.unwanted) if several else 0)
+        unwanted = len(asked.unwanted) if asked.fusion is Fusion.MAX else 0
+        kept = None
+        if asked.cursor is not None:
+            kept = checked_vectors(
+                asked.cursor, dimension=asked.serving.record.dimension, at_least=unwanted + 1
+            )
+        if kept is not None:
+            return Probe.split(kept, unwanted)
         return await self._vectors.probe(
             asked.serving,
             asked.wanted,

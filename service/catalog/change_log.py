@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, insert, select, update
 
+from service.catalog.database_clock import time_of_change
 from service.catalog.models import changes, galleries
 
 __all__ = ["generation_of", "give_back_positions", "log_crops", "take_positions"]
@@ -45,14 +46,13 @@ def log_crops(
 ) -> None:
     """Write one change of this kind for each crop, at positions that begin with ``first``."""
     connection.execute(
-        insert(changes),
+        insert(changes).values(create_time=time_of_change(connection, now)),
         [
             {
                 "gallery_row": gallery_row,
                 "position": first + offset,
                 "kind": kind,
                 "crop_id": crop_id,
-                "create_time": now,
             }
             for offset, crop_id in enumerate(ids)
         ],

@@ -65,6 +65,10 @@ class CatalogWriter:
             thread.
         max_group: Most requests in one transaction.
         max_pending: Requests waiting beyond this are refused.
+
+    Attributes:
+        commits: Transactions committed.
+        committed: Told of every commit, on the writer's thread; must return at once.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class CatalogWriter:
         self._gate = threading.Lock()
         self._closed = False
         self.commits = 0
+        self.committed: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="catalog-writer", daemon=True)
         self._thread.start()
 
@@ -128,7 +133,8 @@ class CatalogWriter:
         with self._gate:
             if self._closed:
                 raise Unavailable("the service is stopping; send it again", reason="STOPPING")
-            if self._queue.qsize() >= self._max_pending:
+            # Its own work is not put off: an index that lags would never catch up under load.
+            if self._queue.qsize() >= self._max_pending and not isinstance(request, _Work):
                 raise ResourceExhausted(
                     f"{self._max_pending} writes are waiting for the catalog; send it again later, "
                     "or raise catalog.max_pending_writes",
@@ -173,6 +179,7 @@ class CatalogWriter:
                 group[0].future.set_exception(_failure(error))
             return
         self.commits += 1
+        self.committed()
         self._publish(group, results)
 
     def _commit(self, group: Sequence[_Change[Any] | _Insert]) -> list[Any]:
