@@ -233,29 +233,6 @@ MODEL_LOAD_DURATION = Gauge(
     "Time to verify, load and warm up the live encoder.",
     registry=REGISTRY,
 )
-SEARCH_ROWS_SCANNED = Histogram(
-    "resight_search_rows_scanned",
-    "Rows compared with one query.",
-    buckets=_ROWS,
-    registry=REGISTRY,
-)
-SEARCH_MODE = Counter(
-    "resight_search_mode",
-    "Searches by how the rows were compared.",
-    ("mode",),
-    registry=REGISTRY,
-)
-MODEL_INFO = Gauge(
-    "resight_model_info",
-    "The live encoder; always 1.",
-    ("model_version", "precision", "provider"),
-    registry=REGISTRY,
-)
-MODEL_LOAD_DURATION = Gauge(
-    "resight_model_load_duration_seconds",
-    "Time to verify, load and warm up the live encoder.",
-    registry=REGISTRY,
-)
 PROVIDER_FALLBACK = Counter(
     "resight_provider_fallback",
     "Sessions that got another execution provider than the one asked for.",
