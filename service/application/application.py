@@ -50,6 +50,7 @@ from service.domain.ports import BlobStore, Clock, Embedder
 from service.erasure_ledger import ErasureLedger
 from service.gallery.search_threads import SearchThreads
 from service.settings import ServiceSettings
+from service.verification.running import Verification
 
 __all__ = ["Application"]
 
@@ -155,6 +156,14 @@ class Application:
             images_stored=images_stored,
             readers=settings.nightly.stream_readers,
             max_cameras=limits.max_filter_cameras,
+        )
+        self.verification = Verification(
+            catalog=catalog,
+            galleries=galleries,
+            blobs=blobs,
+            in_flight=self._in_flight,
+            index_files=index_files,
+            images_stored=images_stored,
         )
         self.registry = Registry(
             catalog=catalog,

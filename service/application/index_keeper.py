@@ -25,7 +25,7 @@ from service.gallery.index import Snapshot
 from service.gallery.index_folder import IndexFolder, LogMark
 from service.telemetry import INDEX_WRITES
 
-__all__ = ["IndexKeeper"]
+__all__ = ["IndexKeeper", "index_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -179,12 +179,7 @@ class IndexKeeper:
     def _folder(self, record: GalleryRecord) -> IndexFolder:
         known = self._folders.get(record.model_row)
         if known is None:
-            known = IndexFolder(
-                self._root / record.name / _model_folder(record.model_version),
-                model_version=record.model_version,
-                dimension=record.dimension,
-                step=self._step,
-            )
+            known = index_folder(self._root, record, step=self._step)
             self._folders[record.model_row] = known
         return known
 
@@ -194,6 +189,18 @@ class IndexKeeper:
         for path in sorted((self._root / name).iterdir()):
             if path.name not in kept and path.is_dir():
                 shutil.rmtree(path)
+
+
+def index_folder(
+    root: Path, record: GalleryRecord, *, step: Callable[[str], None] = lambda _: None
+) -> IndexFolder:
+    """The folder of a gallery's index of a model; the arguments as IndexKeeper's."""
+    return IndexFolder(
+        root / record.name / _model_folder(record.model_version),
+        model_version=record.model_version,
+        dimension=record.dimension,
+        step=step,
+    )
 
 
 def _model_folder(version: str) -> str:

@@ -77,6 +77,24 @@ class Catalog:
         except SQLAlchemyError as error:
             raise unavailable(error) from error
 
+    @contextmanager
+    def connect_apart(self) -> Iterator[Connection]:
+        """As ``connect``, on a connection of its own: for reads of minutes, which would take one
+        from all the others. May be used on another thread than the one that opened it.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        url = self._read_engine.url.render_as_string(hide_password=False)
+        engine = open_engine(url, pool_size=1, writer=False)
+        try:
+            with engine.connect() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise unavailable(error) from error
+        finally:
+            engine.dispose()
+
     def read_now(
         self, read: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:

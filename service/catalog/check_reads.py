@@ -1,0 +1,123 @@
+"""Statements by which a gallery is compared with itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Connection, Text, and_, cast, func, select, type_coerce
+
+from service.catalog.models import blob_removals, changes, crops, embeddings, galleries
+from service.catalog.records import GalleryRecord
+
+__all__ = [
+    "CheckedCrop",
+    "checked_crops",
+    "foreign_vectors",
+    "log_gaps",
+    "pending_removals",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedCrop:
+    """A crop with its vector as stored, None when it has none of the model."""
+
+    crop_id: UUID
+    blob_id: UUID
+    camera_row: int
+    micros: int
+    zone: str
+    track_id: str
+    attributes: Mapping[str, str]
+    sha256: bytes
+    vector: bytes | None
+
+
+def checked_crops(
+    connection: Connection, gallery: GalleryRecord, *, block: int
+) -> Iterator[list[CheckedCrop]]:
+    """Every crop of a gallery in the order of its rows, in blocks."""
+    of_model = and_(
+        embeddings.c.crop_row == crops.c.crop_row, embeddings.c.model_row == gallery.model_row
+    )
+    statement = (
+        select(
+            crops.c.crop_row,
+            crops.c.crop_id,
+            crops.c.blob_id,
+            crops.c.camera_row,
+            type_coerce(crops.c.capture_time, BigInteger).label("micros"),
+            crops.c.zone,
+            crops.c.track_id,
+            cast(crops.c.attributes, Text).label("json"),
+            crops.c.sha256,
+            embeddings.c.vector,
+        )
+        .outerjoin(embeddings, of_model)
+        .where(crops.c.gallery_row == gallery.gallery_row)
+        .order_by(crops.c.crop_row)
+        .limit(block)
+    )
+    newest = -1
+    while rows := connection.execute(statement.where(crops.c.crop_row > newest)).all():
+        newest = rows[-1].crop_row
+        yield [
+            CheckedCrop(
+                row.crop_id,
+                row.blob_id,
+                row.camera_row,
+                row.micros,
+                row.zone,
+                row.track_id,
+                {} if row.json == "{}" else json.loads(row.json),
+                bytes(row.sha256),
+                None if row.vector is None else bytes(row.vector),
+            )
+            for row in rows
+        ]
+
+
+def log_gaps(connection: Connection, gallery_row: int) -> list[int]:
+    """Positions that the log lacks, the first of each gap."""
+    statement = select(galleries.c.position).where(galleries.c.gallery_row == gallery_row)
+    newest = int(connection.execute(statement).scalar_one())
+    inside = changes.c.gallery_row == gallery_row
+    count, last = connection.execute(
+        select(func.count(), func.max(changes.c.position)).where(inside)
+    ).one()
+    if (count, last or 0) == (newest, newest):
+        return []
+    gaps, expected = [], 1
+    positions = select(changes.c.position).where(inside).order_by(changes.c.position)
+    for position in connection.execution_options(yield_per=10_000).scalars(positions):
+        if position != expected:
+            gaps.append(expected)
+        expected = position + 1
+    if expected <= newest:
+        gaps.append(expected)
+    elif expected > newest + 1:
+        # The log is ahead of the gallery's own count.
+        gaps.append(newest + 1)
+    return gaps
+
+
+def foreign_vectors(connection: Connection, gallery: GalleryRecord) -> list[UUID]:
+    """Crops of other galleries that have a vector of this gallery's model."""
+    statement = (
+        select(crops.c.crop_id)
+        .join(embeddings, embeddings.c.crop_row == crops.c.crop_row)
+        .where(
+            embeddings.c.model_row == gallery.model_row,
+            crops.c.gallery_row != gallery.gallery_row,
+        )
+    )
+    return list(connection.scalars(statement))
+
+
+def pending_removals(connection: Connection, keys: Sequence[str]) -> set[str]:
+    """Which of these images (a few thousand at most) are of deleted crops and noted for removal."""
+    chosen = blob_removals.c.blob_key.in_(keys)
+    return set(connection.scalars(select(blob_removals.c.blob_key).where(chosen)))

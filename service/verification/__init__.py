@@ -1,0 +1,1 @@
+"""Catalog, indexes and images of a gallery compared with each other."""

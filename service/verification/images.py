@@ -1,0 +1,170 @@
+"""The images of a gallery: which are missing, altered, or of no crop."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+import numpy as np
+from sqlalchemy import Connection
+
+from service.catalog import check_reads, crop_reads
+from service.catalog.check_reads import CheckedCrop
+from service.domain.identifier import image_key, image_of_key
+from service.domain.ports import BlobStore
+from service.verification.findings import Findings, Told
+
+__all__ = ["ImageCheck"]
+
+BLOCK = 1000
+THREADS = 4
+
+_T = TypeVar("_T")
+
+
+class Newest(Protocol):
+    """Runs a read on the newest state of the catalog."""
+
+    def __call__(self, read: Callable[[Connection], _T], /) -> _T:
+        """What the read returns."""
+        ...
+
+
+class ImageCheck:
+    """Lists the blob store once, then is given the crops.
+
+    Args:
+        gallery: Whose images.
+        blobs: Where they are.
+        now: Reads the newest state of the catalog, on which it depends whether an image is
+            missing or orphaned: crops come and go meanwhile.
+        expected: Images are stored for every crop; else (privacy mode) only those there are
+            compared.
+        in_flight: Which of these images are being written.
+        told: Progress.
+    """
+
+    def __init__(
+        self,
+        gallery: str,
+        blobs: BlobStore,
+        *,
+        now: Newest,
+        expected: bool,
+        in_flight: Callable[[set[UUID]], set[UUID]] = lambda _: set(),
+        told: Told,
+    ) -> None:
+        self._gallery = gallery
+        self._blobs = blobs
+        self._now = now
+        self._expected = expected
+        self._told = told
+        self.read = 0
+        listed: list[bytes] = []
+        self._orphans: list[str] = []
+        keys = filter(lambda key: key.startswith(f"{gallery}/"), blobs.keys())
+        while block := list(itertools.islice(keys, BLOCK)):
+            by_id = {blob_id: key for key in block if (blob_id := image_of_key(key)) is not None}
+            told("images listed", len(by_id))
+            listed += [blob_id.bytes for blob_id in by_id]
+            idle = set(by_id) - in_flight(set(by_id))
+            stored = now(partial(crop_reads.stored_blobs, blob_ids=idle))
+            self._orphans += self._abandoned(sorted(by_id[each] for each in idle - stored))
+        self._listed = np.sort(np.array(listed, dtype="S16"))
+
+    def __len__(self) -> int:
+        """Images of the gallery in the blob store."""
+        return len(self._listed)
+
+    def compare(
+        self, blocks: Iterable[Sequence[CheckedCrop]], findings: Findings, *, sample: int | None
+    ) -> None:
+        """Compare the images of all crops (sample None) or of some, read whole, and see for every
+        crop that its image is there.
+        """
+        findings.add("IMAGE_ORPHANED", self._orphans)
+        # Another sample each time: what one misses the next may find.
+        chosen, offered = list[CheckedCrop](), 0
+        draw = random.Random()  # noqa: S311 -- nobody gains by guessing it
+        with ThreadPoolExecutor(THREADS, "verify-images") as pool:
+            for block in blocks:
+                present = self._present(block, findings)
+                if sample is None:
+                    self._read(pool, present, findings)
+                    continue
+                for crop in present:
+                    offered += 1
+                    if len(chosen) < sample:
+                        chosen.append(crop)
+                    elif (place := draw.randrange(offered)) < sample:
+                        chosen[place] = crop
+            self._read(pool, chosen, findings)
+
+    def _abandoned(self, keys: Sequence[str]) -> list[str]:
+        """Those that no deletion is about to remove, or has removed by now."""
+        if not keys:
+            return []
+        pending = self._now(partial(check_reads.pending_removals, keys=keys))
+        return [key for key in keys if key not in pending and self._exists(key)]
+
+    def _exists(self, key: str) -> bool:
+        try:
+            self._blobs.get(key)
+        except KeyError:
+            return False
+        return True
+
+    def _present(self, block: Sequence[CheckedCrop], findings: Findings) -> list[CheckedCrop]:
+        keys = np.array([crop.blob_id.bytes for crop in block], dtype="S16")
+        there = np.isin(keys, self._listed).tolist()
+        lost = [crop for crop, found in zip(block, there, strict=True) if not found]
+        if lost and self._expected:
+            self._missing(lost, findings)
+        return [crop for crop, found in zip(block, there, strict=True) if found]
+
+    def _read(
+        self, pool: ThreadPoolExecutor, crops: Sequence[CheckedCrop], findings: Findings
+    ) -> None:
+        for part in _parts(crops):
+            found = list(pool.map(self._digest, part))
+            lost = [crop for crop, digest in zip(part, found, strict=True) if digest is None]
+            self._missing(lost, findings)
+            findings.add(
+                "IMAGE_DAMAGED",
+                [
+                    crop.crop_id
+                    for crop, digest in zip(part, found, strict=True)
+                    if digest not in (None, crop.sha256)
+                ],
+            )
+            self.read += len(part) - len(lost)
+            self._told("images read", len(part))
+
+    def _missing(self, lost: Sequence[CheckedCrop], findings: Findings) -> None:
+        """Those that are lost while their crops are still there, and were not stored meanwhile."""
+        if not lost:
+            return
+        ids = [crop.blob_id for crop in lost]
+        still = self._now(partial(crop_reads.stored_blobs, blob_ids=ids))
+        findings.add(
+            "IMAGE_MISSING",
+            [crop.crop_id for crop in lost if crop.blob_id in still and self._digest(crop) is None],
+        )
+
+    def _digest(self, crop: CheckedCrop) -> bytes | None:
+        try:
+            data = self._blobs.get(image_key(self._gallery, crop.blob_id))
+        except KeyError:
+            return None
+        return hashlib.sha256(data).digest()
+
+
+def _parts(crops: Sequence[CheckedCrop]) -> Iterator[Sequence[CheckedCrop]]:
+    for start in range(0, len(crops), BLOCK):
+        yield crops[start : start + BLOCK]
