@@ -61,7 +61,8 @@ def _milvus(settings: MilvusSettings) -> IndexFactory:
             field="milvus.uri",
         )
     # Extras are imported when they are asked for.
-    from service.milvus.collection import Collection, connect, is_server
+    from service.milvus.collection import Collection
+    from service.milvus.connection import connect, is_server
     from service.milvus.index import MilvusIndex
 
     client = connect(

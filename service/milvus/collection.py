@@ -26,12 +26,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.errors import FailedPrecondition, Unavailable
+from resight.errors import FailedPrecondition
 from service.domain import names
 from service.domain.crop import MAX_TRACK_ID, MAX_ZONE
 from service.milvus import days, expressions
+from service.milvus.connection import translated
 
-__all__ = ["MAX_LIMIT", "Collection", "Found", "connect"]
+__all__ = ["MAX_LIMIT", "Collection", "Found"]
 
 # Milvus returns at most so many rows a search.
 MAX_LIMIT = 16_384
@@ -45,6 +46,8 @@ IDS = 2048
 ENCODED = 12
 
 STRONG = "Strong"
+# Properties of a collection that begin so are ours.
+NOTE = "resight."
 
 
 class Found(NamedTuple):
@@ -59,56 +62,6 @@ class Found(NamedTuple):
     ids: NDArray[np.str_]
     products: NDArray[np.float32]
     vectors: NDArray[np.float32]
-
-
-def connect(uri: str, *, token: str = "", database: str = "", timeout: float = 30.0) -> Any:
-    """A pymilvus client.
-
-    Args:
-        uri: ``http://host:19530`` of a server, or the path of a milvus-lite file.
-        token: ``user:password`` or an API key; empty for none.
-        database: Database of the server; empty for its default.
-        timeout: Seconds for connecting.
-
-    Raises:
-        FailedPrecondition: the extra ``milvus`` is not installed.
-        Unavailable: no server answers.
-    """
-    try:
-        pymilvus = importlib.import_module("pymilvus")
-        if not is_server(uri):
-            importlib.import_module("milvus_lite")
-    except ImportError as error:
-        raise FailedPrecondition(
-            f"index.backend is milvus, but {error.name or 'pymilvus'} is not installed; "
-            "install resight[service-cpu,milvus]",
-            field="index.backend",
-            reason="EXTRA_MISSING",
-        ) from error
-    with translated(f"milvus.uri {uri!r}"):
-        return pymilvus.MilvusClient(uri=uri, token=token, db_name=database, timeout=timeout)
-
-
-def is_server(uri: str) -> bool:
-    """Whether the URI names a server, not a file."""
-    return "://" in uri
-
-
-@contextmanager
-def translated(what: str) -> Iterator[None]:
-    """What pymilvus and gRPC raise, as an error of ours."""
-    import grpc
-
-    pymilvus = importlib.import_module("pymilvus")
-    try:
-        yield
-    except (pymilvus.MilvusException, grpc.RpcError) as error:
-        details = getattr(error, "message", "") or getattr(error, "details", lambda: "")() or error
-        raise Unavailable(
-            f"{what}: Milvus answered: {details}; see to the Milvus server (milvus.uri)",
-            field="milvus.uri",
-            reason="MILVUS_FAILED",
-        ) from error
 
 
 class Collection:
@@ -163,6 +116,19 @@ class Collection:
             if not self._embedded:
                 self._client.release_partitions(partition_names=[name], **self._options)
             self._client.drop_partition(partition_name=name, **self._options)
+
+    def note(self, key: str) -> str:
+        """A text that was kept with the collection; empty when there is none."""
+        with self._calling("reading properties"):
+            described = self._client.describe_collection(**self._options)
+        return str(dict(described.get("properties") or {}).get(NOTE + key, ""))
+
+    def keep_note(self, key: str, value: str) -> None:
+        """Keep a text with the collection, in place of the one there was."""
+        with self._calling("writing properties"):
+            self._client.alter_collection_properties(
+                properties={NOTE + key: value}, **self._options
+            )
 
     def insert(self, day: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows of one day."""

@@ -13,24 +13,22 @@ end, before anything else is answered.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.ports import IndexHits, IndexRows, RowFilter
-from service.domain.query import SearchMode
+from service.gallery.index_folder import LogMark
 from service.gallery.row_ids import id_halves
 from service.milvus import days, expressions
 from service.milvus.collection import Collection, Found
 from service.milvus.deepening import asked, deepened, is_complete
+from service.milvus.ranking import nothing, ranked
+from service.milvus.rows import id_texts, records
 from service.milvus.shared_lock import SharedLock
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["MilvusIndex"]
 
@@ -61,6 +59,16 @@ class MilvusIndex:
         """Rows a search can return."""
         return self._days.total()
 
+    @property
+    def tombstones(self) -> int:
+        """Removed rows that still take memory of this process: none."""
+        return 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows in this process: they are Milvus's."""
+        return 0
+
     def ids(self) -> NDArray[np.uint64]:
         """Ids of the rows, (N, 2) uint64 halves, in no order."""
         with self._reading():
@@ -68,6 +76,33 @@ class MilvusIndex:
                 id_halves([UUID(hex=text) for text in page]) for page in self._collection.ids()
             ]
         return np.concatenate(pages) if pages else np.empty((0, 2), np.uint64)
+
+    def mark(self) -> LogMark | None:
+        """The position of the log that the rows are up to, or beyond; None when nobody said."""
+        with self._reading():
+            found = self._collection.note("mark")
+        position, _, entry = found.partition(" ")
+        return LogMark(int(position), entry) if position else None
+
+    def remember(self, mark: LogMark) -> None:
+        """Keep a mark with the rows: it is in every copy of them.
+
+        A mark may be too old, never too new: changes after it are applied again.
+        """
+        with self._changing(undo=()):
+            self._collection.keep_note("mark", f"{mark.position} {mark.entry}")
+
+    def clear(self) -> None:
+        """Remove every row and the mark.
+
+        Raises:
+            Unavailable: Milvus failed; some of the rows may be gone already.
+        """
+        with self._changing(undo=()):
+            self._collection.keep_note("mark", "")
+            for day in sorted(self._days):
+                self._collection.drop_day(day)
+                del self._days[day]
 
     def add(self, rows: IndexRows) -> None:
         """Append rows whose ids are not in the index.
@@ -85,14 +120,14 @@ class MilvusIndex:
                 f"vectors {rows.vectors.shape}, ids {rows.ids.shape} and the other columns do not "
                 f"fit {count} rows of dimension {self.dimension}"
             )
-        ids, of_days = _texts(rows.ids), days.days_of(rows.times)
+        ids, of_days = id_texts(rows.ids), days.days_of(rows.times)
         with self._changing(undo=ids):
             for day in np.unique(of_days).tolist():
                 if day not in self._days:
                     self._collection.add_day(day)
                     self._days[day] = 0
                 chosen = np.flatnonzero(of_days == day)
-                self._collection.insert(day, _records(rows, ids, chosen))
+                self._collection.insert(day, records(rows, ids, chosen))
             self._days.update(of_days.tolist())
 
     def remove(self, ids: Sequence[UUID]) -> int:
@@ -159,7 +194,7 @@ class MilvusIndex:
         with self._reading():
             total = len(self)
             in_days = overlapping_days(self._days, row_filter)
-            found, count = [_nothing(self.dimension)] * len(queries), 0
+            found, count = [nothing(self.dimension)] * len(queries), 0
             if in_days and len(queries) and not expressions.matches_nothing(row_filter):
                 cut = not days.whole(in_days, row_filter.start, row_filter.end)
                 condition = expressions.conditions(row_filter, times=cut)
@@ -173,7 +208,7 @@ class MilvusIndex:
                     found = self._candidates(queries, wanted, condition, in_days)
         excluded = {value.hex for value in row_filter.exclude_ids}
         return [
-            _ranked(each, query, top_k, excluded, min_score, count, total)
+            ranked(each, query, top_k, excluded, min_score, count, total)
             for query, each in zip(queries, found, strict=True)
         ]
 
@@ -260,56 +295,3 @@ def overlapping_days(known: Counter[int], chosen: RowFilter) -> list[int]:
     """Days with rows that the filter's time range touches."""
     filled = [day for day, count in known.items() if count]
     return days.overlapping(filled, chosen.start, chosen.end)
-
-
-def _texts(ids: NDArray[np.uint64]) -> list[str]:
-    return [f"{high:016x}{low:016x}" for high, low in ids.tolist()]
-
-
-def _records(
-    rows: IndexRows, ids: Sequence[str], chosen: NDArray[np.int64]
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": ids[row],
-            "camera": int(rows.cameras[row]),
-            "time": int(rows.times[row]),
-            "zone": "" if rows.zones is None else expressions.text(rows.zones[row]),
-            "track": "" if rows.tracks is None else expressions.text(rows.tracks[row]),
-            "attributes": (
-                [] if rows.attributes is None else expressions.attribute_words(rows.attributes[row])
-            ),
-            "vector": rows.vectors[row],
-        }
-        for row in chosen.tolist()
-    ]
-
-
-def _nothing(dimension: int) -> Found:
-    return Found(np.empty(0, "U32"), np.empty(0, np.float32), np.empty((0, dimension), np.float32))
-
-
-def _ranked(
-    found: Found,
-    query: NDArray[np.float32],
-    top_k: int,
-    excluded: set[str],
-    min_score: float | None,
-    count: int,
-    total: int,
-) -> IndexHits:
-    # As service.gallery.ranking: a row's sum does not depend on its neighbours.
-    scores = (found.vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
-    rounded = scores.astype(np.float32)
-    kept = np.array([text not in excluded for text in found.ids.tolist()], dtype=bool)
-    if min_score is not None:
-        kept &= rounded >= np.float32(min_score)
-    ids, rounded = found.ids[kept], rounded[kept]
-    order = np.lexsort((ids, -rounded))[:top_k]
-    return IndexHits(
-        ids=[UUID(hex=text) for text in ids[order].tolist()],
-        scores=rounded[order],
-        mode=SearchMode.EXACT_SCAN,
-        rows_scanned=count,
-        rows_total=total,
-    )

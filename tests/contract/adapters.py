@@ -68,7 +68,7 @@ def milvus_client() -> Any:
         sys.path.append(str(folder))
     if importlib.util.find_spec("pymilvus") is None:
         pytest.skip("no pymilvus: `make milvus` installs it beside .venv")
-    from service.milvus.collection import connect
+    from service.milvus.connection import connect
 
     return connect(milvus_uri())
 
@@ -87,7 +87,8 @@ _numbers = itertools.count()
 def milvus(dimension: int, variant: int) -> Iterator[GalleryIndex]:
     """A collection of its own; answers of few rows make it ask again and split."""
     client = milvus_client()
-    from service.milvus.collection import Collection, is_server
+    from service.milvus.collection import Collection
+    from service.milvus.connection import is_server
     from service.milvus.index import MilvusIndex
 
     name = f"contract_{os.getpid()}_{next(_numbers)}"

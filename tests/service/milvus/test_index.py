@@ -15,7 +15,8 @@ import pytest
 from resight.errors import FailedPrecondition, Unavailable
 from service.domain.ports import RowFilter
 from service.milvus import days
-from service.milvus.collection import Collection, connect
+from service.milvus.collection import Collection
+from service.milvus.connection import connect
 from service.milvus.index import MilvusIndex
 from tests.contract.adapters import milvus_client
 from tests.service.gallery.brute_force import Row, as_rows, brute_force, unit
