@@ -28,6 +28,7 @@ from resight.errors import InvalidArgument
 from service.application.application import Application
 from service.encoder.cpus import usable_cpus
 from service.encoder.onnx import OnnxEncoder
+from service.fence_watch import watch_fence
 from service.loop_lag import watch_loop_lag
 from service.pipeline.admission import BULK_SHARE
 from service.pipeline.batcher import BatchPolicy
@@ -87,6 +88,7 @@ class Runtime:
         self._pipeline_task: asyncio.Task[None]
         self._application: Application
         self._lag_task = asyncio.create_task(watch_loop_lag())
+        self._fence_task: asyncio.Task[None] | None = None
         self.endpoints: Endpoints
 
     @classmethod
@@ -137,7 +139,7 @@ class Runtime:
         )
         app = create_app(
             use_cases,
-            state=lambda: self._state,
+            state=self._shown_state,
             refresh=self._refresh_gauges,
             draining=self._draining,
             max_image_bytes=settings.limits.max_image_bytes,
@@ -161,6 +163,8 @@ class Runtime:
         gc.collect()
         gc.freeze()
         await self._set_state("ready")
+        fence = self._application.replication.fence
+        self._fence_task = asyncio.create_task(watch_fence(lambda: fence.is_open, self._tell_state))
         self.endpoints = Endpoints(
             grpc=joined(settings.grpc.host, grpc_port),
             rest=joined(settings.rest.host, rest_port),
@@ -186,6 +190,8 @@ class Runtime:
         return EXIT_FAILED if failed else EXIT_DRAINED
 
     async def _shut_down(self, *, delay: float, grace: float) -> None:
+        if self._fence_task is not None:
+            self._fence_task.cancel()
         await self._set_state("draining")
         await asyncio.sleep(delay)
         self._draining.set()
@@ -210,8 +216,17 @@ class Runtime:
 
     async def _set_state(self, state: State) -> None:
         self._state = state
-        READY.set(state == "ready")
-        await self._grpc.health.set(serving=state == "ready")
+        await self._tell_state()
+
+    async def _tell_state(self) -> None:
+        ready = self._shown_state() == "ready"
+        READY.set(ready)
+        await self._grpc.health.set(serving=ready)
+
+    def _shown_state(self) -> State:
+        if self._state == "ready" and not self._application.replication.fence.is_open:
+            return "stale"
+        return self._state
 
     def _refresh_gauges(self) -> None:
         gauges = self._application.gauges()

@@ -386,16 +386,27 @@ Global___DeleteCropRequest: _TypeAlias = DeleteCropRequest  # noqa: Y015
 
 @_typing.final
 class DeleteCropResponse(_message.Message):
-    """Empty: the crop is gone from catalog, index and blob store."""
+    """The crop is gone from catalog and blob store, and from the index of every live replica but those
+    named.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PENDING_REPLICAS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pending_replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Live replicas that had not applied the deletion in time; they show the crop no longer, and
+        apply it when they can. A replica that has lost touch does not serve until it has.
+        """
+
     def __init__(
         self,
+        *,
+        pending_replicas: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pending_replicas", b"pending_replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -115,7 +115,8 @@ class GalleryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteCrop(self, request, context):
-        """Deletes one crop: catalog row, vector and image. NOT_FOUND when there is none.
+        """Deletes one crop: catalog row, vector and image. NOT_FOUND when there is none. Answered when
+        every live replica has removed it from its index, or after `replicas.erasure_wait_seconds`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

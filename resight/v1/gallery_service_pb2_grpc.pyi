@@ -49,7 +49,9 @@ class GalleryServiceStub:
     ListCrops: _grpc.UnaryUnaryMultiCallable[_gallery_service_pb2.ListCropsRequest, _gallery_service_pb2.ListCropsResponse]
     """Lists crops by capture time, then id."""
     DeleteCrop: _grpc.UnaryUnaryMultiCallable[_gallery_service_pb2.DeleteCropRequest, _gallery_service_pb2.DeleteCropResponse]
-    """Deletes one crop: catalog row, vector and image. NOT_FOUND when there is none."""
+    """Deletes one crop: catalog row, vector and image. NOT_FOUND when there is none. Answered when
+    every live replica has removed it from its index, or after `replicas.erasure_wait_seconds`.
+    """
     GetGalleryStats: _grpc.UnaryUnaryMultiCallable[_gallery_service_pb2.GetGalleryStatsRequest, _gallery_service_pb2.GetGalleryStatsResponse]
     """Counts what the gallery holds."""
 
@@ -74,7 +76,9 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     ListCrops: _aio.UnaryUnaryMultiCallable[_gallery_service_pb2.ListCropsRequest, _gallery_service_pb2.ListCropsResponse]  # type: ignore[assignment]
     """Lists crops by capture time, then id."""
     DeleteCrop: _aio.UnaryUnaryMultiCallable[_gallery_service_pb2.DeleteCropRequest, _gallery_service_pb2.DeleteCropResponse]  # type: ignore[assignment]
-    """Deletes one crop: catalog row, vector and image. NOT_FOUND when there is none."""
+    """Deletes one crop: catalog row, vector and image. NOT_FOUND when there is none. Answered when
+    every live replica has removed it from its index, or after `replicas.erasure_wait_seconds`.
+    """
     GetGalleryStats: _aio.UnaryUnaryMultiCallable[_gallery_service_pb2.GetGalleryStatsRequest, _gallery_service_pb2.GetGalleryStatsResponse]  # type: ignore[assignment]
     """Counts what the gallery holds."""
 
@@ -132,7 +136,9 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gallery_service_pb2.DeleteCropRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gallery_service_pb2.DeleteCropResponse, _abc.Awaitable[_gallery_service_pb2.DeleteCropResponse]]:
-        """Deletes one crop: catalog row, vector and image. NOT_FOUND when there is none."""
+        """Deletes one crop: catalog row, vector and image. NOT_FOUND when there is none. Answered when
+        every live replica has removed it from its index, or after `replicas.erasure_wait_seconds`.
+        """
 
     @_abc_1.abstractmethod
     def GetGalleryStats(

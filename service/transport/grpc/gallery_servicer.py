@@ -100,8 +100,8 @@ class GalleryServicer(gallery_service_pb2_grpc.GalleryServiceServicer):
         self, request: messages.DeleteCropRequest, _context: Context
     ) -> messages.DeleteCropResponse:
         """Deletes one crop."""
-        await self._crops.delete(request.gallery, request.crop_id)
-        return messages.DeleteCropResponse()
+        pending = await self._crops.delete(request.gallery, request.crop_id)
+        return messages.DeleteCropResponse(pending_replicas=pending)
 
     async def GetGalleryStats(  # noqa: N802
         self, request: messages.GetGalleryStatsRequest, _context: Context

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Query, Response, UploadFile
+from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from resight.errors import InvalidArgument
@@ -13,7 +14,7 @@ from service.application.ingest import Ingest, IngestItem, Outcome
 from service.telemetry import INGESTED
 from service.transport.rest.filter_schemas import Filter, Range, Term
 from service.transport.rest.ingest_result import raise_unless_stored
-from service.transport.rest.schemas import Crop, CropPage, IngestAnswer, Stats
+from service.transport.rest.schemas import Crop, CropPage, DeletionPending, IngestAnswer, Stats
 
 __all__ = ["router"]
 
@@ -28,10 +29,20 @@ def router(crops: Crops, ingest: Ingest) -> APIRouter:
     _add_ingest(routes, ingest)
     _add_reading(routes, crops)
 
-    @routes.delete("/crops/{crop_id}", status_code=204)
-    async def delete_crop(gallery: str, crop_id: str) -> None:
-        """Delete a crop: catalog row, vector and image."""
-        await crops.delete(gallery, crop_id)
+    @routes.delete(
+        "/crops/{crop_id}",
+        status_code=204,
+        response_class=Response,
+        responses={
+            202: {"model": DeletionPending, "description": "Deleted; replicas have yet to follow"}
+        },
+    )
+    async def delete_crop(gallery: str, crop_id: str) -> Response:
+        """Delete a crop: catalog row, vector and image; 204 when no replica has its vector."""
+        if pending := await crops.delete(gallery, crop_id):
+            body = DeletionPending(pending_replicas=list(pending))
+            return JSONResponse(body.model_dump(), status_code=202)
+        return Response(status_code=204)
 
     @routes.get("/stats")
     async def gallery_stats(gallery: str) -> Stats:

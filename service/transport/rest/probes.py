@@ -12,7 +12,7 @@ from service.telemetry import CONTENT_TYPE, exposition
 
 __all__ = ["State", "install"]
 
-State = Literal["starting", "ready", "draining"]
+State = Literal["starting", "ready", "stale", "draining"]
 
 
 def install(app: FastAPI, *, state: Callable[[], State], refresh: Callable[[], None]) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "CreateCamera",
     "Crop",
     "CropPage",
+    "DeletionPending",
     "EmbedAnswer",
     "IngestAnswer",
     "Stats",
@@ -90,6 +91,12 @@ class CropPage(BaseModel):
 
     crops: list[Crop]
     next_page_token: str
+
+
+class DeletionPending(BaseModel):
+    """Live replicas that had not applied a deletion in time; they show the crop no longer."""
+
+    pending_replicas: list[str]
 
 
 class IngestAnswer(BaseModel):
