@@ -174,6 +174,7 @@ class TravelTimes:
             [crop.track_id for crop in known],
             np.array([crop.micros for crop in known], np.int64),
             vectors,
+            horizon_seconds=settings.horizon_seconds,
             most=settings.max_tracks,
         )
         found = learned(

@@ -24,7 +24,15 @@ from numpy.typing import NDArray
 from resight.errors import FailedPrecondition, InvalidArgument
 from service.domain.ports import IndexHits
 
-__all__ = ["Cursor", "Page", "decode_cursor", "digest", "encode_cursor", "following"]
+__all__ = [
+    "Cursor",
+    "Page",
+    "checked_vectors",
+    "decode_cursor",
+    "digest",
+    "encode_cursor",
+    "following",
+]
 
 _DIGEST = 8
 # Format, digests of query and model, rows given, score, id, vectors and their dimension.
@@ -108,6 +116,20 @@ def decode_cursor(token: str, *, query: bytes, model_version: str) -> Cursor | N
     return Cursor(score, UUID(bytes=crop_id), given, vectors.reshape(count, dimension))
 
 
+def checked_vectors(cursor: Cursor, *, dimension: int, at_least: int) -> NDArray[np.float32] | None:
+    """What the query was compared by; None where the cursor does not hold it.
+
+    Raises:
+        InvalidArgument: it cannot have been; somebody made the token.
+    """
+    vectors = cursor.vectors
+    if not len(vectors):
+        return None
+    if len(vectors) < at_least or vectors.shape[1] != dimension or not np.isfinite(vectors).all():
+        raise _unknown()
+    return vectors
+
+
 def following(
     best: Callable[[int], IndexHits], cursor: Cursor | None, size: int, *, deepest: int
 ) -> Page:
@@ -166,12 +188,16 @@ def _body(token: str) -> bytes:
         if len(body) != _HEAD.size + 4 * count * dimension:
             raise ValueError
     except (ValueError, binascii.Error) as error:
-        raise InvalidArgument(
-            "page_token is not one that Search gave; send next_page_token unchanged, or leave it "
-            "empty to begin again",
-            field="page_token",
-        ) from error
+        raise _unknown() from error
     return body
+
+
+def _unknown() -> InvalidArgument:
+    return InvalidArgument(
+        "page_token is not one that Search gave; send next_page_token unchanged, or leave it "
+        "empty to begin again",
+        field="page_token",
+    )
 
 
 def _check(body: bytes) -> bytes:

@@ -15,6 +15,7 @@ Only neighbours are compared with each other.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 from service.domain.query import Match
@@ -80,7 +81,8 @@ def best_way(ordered: Sequence[Visit], table: Table) -> list[int]:
     before: list[int] = []
     for place, visit in enumerate(ordered):
         best, source = 0.0, -1
-        for earlier in range(place):
+        # The latest first: its total is mostly the largest, and then no other is looked at.
+        for earlier in reversed(range(place)):
             if total[earlier] > best and hop(ordered[earlier], visit, table) is not None:
                 best, source = total[earlier], earlier
         total.append(best + _weight(visit))
@@ -100,7 +102,7 @@ def conflicts(ordered: Sequence[Visit], way: Sequence[int], table: Table) -> lis
     for place, visit in enumerate(ordered):
         if place in chosen:
             continue
-        after = sum(number < place for number in way)
+        after = bisect_left(way, place)
         for neighbour in (after - 1, after):
             if not 0 <= neighbour < len(way):
                 continue

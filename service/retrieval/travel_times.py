@@ -1,7 +1,8 @@
 """Travel times between cameras, learned from tracks that match each other, without labels.
 
-a, b      tracks: the crops of one track of one camera (a crop without a track by itself); from
-          their first capture to their last, v the mean of their vectors, of unit length
+a, b      tracks: the crops of one track of one camera (a crop without a track by itself), parted
+          where it pauses for longer than the horizon: trackers begin to count anew; from their
+          first capture to their last, v the mean of their vectors, of unit length
 C(A, B) = { (a, b) : a of camera A, b of B, a.start <= b.start <= a.end + horizon },  A other than B
 a ~ b     when <v_a, v_b> is the largest of (a, .) and of (., b) in C(A, B), ties to the earliest,
           and reaches the lowest score
@@ -92,6 +93,7 @@ def tracks_of(
     times: NDArray[np.int64],
     vectors: NDArray[np.float32],
     *,
+    horizon_seconds: float,
     most: int,
 ) -> Tracks:
     """The tracks of crops, the latest ``most`` by start.
@@ -101,13 +103,16 @@ def tracks_of(
         track_ids: Its track, or empty.
         times: int64 (N,), microseconds.
         vectors: float32 (N, D).
+        horizon_seconds: Longest pause of a track.
         most: Tracks kept.
     """
     members: dict[tuple[str, str, int], list[int]] = {}
     for place, (camera, track) in enumerate(zip(cameras, track_ids, strict=True)):
         members.setdefault((camera, track, -1 if track else place), []).append(place)
     spans = sorted(
-        (int(times[rows].min()), int(times[rows].max()), key, rows) for key, rows in members.items()
+        (int(times[rows[0]]), int(times[rows[-1]]), key, rows.tolist())
+        for key, places in members.items()
+        for rows in _parted(np.array(places), times, round(horizon_seconds * MICROS))
     )[-most:]
     means = np.empty((len(spans), vectors.shape[1]), np.float32)
     for place, (_, _, _, rows) in enumerate(spans):
@@ -148,6 +153,14 @@ def learned(
         if len(seconds):
             pairs.append(LearnedPair(one, other, len(seconds), time))
     return Learned(pairs, lowest)
+
+
+def _parted(
+    places: NDArray[np.int64], times: NDArray[np.int64], pause: int
+) -> list[NDArray[np.int64]]:
+    """The places by time, parted where more than ``pause`` lies between two."""
+    ordered = places[np.argsort(times[places], kind="stable")]
+    return np.split(ordered, np.flatnonzero(np.diff(times[ordered]) > pause) + 1)
 
 
 def shuffled(tracks: Tracks) -> Tracks:

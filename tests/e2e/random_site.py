@@ -143,10 +143,12 @@ class RandomSite:
         for answer in answers:
             image, crop, _ = made[answer.sequence]
             second = crop.capture_time.seconds - int(START.timestamp())
-            self.rows[answer.crop_id] = Row(
+            row = Row(
                 answer.crop_id, crop.camera_id, second, crop.track_id, crop.zone,
                 dict(crop.attributes), image,
             )  # fmt: skip
+            # Of two that are duplicates the first stays as it is.
+            self.rows.setdefault(answer.crop_id, row)
 
     def delete(self, crop_id: str) -> None:
         """Delete a crop."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import struct
+from functools import partial
 from typing import Any
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 
 from resight.v1 import search_service_pb2 as search_pb2
@@ -74,3 +79,26 @@ def test_a_page_of_another_query_is_refused(site: Site, changed: dict[str, Any])
 def test_what_is_no_page_token_is_refused(site: Site, token: str) -> None:
     answer = site.client.post("/search", json={"crop_id": site.ids[0], "page_token": token})
     assert (answer.status_code, answer.json()["field"]) == (400, "page_token")
+
+
+def test_a_token_that_somebody_made_up_is_refused(site: Site) -> None:
+    """Its check value is no signature; what it holds is checked as any input."""
+    image = site.image(79)
+    token = site.grpc(image=image, top_k=5).next_page_token
+    body = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))[8:]
+    head, dimension = body[:-384], len(body[-384:]) // 4
+    assert head[-4:] == struct.pack("<HH", 1, dimension), "one vector, at the end"
+    values = np.frombuffer(body[-384:], "<f4")
+    worse = values.copy()
+    worse[3] = np.nan
+    for made in (
+        head[:-4] + struct.pack("<HH", 1, 3) + values[:3].tobytes(),
+        head[:-4] + struct.pack("<HH", 1, 0),
+        head + worse.tobytes(),
+    ):
+        whole = hashlib.sha256(made).digest()[:8] + made
+        forged = base64.urlsafe_b64encode(whole).decode().rstrip("=")
+        found = refused(partial(site.grpc, image=image, top_k=5, page_token=forged))
+        assert found[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "page_token")
+    whole = hashlib.sha256(body).digest()[:8] + body
+    assert base64.urlsafe_b64encode(whole).decode().rstrip("=") == token, "as it is made"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise, permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from service.domain.travel_times import LearnedPair
 from service.retrieval.travel_times import Tracks, learned, shuffled, tracks_of
 
 SECOND = 1_000_000
+WHOLE: dict[str, Any] = {"horizon_seconds": 1000, "most": 1000}
 
 
 def random_crops(seed: int, count: int, names: str) -> tuple[list[str], list[str], np.ndarray]:
@@ -75,7 +77,9 @@ def test_hops_are_those_of_a_literal_loop(
     vectors = people[np.arange(140) % 9] + 0.4 * np.random.default_rng(seed + 1).standard_normal(
         (140, 6)
     )
-    tracks = tracks_of(names, ids, times, vectors.astype(np.float32), most=1000)
+    tracks = tracks_of(
+        names, ids, times, vectors.astype(np.float32), horizon_seconds=1000, most=1000
+    )
     found = learned(
         tracks, horizon_seconds=120, min_hops=5, lowest_score=lowest, score_quantile=0.5
     )
@@ -108,7 +112,7 @@ def test_the_critical_value_is_that_of_the_test_at_one_percent() -> None:
 def test_tracks_are_the_crops_of_one_track_of_one_camera() -> None:
     names, ids, times = random_crops(3, 60, "ab")
     vectors = np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32)
-    tracks = tracks_of(names, ids, times, vectors, most=1000)
+    tracks = tracks_of(names, ids, times, vectors, **WHOLE)
     groups: dict[object, list[int]] = {}
     for n in range(60):
         groups.setdefault((names[n], ids[n]) if ids[n] else n, []).append(n)
@@ -121,8 +125,20 @@ def test_tracks_are_the_crops_of_one_track_of_one_camera() -> None:
     sums = np.stack([vectors[rows].sum(axis=0) for rows in groups.values()])
     sums /= np.linalg.norm(sums, axis=1, keepdims=True)
     np.testing.assert_allclose(np.sort(tracks.vectors[:, 0]), np.sort(sums[:, 0]), atol=1e-6)
-    latest = tracks_of(names, ids, times, vectors, most=10)
+    latest = tracks_of(names, ids, times, vectors, **(WHOLE | {"most": 10}))
     np.testing.assert_array_equal(latest.starts, tracks.starts[-10:])
+
+
+def test_a_track_that_pauses_longer_than_the_horizon_is_another() -> None:
+    """A tracker that begins to count anew gives tomorrow's people the names of today's."""
+    times = np.array([0, 50, 30, 200, 290, 500]) * SECOND
+    vectors = np.eye(6, dtype=np.float32)
+    made = tracks_of(["a"] * 6, ["1"] * 6, times, vectors, horizon_seconds=100, most=10)
+    spans = list(zip((made.starts // SECOND).tolist(), (made.ends // SECOND).tolist(), strict=True))
+    assert spans == [(0, 50), (200, 290), (500, 500)]
+    np.testing.assert_allclose(
+        made.vectors[0], np.array([1, 1, 1, 0, 0, 0]) / np.sqrt(3), atol=1e-6
+    )
 
 
 def vectors_of(shots: list[Shot], noise: float) -> np.ndarray:
@@ -146,6 +162,7 @@ def learned_from(shots: list[Shot], noise: float) -> list[LearnedPair]:
         np.array([round((shot.capture_time - shots[0].capture_time).total_seconds() * SECOND)
                   for shot in shots]),
         vectors_of(shots, noise),
+        horizon_seconds=3600,
         most=5000,
     )  # fmt: skip
     found = learned(
@@ -204,7 +221,14 @@ def test_too_few_matches_are_told_and_teach_nothing() -> None:
             names.append(str(camera))
             times.append((1000 * number + at) * SECOND)
             vectors.append(people[number])
-    tracks = tracks_of(names, [""] * len(names), np.array(times), np.array(vectors), most=1000)
+    tracks = tracks_of(
+        names,
+        [""] * len(names),
+        np.array(times),
+        np.array(vectors),
+        horizon_seconds=1000,
+        most=1000,
+    )
 
     def ask(hops: int) -> list[LearnedPair]:
         return learned(
@@ -228,7 +252,9 @@ def test_cameras_that_see_a_person_at_once_have_times_below_zero() -> None:
             tracks.append(f"{camera}{number}")
             times.append((100 * number + at) * SECOND)
             vectors.append(np.eye(25, dtype=np.float32)[number])
-    made = tracks_of(names, tracks, np.array(times), np.array(vectors), most=1000)
+    made = tracks_of(
+        names, tracks, np.array(times), np.array(vectors), horizon_seconds=1000, most=1000
+    )
     (pair,) = learned(
         made, horizon_seconds=50, min_hops=20, lowest_score=0.9, score_quantile=0.5
     ).pairs
@@ -241,10 +267,14 @@ def test_cameras_that_see_a_person_at_once_have_times_below_zero() -> None:
 
 
 def test_nothing_teaches_nothing() -> None:
-    empty = tracks_of([], [], np.empty(0, np.int64), np.empty((0, 4), np.float32), most=10)
+    empty = tracks_of(
+        [], [], np.empty(0, np.int64), np.empty((0, 4), np.float32), horizon_seconds=1, most=10
+    )
     found = learned(empty, horizon_seconds=9, min_hops=1, lowest_score=None, score_quantile=0.5)
     assert (found.pairs, found.lowest_score) == ([], 1.0)
-    one = tracks_of(["a"], [""], np.zeros(1, np.int64), np.ones((1, 4), np.float32), most=10)
+    one = tracks_of(
+        ["a"], [""], np.zeros(1, np.int64), np.ones((1, 4), np.float32), horizon_seconds=1, most=10
+    )
     assert not learned(
         one, horizon_seconds=9, min_hops=1, lowest_score=None, score_quantile=0.5
     ).pairs
@@ -253,7 +283,7 @@ def test_nothing_teaches_nothing() -> None:
 def test_all_pairs_of_cameras_are_ordered() -> None:
     names, ids, times = random_crops(1, 200, "abc")
     vectors = np.random.default_rng(1).standard_normal((200, 5)).astype(np.float32)
-    tracks = tracks_of(names, ids, times, vectors, most=1000)
+    tracks = tracks_of(names, ids, times, vectors, **WHOLE)
     found = learned(tracks, horizon_seconds=400, min_hops=1, lowest_score=-1, score_quantile=0.5)
     told = [(pair.from_camera_id, pair.to_camera_id) for pair in found.pairs]
     assert told == sorted(permutations("abc", 2))
