@@ -6,7 +6,7 @@ Rounded to binary16, v becomes v + dv and q becomes q + dq. By Cauchy and Schwar
 
 in which every norm is known, because the vectors are on the CPU as well: the largest |dv| and |v|
 of a matrix are taken when it is uploaded, |dq| at each search. (Elementwise, |dv| is at most
-2^-11 |v| + 2^-25 sqrt(D); measured norms are about a third of that.) Products of two binary16
+2^-11 |v| + 2^-25 sqrt(D); what is measured is about half of that.) Products of two binary16
 numbers are exact in float32; summing D of them in any order, even with truncation as tensor cores
 do, is off by at most D 2^-23 |v + dv| |q + dq| (Fasi, Higham, Mikaitis, Pranesh 2021); twice that
 is allowed for.
