@@ -31,6 +31,7 @@ def install(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
     # Each says on every start and stop what our own lines say already.
     for noisy in ("alembic", "faiss", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

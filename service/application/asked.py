@@ -190,14 +190,15 @@ def _lowest_score(query: SearchQuery, serving: Serving) -> float | None:
 
 
 def _digested(examples: Sequence[CheckedExample]) -> list[object]:
-    return [
-        (
-            None if item.example.image is None else hashlib.sha256(item.example.image).digest(),
-            item.crop_id,
-            None
-            if item.example.embedding is None
-            else np.asarray(item.example.embedding.values, np.float32).tobytes(),
-            item.weight,
-        )
-        for item in examples
-    ]
+    with np.errstate(over="ignore"):  # what is too large is refused when the query is read
+        return [
+            (
+                None if item.example.image is None else hashlib.sha256(item.example.image).digest(),
+                item.crop_id,
+                None
+                if item.example.embedding is None
+                else np.asarray(item.example.embedding.values, np.float32).tobytes(),
+                item.weight,
+            )
+            for item in examples
+        ]

@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import Self
 from uuid import UUID
 
 import numpy as np
@@ -74,12 +75,20 @@ class IngestItem:
 
 @dataclass(frozen=True, slots=True)
 class IngestResult:
-    """What became of an item; ``reason`` and ``message`` are empty when it was accepted."""
+    """What became of an item; ``reason``, ``message`` and the ``field`` at fault are empty when it
+    was accepted.
+    """
 
     outcome: Outcome
     crop_id: UUID | None = None
     reason: str = ""
     message: str = ""
+    field: str = ""
+
+    @classmethod
+    def of(cls, outcome: Outcome, error: ResightError) -> Self:
+        """What an error makes of an item."""
+        return cls(outcome, reason=error.reason, message=error.message, field=error.field)
 
 
 class Ingest:
@@ -121,9 +130,9 @@ class Ingest:
         try:
             return await self._store(item)
         except (ResourceExhausted, Unavailable, DeadlineExceeded) as error:
-            return IngestResult(Outcome.RETRY, reason=error.reason, message=error.message)
+            return IngestResult.of(Outcome.RETRY, error)
         except ResightError as error:
-            return IngestResult(Outcome.REJECTED, reason=error.reason, message=error.message)
+            return IngestResult.of(Outcome.REJECTED, error)
         except OSError as error:
             logger.exception("an image could not be written to the blob store")
             message = f"the blob store cannot be written ({error}); send it again later"
@@ -265,7 +274,7 @@ def _result(outcome: InsertOutcome) -> IngestResult:
         field="crop.crop_id",
         reason="ID_CONFLICT",
     )
-    return IngestResult(Outcome.REJECTED, reason=error.reason, message=error.message)
+    return IngestResult.of(Outcome.REJECTED, error)
 
 
 def _duplicate(crop_id: UUID) -> IngestResult:

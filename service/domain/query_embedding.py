@@ -41,7 +41,8 @@ def unit_vector(
             field="embedding.model_version",
             reason="MODEL_VERSION_MISMATCH",
         )
-    values = np.asarray(embedding.values, dtype=np.float32)
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+        values = np.asarray(embedding.values, dtype=np.float32)
     if values.shape != (dimension,):
         raise InvalidArgument(
             f"embedding.values has {values.size} values; the live encoder has {dimension}",

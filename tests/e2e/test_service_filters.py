@@ -272,7 +272,7 @@ def test_long_lists_over_rest_are_problems(service: Any, connection: Connection)
     for filter_, status in (
         ({"include_zones": ["x"] * 1001}, 400),
         ({"include_zones": ["x"] * 100_000}, 422),
-        ({"include_attributes": [{"key": "k"}] * 100_000}, 422),
+        ({"include_attributes": [{"key": "k"}] * 22_000}, 422),
         ({"include_attributes": [{"key": "k", "colour": "v"}]}, 422),
     ):
         answer = httpx.post(f"{url}/search", json={"crop_id": "x", "filter": filter_})

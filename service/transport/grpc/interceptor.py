@@ -6,14 +6,16 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 from uuid import uuid4
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status as grpc_details
 
-from resight.errors import ResightError, Unavailable
+from resight.errors import InvalidArgument, ResightError, Unavailable
 from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS
 from service.transport.status import rpc_status, status_of
 
@@ -106,23 +108,54 @@ def _wrap(handler: Handler, method: str, calls: _Calls) -> Handler:
 
     async def unary(request: Any, context: Context) -> Any:
         async with _call(method, context, calls):
-            return await behaviour(request, context)
+            return await behaviour(_readable(request), context)
 
     async def stream(requests: Any, context: Context) -> AsyncIterator[Any]:
         async with (
             _call(method, context, calls),
-            aclosing(behaviour(requests, context)) as responses,
+            aclosing(behaviour(given(requests), context)) as responses,
         ):
             async for response in responses:
                 yield response
 
+    def deserialized(data: bytes) -> Any:
+        # An error raised here would be answered UNKNOWN, and not counted.
+        try:
+            return handler.request_deserializer(data)
+        except DecodeError as error:
+            return _Unreadable(str(error))
+
+    given = _all_readable if handler.request_streaming else _readable
     make = _MAKE[handler.request_streaming, handler.response_streaming]
     wrapped: Handler = make(
         stream if handler.response_streaming else unary,
-        request_deserializer=handler.request_deserializer,
+        request_deserializer=deserialized,
         response_serializer=handler.response_serializer,
     )
     return wrapped
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """Stands for a message that is none."""
+
+    reason: str
+
+
+def _readable(request: Any) -> Any:
+    if isinstance(request, _Unreadable):
+        raise InvalidArgument(
+            f"the message cannot be read ({request.reason}); send the message of this method in "
+            "the protobuf wire format, with strings in UTF-8",
+            field="request",
+            reason="MESSAGE_UNREADABLE",
+        )
+    return request
+
+
+async def _all_readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _readable(request)
 
 
 @asynccontextmanager

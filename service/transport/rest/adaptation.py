@@ -26,6 +26,7 @@ from service.transport.rest.adaptation_schemas import (
     StartRun,
     StreamLine,
 )
+from service.transport.rest.strict_route import StrictRoute
 
 __all__ = ["router"]
 
@@ -37,7 +38,7 @@ def router(
     adaptation: Adaptation, runs: RunRecords, crop_stream: CropStream, *, draining: asyncio.Event
 ) -> APIRouter:
     """The routes below a gallery."""
-    routes = APIRouter(prefix="/adaptation-runs", tags=["adaptation"])
+    routes = APIRouter(prefix="/adaptation-runs", tags=["adaptation"], route_class=StrictRoute)
     _add_writing(routes, adaptation)
     _add_reading(routes, runs)
 

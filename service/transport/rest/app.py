@@ -19,6 +19,7 @@ from service.transport.rest import (
     problems,
     queries,
     tracks,
+    verification,
 )
 from service.transport.rest.body_limit import BodyLimit
 from service.transport.rest.observation import Observation
@@ -29,6 +30,11 @@ __all__ = ["create_app"]
 
 # Multipart boundaries and the other form fields.
 _FORM_OVERHEAD = 256 * 1024
+# Of JSON: 4000 attribute terms and 256 examples, and a hundred thousand more for travel times or
+# many queries.
+_FIELDS = 25_000
+_FIELDS_OF_LISTS = 125_000
+_LISTS = ("/track", "/search-batch")
 
 
 def create_app(
@@ -71,6 +77,7 @@ def create_app(
             use_cases.adaptation, use_cases.runs, use_cases.crop_stream, draining=draining
         ),
         models.router(use_cases.registry),
+        verification.router(use_cases.verification),
     ):
         app.include_router(router, prefix="/v1/galleries/{gallery}", responses=problems.PROBLEMS)
     problems.document(app)
@@ -79,4 +86,7 @@ def create_app(
         longest = max_bundle_bytes if models.is_upload(scope) else max_image_bytes
         return longest + _FORM_OVERHEAD
 
-    return Observation(BodyLimit(app, limit=limit))
+    def fields(scope: Scope) -> int:
+        return _FIELDS_OF_LISTS if scope["path"].endswith(_LISTS) else _FIELDS
+
+    return Observation(BodyLimit(app, limit=limit, fields=fields))

@@ -7,13 +7,14 @@ from fastapi import APIRouter
 from service.application.cameras import Cameras
 from service.domain.crop import Camera as DomainCamera
 from service.transport.rest.schemas import Camera, CameraPage, CreateCamera
+from service.transport.rest.strict_route import StrictRoute
 
 __all__ = ["router"]
 
 
 def router(cameras: Cameras) -> APIRouter:
     """The routes below a gallery."""
-    routes = APIRouter(tags=["cameras"])
+    routes = APIRouter(tags=["cameras"], route_class=StrictRoute)
 
     @routes.post("/cameras", status_code=201)
     async def create_camera(gallery: str, body: CreateCamera) -> Camera:

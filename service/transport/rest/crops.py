@@ -15,6 +15,7 @@ from service.telemetry import INGESTED
 from service.transport.rest.filter_schemas import Filter, Range, Term
 from service.transport.rest.ingest_result import raise_unless_stored
 from service.transport.rest.schemas import Crop, CropPage, DeletionPending, IngestAnswer, Stats
+from service.transport.rest.strict_route import StrictRoute
 
 __all__ = ["router"]
 
@@ -25,7 +26,7 @@ _ATTRIBUTES = TypeAdapter(dict[str, str])
 
 def router(crops: Crops, ingest: Ingest) -> APIRouter:
     """The routes below a gallery."""
-    routes = APIRouter(tags=["crops"])
+    routes = APIRouter(tags=["crops"], route_class=StrictRoute)
     _add_ingest(routes, ingest)
     _add_reading(routes, crops)
 

@@ -27,7 +27,7 @@ def raise_unless_stored(result: IngestResult) -> None:
     """
     if result.outcome is Outcome.REJECTED:
         kind = _REJECTIONS.get(result.reason, errors.InvalidArgument)
-        raise kind(result.message, reason=result.reason)
+        raise kind(result.message, field=result.field, reason=result.reason)
     if result.outcome is Outcome.RETRY:
         kind = errors.ResourceExhausted if result.reason in _BUSY else errors.Unavailable
-        raise kind(result.message, reason=result.reason)
+        raise kind(result.message, field=result.field, reason=result.reason)

@@ -16,6 +16,7 @@ from resight.v1.bundle_pb2 import BundleManifest
 from service.application.registry import Registry, Upload
 from service.domain.model import GateVerdict
 from service.transport.rest.model_schemas import Gate, ModelAnswer, ModelPage
+from service.transport.rest.strict_route import StrictRoute
 
 __all__ = ["is_upload", "router"]
 
@@ -31,7 +32,7 @@ def is_upload(scope: Scope) -> bool:
 
 def router(registry: Registry) -> APIRouter:
     """The routes below a gallery."""
-    routes = APIRouter(prefix="/models", tags=["models"])
+    routes = APIRouter(prefix="/models", tags=["models"], route_class=StrictRoute)
 
     @routes.post("", status_code=201)
     async def register_model(

@@ -17,6 +17,10 @@ from service.transport.status import problem, status_of
 __all__ = ["PROBLEMS", "Problem", "document", "install"]
 
 
+_SHOWN_ERRORS = 10
+_SHOWN_CHARACTERS = 80
+
+
 class FieldProblem(BaseModel):
     """One field at fault."""
 
@@ -94,14 +98,21 @@ async def _resight(request: Request, error: Exception) -> ProblemResponse:
 
 async def _validation(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    errors = [
-        {"field": ".".join(str(part) for part in item["loc"][1:]), "detail": item["msg"]}
-        for item in error.errors()
-    ]
+    found = error.errors()
+    errors = [_field_problem(item) for item in found[:_SHOWN_ERRORS]]
     detail = "; ".join(f"{item['field'] or 'body'}: {item['detail']}" for item in errors)
+    if len(found) > _SHOWN_ERRORS:
+        detail += f"; and {len(found) - _SHOWN_ERRORS} more"
     return _plain(
         HTTPStatus.UNPROCESSABLE_ENTITY, detail, request, reason="INVALID_ARGUMENT", errors=errors
     )
+
+
+def _field_problem(item: Any) -> dict[str, str]:
+    if item["type"] == "json_invalid":
+        return {"field": "", "detail": f"not JSON in UTF-8: {item['ctx']['error']}"}
+    field = ".".join(str(part)[:_SHOWN_CHARACTERS] for part in item["loc"][1:])
+    return {"field": field, "detail": item["msg"]}
 
 
 async def _http(request: Request, error: Exception) -> ProblemResponse:

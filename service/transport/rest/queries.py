@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Header, Request, UploadFile
@@ -22,6 +23,7 @@ from service.transport.rest.search_schemas import (
     SearchBody,
     SearchResult,
 )
+from service.transport.rest.strict_route import StrictRoute
 from service.transport.rest.timeout import TIMEOUT_HEADER, deadline_after
 from service.transport.search_metrics import counted
 
@@ -87,7 +89,7 @@ Wait = Annotated[float | None, Header(alias=TIMEOUT_HEADER)]
 
 def router(search: Search, batch: SearchBatch, embed: Embed) -> APIRouter:
     """The routes below a gallery."""
-    routes = APIRouter(tags=["queries"])
+    routes = APIRouter(tags=["queries"], route_class=StrictRoute)
 
     @routes.post("/search", openapi_extra=_SEARCH_BODY)
     async def search_crops(gallery: str, request: Request, wait: Wait = None) -> SearchResult:
@@ -136,7 +138,7 @@ async def _query(request: Request) -> tuple[SearchBody, list[bytes], list[bytes]
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind == "application/json":
-            return SearchBody.model_validate_json(await request.body()), [], []
+            return SearchBody.model_validate(await request.json()), [], []
         if kind == "multipart/form-data":
             async with request.form(max_files=_MAX_FILES) as form:
                 return (
@@ -144,6 +146,9 @@ async def _query(request: Request) -> tuple[SearchBody, list[bytes], list[bytes]
                     await _images(form, "image", needed=True),
                     await _images(form, "negative_image", needed=False),
                 )
+    except json.JSONDecodeError as error:
+        invalid = {"type": "json_invalid", "loc": ("body",), "msg": "Invalid JSON"}
+        raise RequestValidationError([{**invalid, "ctx": {"error": error.msg}}]) from error
     except ValidationError as error:
         raise RequestValidationError(
             [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Request
 from service.application.track_person import TrackPerson
 from service.application.travel_times import TravelTimes
 from service.transport.rest.departure import unless_departed
+from service.transport.rest.strict_route import StrictRoute
 from service.transport.rest.timeout import TIMEOUT_HEADER, deadline_after
 from service.transport.rest.track_schemas import LearnedTravelTimes, TrackBody, TrackResult
 from service.transport.search_metrics import counted
@@ -20,7 +21,7 @@ Wait = Annotated[float | None, Header(alias=TIMEOUT_HEADER)]
 
 def router(track: TrackPerson, travel_times: TravelTimes) -> APIRouter:
     """The routes below a gallery."""
-    routes = APIRouter(tags=["queries"])
+    routes = APIRouter(tags=["queries"], route_class=StrictRoute)
 
     @routes.post("/track")
     async def track_person(

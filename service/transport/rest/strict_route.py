@@ -1,0 +1,116 @@
+"""Routes that refuse what they would otherwise pass over in silence.
+
+A misspelled filter that is ignored answers a question nobody asked. So an unknown query parameter
+or form field, a key that comes twice in one JSON object and a body of another content type are
+errors here; in JSON bodies the models themselves refuse unknown fields.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from fastapi import HTTPException, Request, Response, params
+from fastapi.routing import APIRoute
+from pydantic_core import from_json
+from starlette.datastructures import FormData
+
+from resight.errors import InvalidArgument
+
+__all__ = ["StrictRoute"]
+
+_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+_SHOWN = 80
+
+
+class StrictRoute(APIRoute):
+    """A route of our API; pass as ``route_class`` to every router."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's own handler behind our checks."""
+        handle = super().get_route_handler()
+        queries = {field.alias for field in self.dependant.query_params}
+        body = self.dependant.body_params
+        forms = {field.alias for field in body if isinstance(field.field_info, params.Form)}
+
+        async def strict(request: Request) -> Response:
+            request = _StrictRequest(request.scope, request.receive)
+            _decodable(request.scope["query_string"])
+            _known(request.query_params, queries - request.path_params.keys(), "query parameter")
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if forms:
+                _expect(kind, _FORMS[:1] if _with_file(body) else _FORMS)
+                form = await request.form()
+                _known(form, forms, "field of this form")
+                _once(form)
+            elif body:
+                _expect(kind, ("application/json",))
+            return await handle(request)
+
+        return strict
+
+
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        """The body.
+
+        Raises:
+            JSONDecodeError: It is not JSON in UTF-8, or is nested too deeply.
+            HTTPException: A key comes twice.
+        """
+        if not hasattr(self, "_json"):
+            body = await self.body()
+            try:
+                from_json(body)
+            except ValueError as error:
+                raise json.JSONDecodeError(str(error), "", 0) from error
+            self._json = json.loads(body, object_pairs_hook=_unique)
+        return self._json
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise HTTPException(400, f"{twice[:_SHOWN]!r} comes twice in one object; send it once")
+    return found
+
+
+def _decodable(query: bytes) -> None:
+    try:
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(
+            "the query of the URL is not UTF-8; percent-encode text in UTF-8", field="query"
+        ) from error
+
+
+def _once(form: FormData) -> None:
+    names = [name for name, _ in form.multi_items()]
+    for name in form:
+        if names.count(name) > 1:
+            raise InvalidArgument(f"{name} comes twice; send it once", field=name)
+
+
+def _known(names: Iterable[str], known: Collection[str], what: str) -> None:
+    for name in names:
+        if name not in known:
+            expected = f"known are {', '.join(sorted(known))}" if known else "there are none here"
+            raise InvalidArgument(
+                f"{name[:_SHOWN]!r} is no {what}; {expected}", field=name[:_SHOWN]
+            )
+
+
+def _expect(kind: str, expected: tuple[str, ...]) -> None:
+    if kind not in expected:
+        raise InvalidArgument(
+            f"content-type is {kind[:_SHOWN]!r}; send {' or '.join(expected)}",
+            field="content-type",
+        )
+
+
+def _with_file(body: Iterable[Any]) -> bool:
+    return any(isinstance(field.field_info, params.File) for field in body)
