@@ -40,6 +40,11 @@ class Words:
     tracks: Vocabulary[str] = field(default_factory=Vocabulary)
     attributes: AttributeSets = field(default_factory=AttributeSets)
 
+    def freeze(self) -> None:
+        """Take less memory: no word is added any more."""
+        for words in (self.cameras, self.zones, self.tracks, self.attributes):
+            words.freeze()
+
     @property
     def nbytes(self) -> int:
         """About the memory they take."""
@@ -215,8 +220,9 @@ class Segment:
             0,
             int(columns.times.min()),
             int(columns.times.max()),
-            ColumnPostings.of(columns, words) if rows == len(room.times) else None,
         )
+        if not made.free:
+            made._seal()
         return made
 
     @classmethod
@@ -224,7 +230,7 @@ class Segment:
         """The living rows of these, of which there is at least one, in order of camera and time."""
         made = cls(dimension, sum(view.living for view in views))
         made.absorb(views, ordered=True)
-        made.view = replace(made.view, postings=ColumnPostings.of(made.view.columns, made.words))
+        made._seal()
         return made
 
     @property
@@ -296,6 +302,11 @@ class Segment:
             alive[rows] = False
             self.view = replace(view, alive=alive, dead=view.dead + removed)
         return removed
+
+    def _seal(self) -> None:
+        """Invert the columns of a segment that nobody searches yet; no row comes any more."""
+        self.words.freeze()
+        self.view = replace(self.view, postings=ColumnPostings.of(self.view.columns, self.words))
 
     def _show(self, rows: int, added: NDArray[np.int64]) -> None:
         view = self.view

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,13 @@ from numpy.typing import NDArray
 __all__ = ["Vocabulary"]
 
 K = TypeVar("K", bound=Hashable)
+
+# Up to this many values a dictionary is small, and the quickest to look up.
+FEW = 1024
+
+# A code as an object.
+_NUMBER = 28
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
 class Vocabulary(Generic[K]):
@@ -30,6 +37,9 @@ class Vocabulary(Generic[K]):
         self._codes: dict[K, int] = {}
         self._values: list[K] = []
         self._value_bytes = 0
+        # Once frozen: hashes ascending, and the code of each.
+        self._hashes: NDArray[np.int64] | None = None
+        self._hashed = np.empty(0, np.int32)
         self.encode(values)
 
     def __len__(self) -> int:
@@ -44,7 +54,10 @@ class Vocabulary(Generic[K]):
     @property
     def nbytes(self) -> int:
         """About the memory it takes."""
-        return self._value_bytes + sys.getsizeof(self._codes) + sys.getsizeof(self._values)
+        codes = sys.getsizeof(self._codes) + _NUMBER * len(self._codes)
+        lists = codes + sys.getsizeof(self._values)
+        hashes = 0 if self._hashes is None else self._hashes.nbytes + self._hashed.nbytes
+        return self._value_bytes + lists + hashes
 
     def encode(self, values: Iterable[K]) -> NDArray[np.int32]:
         """The code of each value, int32 (N,); new ones are added."""
@@ -61,7 +74,27 @@ class Vocabulary(Generic[K]):
         used, places = np.unique(codes, return_inverse=True)
         return self.encode([other.values[code] for code in used.tolist()])[places]
 
+    def freeze(self) -> None:
+        """Take less memory; nothing can be encoded any more. Before any other thread looks up."""
+        if len(self._values) <= FEW:
+            return
+        hashes = np.fromiter(map(hash, self._values), np.int64, len(self._values))
+        order = np.argsort(hashes, kind="stable")
+        self._hashes, self._hashed = hashes[order], order.astype(np.int32)
+        self._codes = {}
+
     def find(self, values: Iterable[K]) -> list[int]:
         """Codes of those of the values that have one."""
+        hashes = self._hashes
+        if hashes is not None:
+            return [code for value in values if (code := self._place(hashes, value)) is not None]
         codes = self._codes
         return [code for value in values if (code := codes.get(value)) is not None]
+
+    def _place(self, hashes: NDArray[np.int64], value: K) -> int | None:
+        """The code of a value, once frozen."""
+        first, last = (int(np.searchsorted(hashes, hash(value), side)) for side in _SIDES)
+        for code in self._hashed[first:last].tolist():
+            if self._values[code] == value:
+                return int(code)
+        return None
