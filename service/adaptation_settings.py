@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -35,11 +35,33 @@ class NightlySettings(_Section):
 
 
 class ModelSettings(_Section):
-    """Bundles that are uploaded."""
+    """Bundles that are uploaded, and how a model becomes the one that answers.
+
+    A shadow is filled in blocks of ``fill_block`` crops, working ``fill_share`` of the time.
+    ``mirror_share`` of the searches are asked of it, too. With ``promotion`` = ``gate`` what the
+    gate passed is staged and promoted without anybody, and rolled back within
+    ``probation_seconds`` when, over ``min_judged`` observations, more than ``max_failed_share`` of
+    the embeddings fail or the answers have less than ``min_overlap`` in common with the model
+    before.
+    """
 
     max_bundle_bytes: int = Field(default=1024**3, ge=1024)
     max_gate_bytes: int = Field(default=256 * 1024, ge=1024)
     max_uploads: int = Field(default=2, ge=1, le=64)
+    keep_retired: bool = False
+    fill_block: int = Field(default=64, ge=1, le=4096)
+    fill_share: float = Field(default=0.5, gt=0, le=1)
+    fill_lease_seconds: float = Field(default=60.0, ge=1)
+    poll_seconds: float = Field(default=1.0, gt=0)
+    removal_block: int = Field(default=2000, ge=1, le=10_000)
+    verify_sample: int = Field(default=64, ge=1, le=10_000)
+    mirror_share: float = Field(default=0.05, ge=0, le=1)
+    mirror_queue: int = Field(default=64, ge=1, le=10_000)
+    promotion: Literal["manual", "gate"] = "manual"
+    probation_seconds: float = Field(default=1800.0, ge=0)
+    min_judged: int = Field(default=50, ge=1)
+    max_failed_share: float = Field(default=0.05, ge=0, le=1)
+    min_overlap: float = Field(default=0.3, ge=0, le=1)
 
 
 class PrivacySettings(_Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,6 +15,7 @@ import faiss
 
 from resight.bundle.calibration import Calibration
 from service.application.adaptation import Adaptation, LeaseGauges
+from service.application.archives import Archives
 from service.application.blob_sweep import (
     BlobsInFlight,
     SweepReport,
@@ -25,11 +27,13 @@ from service.application.crop_stream import CropStream
 from service.application.crops import Crops
 from service.application.data_directory import DataDirectory
 from service.application.embed import Embed
+from service.application.encoders import EncoderLoader, Encoders, nothing_loads
 from service.application.erasure_replay import open_ledger
 from service.application.galleries import Galleries
 from service.application.gallery import GalleryGauges
 from service.application.index_keeper import IndexKeeper
 from service.application.ingest import Ingest
+from service.application.model_keeping import ModelKeeping
 from service.application.registry import Registry
 from service.application.replication import Replication
 from service.application.retention import Retention
@@ -73,6 +77,9 @@ class Application:
         retention: Retention,
         replication: Replication,
         shelf: BundleShelf,
+        archives: Archives,
+        encoders: Encoders,
+        loop: asyncio.AbstractEventLoop,
         embedder: Embedder,
         clock: Clock,
     ) -> None:
@@ -112,9 +119,23 @@ class Application:
         )
         self.ingest = Ingest(
             catalog=catalog,
+        self.models = ModelKeeping(
+            settings,
+            loop=loop,
+            catalog=catalog,
+            galleries=galleries,
+            archives=archives,
+            encoders=encoders,
+            index_files=index_files,
+            blobs=blobs,
+            blob_threads=self._blob_threads,
+            unbroken=self._unbroken,
+            clock=clock,
+        )
             galleries=galleries,
             blobs=blobs,
             blob_threads=self._blob_threads,
+            lineup=self.models.lineup,
             in_flight=self._in_flight,
             unbroken=self._unbroken,
             clock=clock,
@@ -171,6 +192,7 @@ class Application:
             shelf=shelf,
             unbroken=self._unbroken,
             clock=clock,
+            archives=archives,
             settings=settings.models,
             max_page_size=limits.max_page_size,
         )
@@ -185,8 +207,10 @@ class Application:
         calibrations: Mapping[str, Calibration] | None = None,
     ) -> Self:
         """Open catalog and blob store, load every index, then sweep images in the background.
+        load_encoder: EncoderLoader = nothing_loads,
 
-        ``calibrations`` are those of the bundles that have one, by model version.
+        ``calibrations`` are those of the bundles that have one, by model version; ``load_encoder``
+        makes encoders of archives, for models besides the one that ``embedder`` runs.
 
         Raises:
             FailedPrecondition: the data directory is in use, the schema does not fit, or the
@@ -194,10 +218,17 @@ class Application:
             InvalidArgument, Unavailable: catalog or blob store cannot be used.
         """
         application = await asyncio.to_thread(
-            cls._open, settings, embedder, clock or SystemClock(), calibrations or {}
+            cls._open,
+            settings,
+            embedder,
+            clock or SystemClock(),
+            calibrations or {},
+            load_encoder,
+            asyncio.get_running_loop(),
         )
         application._sweeping = asyncio.create_task(application._sweep())
         application._keeping = [
+        application.models.start()
             asyncio.create_task(application.index_files.keep()),
             asyncio.create_task(application.retention.keep(application._blob_threads)),
         ]
@@ -248,9 +279,12 @@ class Application:
         directory = DataDirectory(settings.data_dir)
         version = embedder.model_version
         galleries = Galleries(
-            {version: LoadedEncoder(embedder, calibrations.get(version))},
+        load_encoder: EncoderLoader,
+        loop: asyncio.AbstractEventLoop,
+            loaded,
             gather_rows=settings.search.gather_rows,
             segment_rows=settings.index.segment_rows,
+        loaded = {version: LoadedEncoder(embedder, calibrations.get(version))}
             threads=SearchThreads(settings.search.threads or len(os.sched_getaffinity(0))),
         )
         try:
@@ -287,8 +321,6 @@ class Application:
                 segment_rows=settings.index.segment_rows,
                 changes=settings.index.changes_per_write,
             )
-            galleries.load(catalog, index_files.fill)
-            remove_deleted_images(catalog, blobs)
             shelf = BundleShelf(settings.data_dir / "bundles")
             if orphans := shelf.sweep(catalog.read_now(registry.shelved)):
                 logger.warning("bundles: removed %d archives of no model", orphans)
@@ -296,6 +328,11 @@ class Application:
             replication = Replication(
                 catalog, galleries, settings.replicas, settings.resolved_database_url()
             )
+            archives = Archives(shelf, blobs)
+            encoders = Encoders(loaded, catalog=catalog, archives=archives, load=load_encoder)
+            asyncio.run_coroutine_threadsafe(encoders.load_all(), loop).result()
+            galleries.load(catalog, index_files.fill)
+            remove_deleted_images(catalog, blobs)
             replication.start()
             return cls(
                 settings,
@@ -316,6 +353,9 @@ class Application:
                 replication.close()
             catalog.close()
             if ledger is not None:
+                archives=archives,
+                encoders=encoders,
+                loop=loop,
                 ledger.close()
             directory.close()
             raise

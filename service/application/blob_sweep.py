@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +13,10 @@ from uuid import UUID
 
 from service.catalog import crop_reads, crop_writes
 from service.catalog.store import Catalog
-from service.domain.identifier import image_of_key
+from service.domain.identifier import ARCHIVES, image_of_key
 from service.domain.ports import BlobStore
 
-__all__ = ["BlobsInFlight", "SweepReport", "remove_deleted_images", "sweep"]
+__all__ = ["BlobsInFlight", "Flight", "SweepReport", "remove_deleted_images", "sweep"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ BLOCK = 1000
 
 
 class BlobsInFlight:
-    """Images written, or being written, whose crop is not committed yet."""
+    """Images written, or being written, whose crop is not committed yet.
 
     def __init__(self) -> None:
         self._ids: set[UUID] = set()
@@ -36,7 +36,7 @@ class BlobsInFlight:
         with self._lock:
             self._ids.add(blob_id)
         try:
-            yield
+            yield flight
         finally:
             with self._lock:
                 self._ids.discard(blob_id)
@@ -90,3 +90,18 @@ def remove_deleted_images(catalog: Catalog, blobs: BlobStore) -> int:
     if removed:
         logger.warning("blob store: removed %d images of deleted crops", removed)
     return removed
+    doubtful: list[str] = []
+def _without_crop(catalog: Catalog, keys: Iterable[str], in_flight: BlobsInFlight) -> list[str]:
+    by_id = {blob_id: key for key in keys if (blob_id := image_of_key(key)) is not None}
+    idle = set(by_id) - in_flight.among(set(by_id))
+    return [by_id[each] for each in idle - catalog.read_now(crop_reads.stored_blobs, idle)]
+
+
+def _removed(blobs: BlobStore, keys: Iterable[str]) -> int:
+    count = 0
+    for key in keys:
+        blobs.delete(key)
+        count += 1
+    return count
+
+

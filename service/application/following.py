@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from service.catalog import log_reads, vector_reads
 from service.catalog.log_reads import Change
+from service.catalog.models import CHANGE_VECTOR_ADDED
 from service.catalog.records import GalleryRecord
 from service.domain.instant import to_micros
 from service.gallery.index import SegmentedIndex
@@ -47,10 +48,11 @@ def follow(
     """
     count = 0
     while changes := log_reads.changes_after(connection, gallery_row, after=after, limit=BLOCK):
-        waiting: dict[UUID, None] = {}
+        waiting: dict[UUID, bool] = {}
         for change in changes:
             if change.crop_id is not None:
-                waiting[change.crop_id] = None
+                whole = change.kind != CHANGE_VECTOR_ADDED
+                waiting[change.crop_id] = whole or waiting.get(change.crop_id, False)
             elif change.cut_off is not None:
                 # Before the crops that came later, however old they are.
                 count += _applied(connection, targets, waiting)
@@ -74,10 +76,19 @@ def reread(connection: Connection, target: Target, changed: Sequence[UUID]) -> N
             index.add(rows)
 
 
-def _applied(connection: Connection, targets: Sequence[Target], waiting: dict[UUID, None]) -> int:
-    ids = list(waiting)
+def _applied(connection: Connection, targets: Sequence[Target], waiting: dict[UUID, bool]) -> int:
+    """Reread crops; of those that only got a vector of one more model (False), the indexes that
+    hold them already are left alone, and so are the searches in them.
+    """
+    ids = [crop_id for crop_id, whole in waiting.items() if whole]
+    more = [crop_id for crop_id, whole in waiting.items() if not whole]
     waiting.clear()
-    if ids:
-        for target in targets:
+    for target in targets:
+        if ids:
             reread(connection, target, ids)
-    return len(ids)
+        if more:
+            held = set(target[1].vectors_of(more)[0].tolist())
+            lacking = [crop_id for place, crop_id in enumerate(more) if place not in held]
+            if lacking:
+                reread(connection, target, lacking)
+    return len(ids) + len(more)

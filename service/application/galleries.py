@@ -12,8 +12,8 @@ from sqlalchemy import Connection
 from resight.errors import FailedPrecondition, NotFound
 from service.application.gallery import Gallery, GalleryGauges
 from service.application.index_filling import Filled
-from service.application.serving import LoadedEncoder, Models, Serving
-from service.catalog import gallery_reads, log_reads
+from service.application.serving import UNREADY, LoadedEncoder, Models, Serving
+from service.catalog import gallery_reads, lifecycle_reads, log_reads
 from service.catalog.records import CameraRecord, CropInsert, GalleryRecord
 from service.catalog.store import Catalog
 from service.domain import names
@@ -120,6 +120,10 @@ class Galleries:
         )
         return Serving(record, encoder, index)
 
+    def fill(self, connection: Connection, serving: Serving) -> Filled:
+        """Fill the empty index of a model with what this connection sees."""
+        return self._fill(connection, serving)
+
     def close(self) -> None:
         """End the searching threads."""
         if self._threads is not None:
@@ -142,8 +146,16 @@ class Galleries:
         self, connection: Connection, record: GalleryRecord, cameras: Iterable[CameraRecord]
     ) -> Gallery:
         began = time.perf_counter()
+        fed = lifecycle_reads.fed_models(connection, record.gallery_row)
         serving = self.serving(record)
         filled = self._fill(connection, serving)
+        warm: list[Serving] = []
+        for other in fed.all[1:]:
+            if other.model_version in self._encoders:
+                warm.append(self.serving(other))
+                self._fill(connection, warm[-1])
+        ready = len(warm) == len(fed.all) - 1
+        models = Models(fed.generation if ready else UNREADY, serving, tuple(warm))
         applied = log_reads.newest_position(connection, record.gallery_row)
         logger.info(
             "gallery %s: %d vectors of model %s loaded in %.2f s, %d of them from index files",
@@ -153,7 +165,7 @@ class Galleries:
             time.perf_counter() - began,
             filled.from_files,
         )
-        return self._gallery(Models(record.generation, serving), applied=applied, cameras=cameras)
+        return self._gallery(models, applied=applied, cameras=cameras)
 
     def _gallery(
         self, models: Models, *, applied: int, cameras: Iterable[CameraRecord] = ()

@@ -203,6 +203,27 @@ class Gallery:
         if any(change.kind == CHANGE_MODELS for change in others):
             self._models_changed(self)
 
+    def take(self, models: Models, joined: Sequence[tuple[Serving, int]] = ()) -> bool:
+        """Replace the models; on the writer's thread.
+
+        Args:
+            models: The new ones.
+            joined: Those whose index is not followed yet, and the position that it is up to.
+
+        Returns:
+            False, and nothing is replaced, when the catalog has gone on to another generation.
+        """
+        self.follow()
+        with self._catalog.connect() as connection:
+            for serving, position in joined:
+                target = serving.record, serving.index
+                follow(connection, self.row, [target], after=position)
+            current = gallery_reads.generation(connection, self.row)
+        if models.generation != current:
+            return False
+        self.models = models
+        return True
+
     def heard_of(self, position: int) -> None:
         """There is a change at this position; until it is applied the index lags."""
         newest, since = self._heard

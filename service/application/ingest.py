@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from resight.errors import (
     AlreadyExists,
     DeadlineExceeded,
+    FailedPrecondition,
     ImageTooLarge,
     InvalidArgument,
     ResightError,
@@ -27,7 +29,8 @@ from resight.errors import (
 from service.application.blob_sweep import BlobsInFlight
 from service.application.duplicates import Duplicates
 from service.application.galleries import Galleries
-from service.application.gallery import LiveCamera
+from service.application.gallery import Gallery, LiveCamera
+from service.application.lineup import Lineup
 from service.application.serving import Models
 from service.application.unbroken import Unbroken
 from service.catalog.duplicate_reads import CropIdentity
@@ -47,6 +50,10 @@ logger = logging.getLogger(__name__)
 
 
 NORM_SLACK = 1e-3
+# How often vectors are made anew because the models changed in between, and how long it is waited
+# for a new one to be loaded.
+ATTEMPTS = 3
+MODELS_SECONDS = 30.0
 
 
 class Outcome(Enum):
@@ -99,6 +106,7 @@ class Ingest:
         *,
         catalog: Catalog,
         galleries: Galleries,
+        lineup: Lineup,
         blobs: BlobStore,
         blob_threads: Executor,
         in_flight: BlobsInFlight,
@@ -112,6 +120,7 @@ class Ingest:
         self._catalog = catalog
         self._duplicates = Duplicates(catalog)
         self._galleries = galleries
+        self._lineup = lineup
         self._blobs = blobs
         self._blob_threads = blob_threads
         self._in_flight = in_flight
@@ -157,12 +166,34 @@ class Ingest:
         )
         if existing is not None:
             return _duplicate(existing)
-        models = gallery.models
-        vectors = await self._vectors(models, item)
-        blob_id = uuid7(self._clock.now())
-        insert = _insert(models, camera, crop, blob_id, vectors)
-        key = image_key(gallery.name, blob_id)
-        return _result(await self._unbroken.run(self._commit(insert, key, item.image)))
+        for _ in range(ATTEMPTS):
+            models = gallery.models
+            vectors = await self._vectors(models, item)
+            blob_id = uuid7(self._clock.now())
+            insert = _insert(models, camera, crop, blob_id, vectors)
+            key = image_key(gallery.name, blob_id)
+            outcome = await self._unbroken.run(self._commit(insert, key, item.image))
+            if outcome.status is not InsertStatus.OUTDATED:
+                break
+            await self._models_current(gallery, item)
+        return _result(outcome)
+
+    async def _models_current(self, gallery: Gallery, item: IngestItem) -> None:
+        """Wait until the gallery feeds what the catalog says, for as long as somebody waits."""
+        within = None if item.deadline is None else item.deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(MODELS_SECONDS if within is None else within):
+                await self._lineup.refresh(gallery)
+        except TimeoutError as error:
+            raise Unavailable(
+                "the gallery's models have just changed and are being loaded; send it again",
+                reason="MODELS_CHANGED",
+            ) from error
+        except (FailedPrecondition, OSError) as error:
+            raise Unavailable(
+                f"a model of the gallery does not run in this process: {error}",
+                reason="MODEL_NOT_LOADED",
+            ) from error
 
     async def _vectors(self, models: Models, item: IngestItem) -> dict[int, NDArray[np.float32]]:
         """A vector of every model that is fed, by key of model."""

@@ -18,6 +18,7 @@ from resight.errors import (
     ResourceExhausted,
 )
 from service.adaptation_settings import ModelSettings
+from service.application.archives import Archives
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery
 from service.application.run_key import RunKey
@@ -64,6 +65,7 @@ class Registry:
         catalog: Catalog,
         galleries: Galleries,
         shelf: BundleShelf,
+        archives: Archives,
         unbroken: Unbroken,
         clock: Clock,
         settings: ModelSettings,
@@ -72,6 +74,7 @@ class Registry:
         self._catalog = catalog
         self._galleries = galleries
         self._shelf = shelf
+        self._archives = archives
         self._unbroken = unbroken
         self._clock = clock
         self._settings = settings
@@ -168,8 +171,10 @@ class Registry:
             if (live.name, item.sha256) not in await self._catalog.read(registry.shelved):
                 self._shelf.remove(live.name, item.sha256)
             raise
+        # After the commit: what lies there without a row is swept. Staging shares it again.
+        await self._archives.share(live.name, item.sha256)
         if replaced is not None:
-            self._shelf.remove(live.name, replaced)
+            await self._archives.remove(live.name, replaced)
 
     async def _model(self, live: Gallery, version: str) -> Model:
         found = await self._catalog.read(registry.find_model, live.record.gallery_row, version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from resight.bundle.calibration import Calibration
@@ -9,15 +10,21 @@ from service.catalog.records import GalleryRecord
 from service.domain.ports import Embedder
 from service.gallery.index import SegmentedIndex
 
-__all__ = ["LoadedEncoder", "Models", "Serving"]
+__all__ = ["UNREADY", "LoadedEncoder", "Models", "Serving"]
+
+# The generation of no gallery: vectors that lack a model are refused by the catalog.
+UNREADY = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedEncoder:
-    """An encoder that runs in this process, and the calibration of its bundle."""
+    """An encoder that runs in this process, and the calibration of its bundle; ``close`` ends it
+    where it is not the process's own.
+    """
 
     embedder: Embedder
     calibration: Calibration | None = None
+    close: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +53,8 @@ class Models:
     compares vectors of two models.
 
     Args:
-        generation: Of the gallery's models in the catalog.
+        generation: Of the gallery's models in the catalog; UNREADY when one of them does not run
+            here, so that no crop is stored without its vector.
         live: The one that answers.
         warm: Others that get a vector of every crop: one about to be promoted, one to go back to.
     """

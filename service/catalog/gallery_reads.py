@@ -17,6 +17,7 @@ __all__ = [
     "all_cameras",
     "all_galleries",
     "camera_at",
+    "generation",
     "list_cameras",
     "positions",
     "vector",
@@ -51,6 +52,12 @@ def camera_at(connection: Connection, camera_row: int) -> CameraRecord | None:
     """One camera by its key."""
     row = connection.execute(select(cameras).where(cameras.c.camera_row == camera_row)).first()
     return None if row is None else _camera(row)
+
+
+def generation(connection: Connection, gallery_row: int) -> int:
+    """How often the gallery's models have changed."""
+    statement = select(galleries.c.generation).where(galleries.c.gallery_row == gallery_row)
+    return int(connection.execute(statement).scalar_one())
 
 
 def positions(connection: Connection) -> list[tuple[int, str, int]]:

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.sql.dml import ReturningInsert
 
 from resight.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
-from service.catalog.change_log import generation_of, give_back_positions, take_positions
+from service.catalog import lifecycle, lifecycle_reads
+from service.catalog.change_log import give_back_positions, take_positions
 from service.catalog.models import (
     CHANGE_CAMERA_ADDED,
     cameras,
@@ -35,10 +36,11 @@ def ensure_gallery(
     now: datetime,
     max_galleries: int,
 ) -> GalleryRecord:
-    """Create the gallery when it is not there, and make the given model its live one.
+    """Create the gallery when it is not there, and make the given model its live one, unless it
+    has vectors of a live model whose bundle is stored, or its live model came by promotion.
 
     Raises:
-        FailedPrecondition: the gallery holds vectors of another model.
+        FailedPrecondition: the gallery holds vectors of another model whose bundle is not stored.
         ResourceExhausted: there are ``max_galleries`` already.
     """
     found = connection.execute(
@@ -59,14 +61,13 @@ def ensure_gallery(
             .values(name=name, position=0, create_time=now)
             .returning(galleries.c.gallery_row),
         )
-    model_row = _ensure_model(connection, found, name, model_version, dimension, now)
-    generation = generation_of(connection, found)
-    return GalleryRecord(found, name, model_row, model_version, dimension, generation)
+    _ensure_model(connection, found, name, model_version, dimension, now)
+    return lifecycle_reads.fed_models(connection, found).live
 
 
 def _ensure_model(
     connection: Connection, gallery_row: int, name: str, version: str, dimension: int, now: datetime
-) -> int:
+) -> None:
     rows = connection.execute(select(models).where(models.c.gallery_row == gallery_row)).all()
     same = next((row for row in rows if row.version == version), None)
     live = next((row for row in rows if row.state == LIVE), None)
@@ -76,7 +77,11 @@ def _ensure_model(
             f"the bundle has {dimension}; the bundle was not written by resight",
             field="bundle",
         )
-    if live is not None and live.version != version and _has_vectors(connection, live.model_row):
+    if live is not None and same is not None and live.model_row == same.model_row:
+        return
+    if live is not None and _has_vectors(connection, live.model_row):
+        if lifecycle_reads.archive_digest(connection, live.model_row) is not None:
+            return
         raise FailedPrecondition(
             f"gallery {name!r} holds vectors of model {live.version}, but the bundle is {version}; "
             "vectors of two models are never comparable. Serve the bundle of the gallery's model, "
@@ -84,9 +89,10 @@ def _ensure_model(
             field="bundle",
             reason="MODEL_VERSION_MISMATCH",
         )
-    if live is not None and same is not None and live.model_row == same.model_row:
-        return int(same.model_row)
     if live is not None:
+        if lifecycle_reads.last_event(connection, gallery_row) is not None:
+            return
+        lifecycle.note_models_changed(connection, gallery_row, now=now)
         connection.execute(
             update(models).where(models.c.model_row == live.model_row).values(state="retired")
         )
@@ -94,8 +100,8 @@ def _ensure_model(
         connection.execute(
             update(models).where(models.c.model_row == same.model_row).values(state=LIVE)
         )
-        return int(same.model_row)
-    return _insert_row(
+        return
+    _insert_row(
         connection,
         insert(models)
         .values(

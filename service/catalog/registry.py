@@ -6,13 +6,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
 from resight.errors import AlreadyExists
 from service.catalog.models import adaptation_runs, galleries, model_bundles, models
 from service.domain.model import GateOutcome, GateVerdict, Model, ModelState
 
-__all__ = ["Registration", "find_model", "list_models", "manifest_of", "register", "shelved"]
+__all__ = [
+    "Registration",
+    "find_model",
+    "forget_archive",
+    "list_models",
+    "manifest_of",
+    "register",
+    "shelved",
+]
 
 _COLUMNS = (
     models.c.model_row,
@@ -147,8 +155,15 @@ def shelved(connection: Connection) -> set[tuple[str, bytes]]:
         select(galleries.c.name, model_bundles.c.sha256)
         .join(models, models.c.model_row == model_bundles.c.model_row)
         .join(galleries, galleries.c.gallery_row == models.c.gallery_row)
+        .where(model_bundles.c.size_bytes > 0)
     )
     return {(row.name, bytes(row.sha256)) for row in rows}
+
+
+def forget_archive(connection: Connection, model_row: int) -> None:
+    """Note that the archive of a model is stored no more; what was registered stays."""
+    mine = model_bundles.c.model_row == model_row
+    connection.execute(update(model_bundles).where(mine).values(size_bytes=0))
 
 
 def _joined(*more: Any) -> Any:
@@ -175,6 +190,6 @@ def _model(row: Any, *, report: Any) -> Model:
             tuple(row.gate_reasons),
             report,
         ),
-        bundle_sha256=bytes(row.sha256),
+        bundle_sha256=bytes(row.sha256) if row.size_bytes else b"",
         bundle_size_bytes=row.size_bytes,
     )

@@ -8,7 +8,10 @@ from uuid import UUID
 
 from service.domain.instant import to_micros
 
-__all__ = ["image_key", "image_of_key", "uuid7"]
+__all__ = ["ARCHIVES", "archive_key", "image_key", "image_of_key", "uuid7"]
+
+# No gallery's name begins with a dot, so no image has such a key.
+ARCHIVES = ".bundles/"
 
 
 def uuid7(now: datetime) -> UUID:
@@ -39,3 +42,8 @@ def image_of_key(key: str) -> UUID | None:
     except ValueError:
         return None
     return blob_id if key == image_key(gallery, blob_id) else None
+
+
+def archive_key(gallery: str, sha256: bytes) -> str:
+    """Where the archive of a bundle lies in the blob store."""
+    return f"{ARCHIVES}{gallery}/{sha256.hex()}.tar"

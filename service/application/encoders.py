@@ -1,0 +1,138 @@
+"""The encoders that run in this process, by version, shared by the galleries."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from pathlib import Path
+from typing import Protocol
+
+from resight.errors import FailedPrecondition, ResightError
+from service.application.archives import Archives
+from service.application.serving import LoadedEncoder
+from service.catalog import gallery_reads, lifecycle_reads
+from service.catalog.records import GalleryRecord
+from service.catalog.store import Catalog
+
+__all__ = ["EncoderLoader", "Encoders", "nothing_loads"]
+
+logger = logging.getLogger(__name__)
+
+
+class EncoderLoader(Protocol):
+    """Makes a running encoder of a bundle."""
+
+    async def __call__(self, archive: Path) -> LoadedEncoder:
+        """The encoder of an archive, verified and warm.
+
+        Raises:
+            ResightError: the bundle does not verify or cannot run here.
+        """
+        ...
+
+
+async def nothing_loads(archive: Path) -> LoadedEncoder:
+    """Stands where no loader was given."""
+    raise FailedPrecondition(
+        f"this process loads no encoder besides the one it serves, and {archive.name} is asked for",
+        reason="MODEL_NOT_LOADED",
+    )
+
+
+class Encoders:
+    """Encoders in memory. All but ``loaded`` belongs to the event loop.
+
+    Args:
+        loaded: Those that run, by version; these are kept, others come in and go.
+        catalog: Says which archive a model has.
+        archives: Where it lies.
+        load: Makes an encoder of it.
+    """
+
+    def __init__(
+        self,
+        loaded: dict[str, LoadedEncoder],
+        *,
+        catalog: Catalog,
+        archives: Archives,
+        load: EncoderLoader,
+    ) -> None:
+        self.loaded = loaded
+        self._served = frozenset(loaded)
+        self._catalog = catalog
+        self._archives = archives
+        self._load = load
+        self._one_at_a_time = asyncio.Lock()
+
+    async def obtain(self, record: GalleryRecord) -> LoadedEncoder:
+        """The encoder of a gallery's model, loaded from its archive when it does not run yet.
+
+        Raises:
+            FailedPrecondition: it has no archive, here or in the blob store, or the archive does
+                not verify.
+            ResightError: it cannot run here.
+        """
+        async with self._one_at_a_time:
+            known = self.loaded.get(record.model_version)
+            if known is not None:
+                return known
+            digest = await self._catalog.read(lifecycle_reads.archive_digest, record.model_row)
+            if digest is None:
+                raise FailedPrecondition(
+                    f"gallery {record.name!r} is served with model {record.model_version}, whose "
+                    f"archive is not stored; serve its bundle with --bundle",
+                    field="bundle",
+                    reason="MODEL_NOT_LOADED",
+                )
+            loaded = await self._load(await self._archives.fetch(record.name, digest))
+            if loaded.embedder.model_version != record.model_version:
+                raise FailedPrecondition(
+                    f"the archive of model {record.model_version} holds "
+                    f"{loaded.embedder.model_version}",
+                    field="bundle",
+                    reason="BUNDLE_REFUSED",
+                )
+            self.loaded[record.model_version] = loaded
+            logger.info("encoder %s loaded from its archive", record.model_version)
+            return loaded
+
+    async def load_all(self) -> None:
+        """Load every encoder that galleries answer with, and those that are kept warm.
+
+        Raises:
+            ResightError: one that answers cannot be had.
+        """
+        for record in await self._catalog.read(gallery_reads.all_galleries):
+            fed = await self._catalog.read(lifecycle_reads.fed_models, record.gallery_row)
+            await self.obtain(fed.live)
+            for warm in fed.all[1:]:
+                await self._attempt(warm)
+
+    async def _attempt(self, record: GalleryRecord) -> None:
+        """As ``obtain``; what fails is logged."""
+        try:
+            await self.obtain(record)
+        except (ResightError, OSError) as error:
+            logger.error(
+                "gallery %s: model %s does not run here, and no crop is taken until it does or is "
+                "retired: %s",
+                record.name,
+                record.model_version,
+                error,
+            )
+
+    async def keep(self, versions: Collection[str]) -> None:
+        """End the encoders that no gallery uses any more."""
+        for version in [*self.loaded]:
+            if version not in versions and version not in self._served:
+                await self._end(self.loaded.pop(version))
+                logger.info("encoder %s ended", version)
+
+    async def close(self) -> None:
+        """End every encoder that was loaded here."""
+        await self.keep(())
+
+    async def _end(self, loaded: LoadedEncoder) -> None:
+        if loaded.close is not None:
+            await loaded.close()

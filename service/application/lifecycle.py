@@ -1,0 +1,362 @@
+"""Models moved through their lives: staged, promoted, rolled back, retired.
+
+candidate -> shadow -> live -> previous -> retired. The shadow and the previous model get a vector
+of every crop, as the live one does, so promotion and rollback only change which one answers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from resight.errors import FailedPrecondition, InvalidArgument, NotFound, ResightError
+from service.application.archives import Archives
+from service.application.encoders import Encoders
+from service.application.galleries import Galleries
+from service.application.gallery import Gallery
+from service.application.index_keeper import IndexKeeper
+from service.application.lineup import Lineup
+from service.application.model_check import Checked, ModelCheck
+from service.application.reembedding import Reembedding
+from service.application.serving import Serving
+from service.application.unbroken import Unbroken
+from service.catalog import fillings, lifecycle, lifecycle_reads
+from service.catalog.lifecycle import Actor, Note
+from service.catalog.records import GalleryRecord
+from service.catalog.store import Catalog
+from service.domain import model as domain
+from service.domain.filling import Filling, FillingSource, FillingState
+from service.domain.model import ModelState
+from service.domain.ports import Clock
+from service.telemetry import MODEL_CHANGES
+
+__all__ = ["Lifecycle", "Promoted", "RolledBack", "Staged"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_REASON = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A shadow; ``retired`` is the version of the previous model that made room, or empty."""
+
+    model_version: str
+    retired: str
+    source: FillingSource
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """What answers from now on, what did before, what was verified, and how many crops cannot be
+    found any more because they have no vector of the new model.
+    """
+
+    model_version: str
+    previous_version: str
+    checked: Checked
+    unsearchable: int
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """What answers again, and what did in between and is kept fed."""
+
+    model_version: str
+    previous_version: str
+
+
+class Lifecycle:
+    """Moves models between their states.
+
+    Args:
+        images_stored: Whether crops can be embedded anew.
+        wake: Told that there may be something to fill or to remove.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        galleries: Galleries,
+        archives: Archives,
+        encoders: Encoders,
+        lineup: Lineup,
+        index_files: IndexKeeper,
+        reembedding: Reembedding,
+        check: ModelCheck,
+        unbroken: Unbroken,
+        clock: Clock,
+        images_stored: bool,
+        wake: Callable[[], None],
+    ) -> None:
+        self._catalog = catalog
+        self._galleries = galleries
+        self._archives = archives
+        self._encoders = encoders
+        self._lineup = lineup
+        self._index_files = index_files
+        self._reembedding = reembedding
+        self._check = check
+        self._unbroken = unbroken
+        self._clock = clock
+        self._images_stored = images_stored
+        self._wake = wake
+
+    async def stage(
+        self,
+        gallery: str,
+        version: str,
+        *,
+        retire_previous: bool = False,
+        reason: str = "",
+        actor: Actor = Actor.CALLER,
+    ) -> Staged:
+        """Make a candidate the shadow and begin to fill it.
+
+        Its encoder is loaded first: one that does not run here is not staged.
+
+        Raises:
+            InvalidArgument, NotFound: bad or unknown version, or reason.
+            FailedPrecondition: as ``catalog.lifecycle.stage``; without images, a bundle that does
+                not map the live model's vectors (``NO_VECTOR_MAP``).
+        """
+        live, note = self._galleries.get(gallery), self._note(actor, reason)
+        record = await self._record(live, version, ModelState.CANDIDATE)
+        source = FillingSource.IMAGES if self._images_stored else FillingSource.MAP
+        digest = await self._catalog.read(lifecycle_reads.archive_digest, record.model_row)
+        if digest is not None:
+            await self._archives.fetch(live.name, digest)
+            await self._archives.share(live.name, digest)
+            if source is FillingSource.MAP:
+                await self._reembedding.vector_map(record, live.record.model_version)
+            await self._encoders.obtain(record)
+
+        def apply(connection: Connection) -> str:
+            return lifecycle.stage(
+                connection,
+                live.row,
+                record.model_version,
+                source=source,
+                retire_previous=retire_previous,
+                note=note,
+            )
+
+        retired = await self._changed(live, apply, "stage", note)
+        return Staged(record.model_version, retired, source)
+
+    async def promote(
+        self,
+        gallery: str,
+        version: str,
+        *,
+        allow_missing: bool = False,
+        force: bool = False,
+        reason: str = "",
+        actor: Actor = Actor.CALLER,
+    ) -> Promoted:
+        """Make the shadow the model that answers, once a sample of its vectors was verified.
+
+        Args:
+            gallery: Which gallery.
+            version: The shadow.
+            allow_missing: Whether crops without a vector of it may become unsearchable.
+            force: Whether it may lack the gate's verdict; needs a reason. Nothing lets a model
+                pass whose vectors are not its own.
+            reason: Kept in the catalog.
+            actor: Who.
+
+        Raises:
+            InvalidArgument, NotFound: bad or unknown version; force without a reason.
+            FailedPrecondition: as ``catalog.lifecycle.promote`` and ``ModelCheck.check``.
+        """
+        live, note = self._galleries.get(gallery), self._note(actor, reason)
+        if force and not reason:
+            raise InvalidArgument("reason is empty; say why it is forced", field="reason")
+        record = await self._record(live, version, ModelState.SHADOW)
+        await self._complete(live, record)
+        await self._lineup.refresh(live)
+        serving = _warm(live, record)
+        source = await self._source(live, record)
+        checked = await self._check.check(live, serving, source)
+        before = live.record.model_version
+
+        def apply(connection: Connection) -> int:
+            return lifecycle.promote(
+                connection,
+                live.row,
+                record.model_version,
+                allow_missing=allow_missing,
+                force=force,
+                note=note,
+            )
+
+        missing = await self._changed(live, apply, "promote", note)
+        return Promoted(record.model_version, before, checked, missing)
+
+    async def rollback(
+        self, gallery: str, *, reason: str = "", actor: Actor = Actor.CALLER
+    ) -> RolledBack:
+        """Make the previous model answer again; the live one becomes the previous and is kept fed.
+
+        Raises:
+            InvalidArgument, NotFound: bad reason, unknown gallery.
+            FailedPrecondition: there is no previous model (``NO_PREVIOUS``).
+        """
+        live, note = self._galleries.get(gallery), self._note(actor, reason)
+        apply = partial(lifecycle.rollback, gallery_row=live.row, note=note)
+        return RolledBack(*await self._changed(live, lambda c: apply(c), "rollback", note))
+
+    async def retire(
+        self, gallery: str, version: str, *, reason: str = "", actor: Actor = Actor.CALLER
+    ) -> None:
+        """Retire a candidate, the shadow or the previous model. Its vectors are deleted little by
+        little, its index files at once.
+
+        Raises:
+            InvalidArgument, NotFound: bad or unknown version.
+            FailedPrecondition: it is live or retired (``MODEL_STATE``).
+        """
+        live, note = self._galleries.get(gallery), self._note(actor, reason)
+        wanted = domain.model_version(version)
+
+        def apply(connection: Connection) -> bool:
+            return lifecycle.retire(connection, live.row, wanted, note=note)
+
+        if await self._changed(live, apply, "retire", note):
+            try:
+                await self._index_files.write(live)
+            except ResightError as error:
+                logger.warning("gallery %s: %s", live.name, error)
+
+    async def pause(self, gallery: str, version: str) -> Filling:
+        """Let the filling of the shadow rest.
+
+        Raises:
+            InvalidArgument, NotFound: bad or unknown version.
+            FailedPrecondition: it is not being filled (``NO_FILLING``).
+        """
+        return await self._filling_changed(gallery, version, fillings.pause)
+
+    async def resume(self, gallery: str, version: str) -> Filling:
+        """Let it go on, and try again the crops that failed.
+
+        Raises:
+            As ``pause``.
+        """
+        return await self._filling_changed(gallery, version, fillings.resume)
+
+    async def filling(self, gallery: str, version: str) -> Filling | None:
+        """How far a model is filled; None for one that was never staged.
+
+        Raises:
+            InvalidArgument, NotFound: bad version, unknown gallery.
+        """
+        live, wanted = self._galleries.get(gallery), domain.model_version(version)
+        return await self._catalog.read(lifecycle_reads.filling, live.row, wanted)
+
+    async def _filling_changed(
+        self, gallery: str, version: str, change: Callable[..., None]
+    ) -> Filling:
+        live = self._galleries.get(gallery)
+        record = await self._record(live, version)
+        await self._catalog.change(
+            lambda connection: change(
+                connection, live.row, record.model_version, now=self._clock.now()
+            )
+        )
+        self._wake()
+        found = await self._catalog.read(lifecycle_reads.filling, live.row, record.model_version)
+        if found is None:
+            raise _gone(record)
+        return found
+
+    async def _changed(
+        self, live: Gallery, apply: Callable[[Connection], T], change: str, note: Note
+    ) -> T:
+        async def whole() -> T:
+            result = await self._catalog.change(apply, committed=lambda _: live.follow())
+            MODEL_CHANGES.labels(live.name, change, note.actor.value).inc()
+            logger.info(
+                "gallery %s: %s by %s%s",
+                live.name,
+                change,
+                note.actor.value,
+                f": {note.reason}" if note.reason else "",
+            )
+            await self._lineup.refresh(live)
+            self._wake()
+            return result
+
+        return await self._unbroken.run(whole())
+
+    async def _record(
+        self, live: Gallery, version: str, state: ModelState | None = None
+    ) -> GalleryRecord:
+        wanted = domain.model_version(version)
+        found = await self._catalog.read(lifecycle_reads.model_record, live.row, wanted)
+        if found is None:
+            raise NotFound(
+                f"model {wanted[:80]!a} is not in gallery {live.name!r}; ListModels names those "
+                "there are",
+                field="model_version",
+                reason="MODEL_NOT_FOUND",
+            )
+        record, known = found
+        if state is not None and known is not state:
+            raise FailedPrecondition(
+                f"model {wanted} is {known.value}; asked for is a {state.value}",
+                field="model_version",
+                reason="MODEL_STATE",
+            )
+        return record
+
+    async def _complete(self, live: Gallery, record: GalleryRecord) -> None:
+        found = await self._catalog.read(lifecycle_reads.filling, live.row, record.model_version)
+        if found is None or found.state is not FillingState.COMPLETE:
+            raise FailedPrecondition(
+                f"model {record.model_version} has not got a vector of every crop yet"
+                + (
+                    ""
+                    if found is None
+                    else f" ({found.done} of {found.total}, {found.state.value})"
+                )
+                + "; wait, or resume it",
+                field="model_version",
+                reason="FILLING_INCOMPLETE",
+            )
+
+    async def _source(self, live: Gallery, record: GalleryRecord) -> FillingSource:
+        found = await self._catalog.read(lifecycle_reads.filling, live.row, record.model_version)
+        if found is None:
+            raise _gone(record)
+        return found.source
+
+    def _note(self, actor: Actor, reason: str) -> Note:
+        if len(reason) > MAX_REASON or not reason.isprintable():
+            raise InvalidArgument(
+                f"reason: send at most {MAX_REASON} printable characters", field="reason"
+            )
+        return Note(actor, reason, self._clock.now())
+
+
+def _warm(live: Gallery, record: GalleryRecord) -> Serving:
+    for serving in live.models.warm:
+        if serving.record.model_row == record.model_row:
+            return serving
+    raise _gone(record)
+
+
+def _gone(record: GalleryRecord) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"model {record.model_version} has changed its state meanwhile; look at it again",
+        field="model_version",
+        reason="MODEL_STATE",
+    )

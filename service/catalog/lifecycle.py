@@ -1,0 +1,319 @@
+"""Statements that move models between their states, each under the gallery's lock.
+
+Every change that touches a model which holds vectors counts the gallery's generation up and is
+logged: vectors that were made for the models before it are refused, and replicas hear of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from resight.errors import FailedPrecondition, NotFound
+from service.catalog.change_log import take_positions
+from service.catalog.lifecycle_reads import missing_vectors
+from service.catalog.models import (
+    CHANGE_MODELS,
+    changes,
+    crops,
+    galleries,
+    model_bundles,
+    model_events,
+    model_failures,
+    model_fillings,
+    model_removals,
+    models,
+)
+from service.domain.filling import FillingSource, FillingState
+from service.domain.model import GateOutcome, ModelState
+
+__all__ = ["Actor", "Note", "ended_removal", "note_models_changed", "promote", "retire",
+           "rollback", "stage"]  # fmt: skip
+
+
+class Actor(Enum):
+    """Who changes the state of a model."""
+
+    CALLER = "caller"
+    POLICY = "policy"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Who does it, why and when."""
+
+    actor: Actor
+    reason: str
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    model_row: int
+    version: str
+    state: ModelState
+
+
+def stage(
+    connection: Connection,
+    gallery_row: int,
+    version: str,
+    *,
+    source: FillingSource,
+    retire_previous: bool,
+    note: Note,
+) -> str:
+    """Make a candidate the shadow; from now on every new crop gets a vector of it.
+
+    Returns:
+        The version of the previous model, if it was retired for that.
+
+    Raises:
+        NotFound: unknown model.
+        FailedPrecondition: it is no candidate (``MODEL_STATE``), its archive is gone
+            (``BUNDLE_MISSING``), there is a shadow (``SHADOW_EXISTS``) or a previous model that
+            is not to be retired (``PREVIOUS_KEPT``).
+    """
+    known = _locked(connection, gallery_row)
+    model = _wanted(known, version, ModelState.CANDIDATE, doing="staged")
+    if _archived(connection, model.model_row) is None:
+        raise FailedPrecondition(
+            f"the archive of model {version} is not stored; register it again",
+            field="model_version",
+            reason="BUNDLE_MISSING",
+        )
+    for other in known:
+        if other.state is ModelState.SHADOW:
+            raise FailedPrecondition(
+                f"model {other.version} is the shadow already; promote or retire it first",
+                field="model_version",
+                reason="SHADOW_EXISTS",
+            )
+    previous = next((one for one in known if one.state is ModelState.PREVIOUS), None)
+    if previous is not None:
+        if not retire_previous:
+            raise FailedPrecondition(
+                f"model {previous.version} is kept to go back to, and only two models hold vectors "
+                "at once; retire it first, or say retire_previous",
+                field="retire_previous",
+                reason="PREVIOUS_KEPT",
+            )
+        _retired(connection, gallery_row, previous, note)
+    of_gallery = crops.c.gallery_row == gallery_row
+    total, until = connection.execute(
+        select(func.count(), func.coalesce(func.max(crops.c.crop_row), 0)).where(of_gallery)
+    ).one()
+    connection.execute(
+        insert(model_fillings).values(
+            model_row=model.model_row,
+            source=source.value,
+            state=FillingState.RUNNING.value,
+            last_row=0,
+            until_row=until,
+            total=total,
+            done=0,
+            start_time=note.now,
+            update_time=note.now,
+        )
+    )
+    _move(connection, gallery_row, model, ModelState.SHADOW, "stage", note)
+    note_models_changed(connection, gallery_row, now=note.now)
+    return "" if previous is None else previous.version
+
+
+def promote(
+    connection: Connection,
+    gallery_row: int,
+    version: str,
+    *,
+    allow_missing: bool,
+    force: bool,
+    note: Note,
+) -> int:
+    """Make the shadow the live model and the live one the previous; returns how many crops have no
+    vector of it.
+
+    Raises:
+        NotFound: unknown model.
+        FailedPrecondition: it is not the shadow (``MODEL_STATE``), not every crop was looked at
+            (``FILLING_INCOMPLETE``), crops lack its vector (``CROPS_MISSING``), or the gate did
+            not pass it (``GATE_NOT_PASSED``).
+    """
+    known = _locked(connection, gallery_row)
+    model = _wanted(known, version, ModelState.SHADOW, doing="promoted")
+    filling = connection.execute(
+        select(model_fillings.c.state).where(model_fillings.c.model_row == model.model_row)
+    ).scalar_one()
+    if filling != FillingState.COMPLETE.value:
+        raise FailedPrecondition(
+            f"model {version} has not got a vector of every crop yet (filling is {filling}); wait, "
+            "or resume it",
+            field="model_version",
+            reason="FILLING_INCOMPLETE",
+        )
+    missing = missing_vectors(connection, gallery_row, model.model_row)
+    if missing and not allow_missing:
+        raise FailedPrecondition(
+            f"{missing} crops have no vector of model {version} and could not be found with it; "
+            "GetModel names the first of them. Resume the filling to try them again, delete them, "
+            "or say allow_missing",
+            field="allow_missing",
+            reason="CROPS_MISSING",
+        )
+    outcome = connection.execute(
+        select(model_bundles.c.gate_outcome).where(model_bundles.c.model_row == model.model_row)
+    ).scalar()
+    if outcome != GateOutcome.PASSED.value and not force:
+        raise FailedPrecondition(
+            f"the gate did not pass model {version} (outcome {outcome or 'unknown'}); to promote "
+            "it all the same, say force with a reason",
+            field="force",
+            reason="GATE_NOT_PASSED",
+        )
+    _flip(connection, gallery_row, known, model, "promote", note)
+    return missing
+
+
+def rollback(connection: Connection, gallery_row: int, *, note: Note) -> tuple[str, str]:
+    """Make the previous model live again and the live one the previous; returns the versions of
+    both, the live one first.
+
+    Raises:
+        FailedPrecondition: there is no previous model (``NO_PREVIOUS``).
+    """
+    known = _locked(connection, gallery_row)
+    previous = next((one for one in known if one.state is ModelState.PREVIOUS), None)
+    if previous is None:
+        raise FailedPrecondition(
+            "the gallery keeps no previous model to go back to",
+            field="gallery",
+            reason="NO_PREVIOUS",
+        )
+    left = _flip(connection, gallery_row, known, previous, "rollback", note)
+    return previous.version, left
+
+
+def retire(connection: Connection, gallery_row: int, version: str, *, note: Note) -> bool:
+    """Retire a candidate, the shadow or the previous model; returns whether it held vectors, which
+    are then deleted little by little.
+
+    Raises:
+        NotFound: unknown model.
+        FailedPrecondition: it is live or retired (``MODEL_STATE``).
+    """
+    known = _locked(connection, gallery_row)
+    model = next((one for one in known if one.version == version), None)
+    if model is not None and model.state is ModelState.CANDIDATE:
+        connection.execute(insert(model_removals).values(model_row=model.model_row, last_row=0))
+        _move(connection, gallery_row, model, ModelState.RETIRED, "retire", note)
+        return False
+    if model is None or model.state not in (ModelState.SHADOW, ModelState.PREVIOUS):
+        model = _wanted(known, version, ModelState.PREVIOUS, doing="retired")
+    _retired(connection, gallery_row, model, note)
+    note_models_changed(connection, gallery_row, now=note.now)
+    return True
+
+
+def ended_removal(connection: Connection, model_row: int) -> None:
+    """No vector of this retired model is left."""
+    connection.execute(delete(model_removals).where(model_removals.c.model_row == model_row))
+
+
+def note_models_changed(connection: Connection, gallery_row: int, *, now: datetime) -> None:
+    """Count the generation up and log the change, under the gallery's lock."""
+    position = take_positions(connection, gallery_row, 1)
+    connection.execute(
+        update(galleries)
+        .where(galleries.c.gallery_row == gallery_row)
+        .values(generation=galleries.c.generation + 1)
+    )
+    connection.execute(
+        insert(changes).values(
+            gallery_row=gallery_row, position=position, kind=CHANGE_MODELS, create_time=now
+        )
+    )
+
+
+def _locked(connection: Connection, gallery_row: int) -> list[_Known]:
+    take_positions(connection, gallery_row, 0)
+    rows = connection.execute(
+        select(models.c.model_row, models.c.version, models.c.state).where(
+            models.c.gallery_row == gallery_row
+        )
+    )
+    return [_Known(row.model_row, row.version, ModelState(row.state)) for row in rows]
+
+
+def _wanted(known: list[_Known], version: str, state: ModelState, *, doing: str) -> _Known:
+    model = next((one for one in known if one.version == version), None)
+    if model is None:
+        raise NotFound(
+            f"model {version[:80]!a} is not in the gallery; ListModels names those there are",
+            field="model_version",
+            reason="MODEL_NOT_FOUND",
+        )
+    if model.state is not state:
+        raise FailedPrecondition(
+            f"model {version} is {model.state.value} and cannot be {doing}",
+            field="model_version",
+            reason="MODEL_STATE",
+        )
+    return model
+
+
+def _flip(
+    connection: Connection,
+    gallery_row: int,
+    known: list[_Known],
+    chosen: _Known,
+    kind: str,
+    note: Note,
+) -> str:
+    live = next(one for one in known if one.state is ModelState.LIVE)
+    _move(connection, gallery_row, live, ModelState.PREVIOUS, "", note)
+    _move(connection, gallery_row, chosen, ModelState.LIVE, kind, note)
+    note_models_changed(connection, gallery_row, now=note.now)
+    return live.version
+
+
+def _retired(connection: Connection, gallery_row: int, model: _Known, note: Note) -> None:
+    for table in (model_failures, model_fillings):
+        connection.execute(delete(table).where(table.c.model_row == model.model_row))
+    connection.execute(insert(model_removals).values(model_row=model.model_row, last_row=0))
+    _move(connection, gallery_row, model, ModelState.RETIRED, "retire", note)
+
+
+def _move(
+    connection: Connection,
+    gallery_row: int,
+    model: _Known,
+    state: ModelState,
+    kind: str,
+    note: Note,
+) -> None:
+    connection.execute(
+        update(models).where(models.c.model_row == model.model_row).values(state=state.value)
+    )
+    if kind:
+        connection.execute(
+            insert(model_events).values(
+                gallery_row=gallery_row,
+                model_row=model.model_row,
+                kind=kind,
+                actor=note.actor.value,
+                reason=note.reason,
+                create_time=note.now,
+            )
+        )
+
+
+def _archived(connection: Connection, model_row: int) -> bytes | None:
+    row = connection.execute(
+        select(model_bundles.c.sha256).where(
+            model_bundles.c.model_row == model_row, model_bundles.c.size_bytes > 0
+        )
+    ).first()
+    return None if row is None else bytes(row.sha256)
