@@ -73,6 +73,12 @@ def checked_examples(
             "(limits.max_examples)",
             field=field,
         )
+    if negatives and not positives and not _given(query):
+        raise InvalidArgument(
+            "query: negatives alone say only whom it is not; send an image, crop_id, embedding or "
+            "positives as well",
+            field="query",
+        )
     wanted = []
     if _given(query) or not positives:
         wanted.append(_checked(query, "", fusion))

@@ -77,13 +77,16 @@ async def _by_camera(
     camera_row: Callable[[str], int],
 ) -> tuple[dict[Key, list[Match]], set[Key]]:
     groups: dict[Key, list[Match]] = {}
-    left = chosen
+    left, depth = chosen, count * grouping.size
     while True:
-        found = await find(count * grouping.size, left)
+        found = await find(depth, left)
         fresh = _parted(found.matches, grouping.by)
         groups |= fresh
-        if found.every or not fresh or len(groups) >= count:
+        if found.every or len(groups) >= count:
             return groups, set(fresh) if found.every else set()
+        if not fresh:
+            # All that was found has been deleted since: look behind it.
+            depth *= 4
         seen = {camera_row(key[0]) for key in groups}
         left = replace(chosen, exclude_cameras=chosen.exclude_cameras | seen)
 

@@ -54,3 +54,8 @@ def test_bad_examples_are_named(
         checked_examples(query, positives, negatives, fusion=fusion, limit=2)
     assert caught.value.field == field
     assert field in caught.value.message
+
+
+def test_negatives_alone_are_told_what_is_missing() -> None:
+    with pytest.raises(InvalidArgument, match="positives"):
+        checked_examples(NOTHING, [], [Example(crop_id=ID)], fusion=Fusion.MAX, limit=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import replace
 from uuid import UUID
 
@@ -51,16 +52,20 @@ def key_of(match: Match, by: GroupBy) -> object:
 
 
 class Index:
-    """Applies the parts of a filter that grouping uses."""
+    """Applies the parts of a filter that grouping uses; those that are ``gone`` are found, but have
+    been deleted before anybody could read them.
+    """
 
-    def __init__(self, ranked: list[Match]) -> None:
+    def __init__(self, ranked: list[Match], gone: Collection[UUID] = ()) -> None:
         self.ranked = ranked
+        self.gone = gone
         self.deepest = 0
 
     async def find(self, count: int, chosen: RowFilter) -> Found:
         self.deepest = max(self.deepest, count)
         passing = [match for match in self.ranked if self._passes(match, chosen)]
-        return Found(passing[:count], len(passing) < count)
+        there = [match for match in passing[:count] if match.crop.crop_id not in self.gone]
+        return Found(there, len(passing) < count)
 
     def _passes(self, match: Match, chosen: RowFilter) -> bool:
         camera = CAMERAS[match.crop.camera_id]
@@ -108,6 +113,29 @@ def test_a_crowded_camera_is_not_read_through() -> None:
     )
     assert [group[0].crop.camera_id for group in found] == ["a", "b", "c"]
     assert index.deepest == 6
+
+
+@given(rows, st.sampled_from([GroupBy.CAMERA, GroupBy.TRACK]), st.integers(1, 6),
+       st.integers(1, 5), st.sets(st.integers(1, 40)))  # fmt: skip
+def test_crops_that_are_deleted_meanwhile_hide_no_group(
+    made: list[tuple[str, str, float]], by: GroupBy, count: int, size: int, gone: set[int]
+) -> None:
+    index = Index(matches_of(made), {UUID(int=number) for number in gone})
+    found = asyncio.run(
+        grouped(
+            index.find,
+            Grouping(by, size),
+            count=count,
+            chosen=RowFilter(),
+            camera_row=CAMERAS.__getitem__,
+            deepest=1000,
+        )
+    )
+    left = [match for match in index.ranked if match.crop.crop_id not in index.gone]
+    keys = [key_of(group[0], by) for group in found]
+    assert len(set(keys)) == len(keys)
+    assert len(found) == len(expected(left, by, count, size))
+    assert all(match in left for group in found for match in group)
 
 
 def test_a_track_too_long_to_see_past_is_refused() -> None:
