@@ -92,7 +92,7 @@ class Application:
         self.replication = replication
         self._ledger = ledger
         self._blobs = blobs
-        self._in_flight = BlobsInFlight()
+        self._in_flight = BlobsInFlight(replication.fence, long=settings.replicas.sweep_seconds / 2)
         self._unbroken = Unbroken()
         self._blob_threads = ThreadPoolExecutor(settings.blobs.threads, thread_name_prefix="blob")
         # faiss keeps its thread count by calling thread.
@@ -100,6 +100,8 @@ class Application:
             1, "search", initializer=faiss.omp_set_num_threads, initargs=(1,)
         )
         self.sweep_report: SweepReport | None = None
+        self._sweep_seconds = settings.replicas.sweep_seconds
+        self._closing = threading.Event()
         self._sweeping: asyncio.Task[None] | None = None
         self._keeping: list[asyncio.Task[None]] = []
         self.cameras = Cameras(
@@ -117,8 +119,6 @@ class Application:
             limits=limits,
             images_stored=images_stored,
         )
-        self.ingest = Ingest(
-            catalog=catalog,
         self.models = ModelKeeping(
             settings,
             loop=loop,
@@ -132,10 +132,12 @@ class Application:
             unbroken=self._unbroken,
             clock=clock,
         )
+        self.ingest = Ingest(
+            catalog=catalog,
             galleries=galleries,
+            lineup=self.models.lineup,
             blobs=blobs,
             blob_threads=self._blob_threads,
-            lineup=self.models.lineup,
             in_flight=self._in_flight,
             unbroken=self._unbroken,
             clock=clock,
@@ -190,9 +192,9 @@ class Application:
             catalog=catalog,
             galleries=galleries,
             shelf=shelf,
+            archives=archives,
             unbroken=self._unbroken,
             clock=clock,
-            archives=archives,
             settings=settings.models,
             max_page_size=limits.max_page_size,
         )
@@ -205,9 +207,9 @@ class Application:
         embedder: Embedder,
         clock: Clock | None = None,
         calibrations: Mapping[str, Calibration] | None = None,
+        load_encoder: EncoderLoader = nothing_loads,
     ) -> Self:
         """Open catalog and blob store, load every index, then sweep images in the background.
-        load_encoder: EncoderLoader = nothing_loads,
 
         ``calibrations`` are those of the bundles that have one, by model version; ``load_encoder``
         makes encoders of archives, for models besides the one that ``embedder`` runs.
@@ -226,9 +228,9 @@ class Application:
             load_encoder,
             asyncio.get_running_loop(),
         )
+        application.models.start()
         application._sweeping = asyncio.create_task(application._sweep())
         application._keeping = [
-        application.models.start()
             asyncio.create_task(application.index_files.keep()),
             asyncio.create_task(application.retention.keep(application._blob_threads)),
         ]
@@ -259,6 +261,8 @@ class Application:
 
     async def close(self) -> None:
         """Commit what was submitted, then close everything."""
+        await self.models.close()
+        self._closing.set()
         await self._unbroken.drain()
         if self._sweeping is not None:
             await asyncio.wait([self._sweeping])
@@ -275,16 +279,16 @@ class Application:
         embedder: Embedder,
         clock: Clock,
         calibrations: Mapping[str, Calibration],
+        load_encoder: EncoderLoader,
+        loop: asyncio.AbstractEventLoop,
     ) -> Self:
         directory = DataDirectory(settings.data_dir)
         version = embedder.model_version
+        loaded = {version: LoadedEncoder(embedder, calibrations.get(version))}
         galleries = Galleries(
-        load_encoder: EncoderLoader,
-        loop: asyncio.AbstractEventLoop,
             loaded,
             gather_rows=settings.search.gather_rows,
             segment_rows=settings.index.segment_rows,
-        loaded = {version: LoadedEncoder(embedder, calibrations.get(version))}
             threads=SearchThreads(settings.search.threads or len(os.sched_getaffinity(0))),
         )
         try:
@@ -324,15 +328,19 @@ class Application:
             shelf = BundleShelf(settings.data_dir / "bundles")
             if orphans := shelf.sweep(catalog.read_now(registry.shelved)):
                 logger.warning("bundles: removed %d archives of no model", orphans)
-            # After the indexes were filled, which may take long: who is known is waited for.
-            replication = Replication(
-                catalog, galleries, settings.replicas, settings.resolved_database_url()
-            )
             archives = Archives(shelf, blobs)
             encoders = Encoders(loaded, catalog=catalog, archives=archives, load=load_encoder)
             asyncio.run_coroutine_threadsafe(encoders.load_all(), loop).result()
             galleries.load(catalog, index_files.fill)
             remove_deleted_images(catalog, blobs)
+            # After the indexes were filled, which may take long: who is known is waited for.
+            replication = Replication(
+                catalog,
+                galleries,
+                settings.replicas,
+                database_url=settings.resolved_database_url(),
+                data_dir=settings.data_dir,
+            )
             replication.start()
             return cls(
                 settings,
@@ -345,6 +353,9 @@ class Application:
                 retention=retention,
                 replication=replication,
                 shelf=shelf,
+                archives=archives,
+                encoders=encoders,
+                loop=loop,
                 embedder=embedder,
                 clock=clock,
             )
@@ -353,9 +364,6 @@ class Application:
                 replication.close()
             catalog.close()
             if ledger is not None:
-                archives=archives,
-                encoders=encoders,
-                loop=loop,
                 ledger.close()
             directory.close()
             raise
@@ -363,7 +371,14 @@ class Application:
     async def _sweep(self) -> None:
         try:
             self.sweep_report = await asyncio.to_thread(
-                sweep, self._catalog, self._blobs, self._in_flight
+                partial(
+                    sweep,
+                    self._catalog,
+                    self._blobs,
+                    self._in_flight,
+                    is_alone=self.replication.is_alone,
+                    settle=lambda: not self._closing.wait(self._sweep_seconds),
+                )
             )
         except Exception:
             logger.exception("the blob store could not be swept; it is tried at the next start")

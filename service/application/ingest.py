@@ -214,11 +214,14 @@ class Ingest:
         """Image first, catalog second: a crash between the two leaves an image, never a crop."""
         if not self._images_stored:
             return await self._catalog.insert(insert)
-        with self._in_flight.holding(insert.blob_id):
+        with self._in_flight.holding(insert.blob_id) as flight:
             await self._write_image(key, image)
             outcome = await self._catalog.insert(insert)
             if outcome.status is not InsertStatus.INSERTED:
                 await self._discard_image(key)
+            elif not flight.was_safe:
+                # Another process may have swept it as left behind.
+                await self._write_image(key, image)
         return outcome
 
     def _checked(self, item: IngestItem) -> Crop:
