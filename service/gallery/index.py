@@ -16,7 +16,6 @@ cameras, once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
 import numpy as np
@@ -31,7 +30,8 @@ from service.gallery.planner import SegmentPlan, plan
 from service.gallery.ranking import rank
 from service.gallery.row_ids import IdSet, id_halves
 from service.gallery.search_threads import SearchThreads
-from service.gallery.segment import Segment, SegmentView
+from service.gallery.segment import Segment
+from service.gallery.state import Snapshot
 from service.telemetry import stage
 
 __all__ = ["SEGMENT_ROWS", "SegmentedIndex", "Snapshot"]
@@ -42,28 +42,6 @@ SHARED_SEGMENTS = 64
 SHARED_PRODUCTS = 4_000_000
 
 _HALF = (1 << 64) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What the index held at one moment, oldest segment first."""
-
-    views: tuple[SegmentView, ...]
-
-    @property
-    def rows(self) -> int:
-        """Rows, tombstones included."""
-        return sum(view.rows for view in self.views)
-
-    @property
-    def living(self) -> int:
-        """Rows a search can return."""
-        return sum(view.living for view in self.views)
-
-    def ids(self) -> NDArray[np.uint64]:
-        """Ids of the living rows, (N, 2) uint64 halves."""
-        parts = [view.columns.ids[view.living_rows()] for view in self.views]
-        return np.concatenate(parts) if parts else np.empty((0, 2), np.uint64)
 
 
 class SegmentedIndex:

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.gallery.segment import Columns, Segment, SegmentView, Words
+from service.gallery.columns import Columns, Words
+from service.gallery.segment import Segment, SegmentView
 
 __all__ = ["FORMAT", "SegmentFileError", "read_segment", "write_segment"]
 
