@@ -136,6 +136,7 @@ class Runtime:
             runs=self._application.runs,
             crop_stream=self._application.crop_stream,
             registry=self._application.registry,
+            verification=self._application.verification,
         )
         app = create_app(
             use_cases,

@@ -483,3 +483,187 @@ class GetGalleryStatsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetGalleryStatsResponse: _TypeAlias = GetGalleryStatsResponse  # noqa: Y015
+
+@_typing.final
+class VerifyGalleryRequest(_message.Message):
+    """What to compare."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    ALL_IMAGES_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    REPAIR_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Gallery; `default` when empty."""
+    all_images: _builtins.bool
+    """Read every image and compare it with its digest; not with `sample`."""
+    sample: _builtins.int
+    """Read so many images, drawn anew each time; 100 when unset. Whether the others are there is
+    looked at in any case.
+    """
+    repair: _builtins.bool
+    """Make the index what the catalog says, and write its files. Catalog and images are only reported."""
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+        all_images: _builtins.bool = ...,
+        sample: _builtins.int | None = ...,
+        repair: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_sample", b"_sample", "sample", b"sample"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sample", b"_sample", "all_images", b"all_images", "gallery", b"gallery", "repair", b"repair", "sample", b"sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__sample: _TypeAlias = _typing.Literal["sample"]  # noqa: Y015
+    _WhichOneofArgType__sample: _TypeAlias = _typing.Literal["_sample", b"_sample"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sample) -> _WhichOneofReturnType__sample | None: ...
+
+Global___VerifyGalleryRequest: _TypeAlias = VerifyGalleryRequest  # noqa: Y015
+
+@_typing.final
+class VerifyGalleryResponse(_message.Message):
+    """Progress until the last message, which is the report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Progress(_message.Message):
+        """How far it is."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        STAGE_FIELD_NUMBER: _builtins.int
+        DONE_FIELD_NUMBER: _builtins.int
+        stage: _builtins.str
+        """What is being compared."""
+        done: _builtins.int
+        """How many crops or images of it are done."""
+        def __init__(
+            self,
+            *,
+            stage: _builtins.str = ...,
+            done: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "stage", b"stage"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___VerifyGalleryResponse.Progress:
+        """How far it is."""
+
+    @_builtins.property
+    def report(self) -> Global___GalleryReport:
+        """The last message."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___VerifyGalleryResponse.Progress | None = ...,
+        report: Global___GalleryReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "report", b"report", "told", b"told"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "report", b"report", "told", b"told"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_told: _TypeAlias = _typing.Literal["progress", "report"]  # noqa: Y015
+    _WhichOneofArgType_told: _TypeAlias = _typing.Literal["told", b"told"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_told) -> _WhichOneofReturnType_told | None: ...
+
+Global___VerifyGalleryResponse: _TypeAlias = VerifyGalleryResponse  # noqa: Y015
+
+@_typing.final
+class GalleryReport(_message.Message):
+    """One gallery compared; nothing is wrong when there are no findings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Finding(_message.Message):
+        """One kind of fault."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KIND_FIELD_NUMBER: _builtins.int
+        COUNT_FIELD_NUMBER: _builtins.int
+        MEANING_FIELD_NUMBER: _builtins.int
+        EXAMPLES_FIELD_NUMBER: _builtins.int
+        kind: _builtins.str
+        """Stable machine-readable kind in UPPER_SNAKE_CASE; see docs/durability.md."""
+        count: _builtins.int
+        """How often."""
+        meaning: _builtins.str
+        """For people: what it is, and the fix."""
+        @_builtins.property
+        def examples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """Some of what it is about: ids of crops, keys of images, positions."""
+
+        def __init__(
+            self,
+            *,
+            kind: _builtins.str = ...,
+            count: _builtins.int = ...,
+            meaning: _builtins.str = ...,
+            examples: _abc.Iterable[_builtins.str] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "examples", b"examples", "kind", b"kind", "meaning", b"meaning"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    CROPS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    IMAGES_READ_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    REPAIRED_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Its name."""
+    model_version: _builtins.str
+    """Version of the live encoder."""
+    position: _builtins.int
+    """Position of the log at which it was compared."""
+    crops: _builtins.int
+    """Crops in the catalog."""
+    rows: _builtins.int
+    """Rows of the live index."""
+    images: _builtins.int
+    """Images in the blob store."""
+    images_read: _builtins.int
+    """Images read and compared with their digests."""
+    repaired: _builtins.int
+    """Rows of the index that were made right."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___GalleryReport.Finding]:
+        """What is wrong."""
+
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        position: _builtins.int = ...,
+        crops: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        images: _builtins.int = ...,
+        images_read: _builtins.int = ...,
+        findings: _abc.Iterable[Global___GalleryReport.Finding] | None = ...,
+        repaired: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crops", b"crops", "findings", b"findings", "gallery", b"gallery", "images", b"images", "images_read", b"images_read", "model_version", b"model_version", "position", b"position", "repaired", b"repaired", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GalleryReport: _TypeAlias = GalleryReport  # noqa: Y015

@@ -70,6 +70,11 @@ class GalleryServiceStub:
                 request_serializer=resight_dot_v1_dot_gallery__service__pb2.GetGalleryStatsRequest.SerializeToString,
                 response_deserializer=resight_dot_v1_dot_gallery__service__pb2.GetGalleryStatsResponse.FromString,
                 _registered_method=True)
+        self.VerifyGallery = channel.unary_stream(
+                '/resight.v1.GalleryService/VerifyGallery',
+                request_serializer=resight_dot_v1_dot_gallery__service__pb2.VerifyGalleryRequest.SerializeToString,
+                response_deserializer=resight_dot_v1_dot_gallery__service__pb2.VerifyGalleryResponse.FromString,
+                _registered_method=True)
 
 
 class GalleryServiceServicer:
@@ -129,6 +134,14 @@ class GalleryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyGallery(self, request, context):
+        """Compares catalog, live index and images at one position of the log; streams progress, then the
+        report, in which everything is that is wrong. RESOURCE_EXHAUSTED while another one runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GalleryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -166,6 +179,11 @@ def add_GalleryServiceServicer_to_server(servicer, server):
                     servicer.GetGalleryStats,
                     request_deserializer=resight_dot_v1_dot_gallery__service__pb2.GetGalleryStatsRequest.FromString,
                     response_serializer=resight_dot_v1_dot_gallery__service__pb2.GetGalleryStatsResponse.SerializeToString,
+            ),
+            'VerifyGallery': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyGallery,
+                    request_deserializer=resight_dot_v1_dot_gallery__service__pb2.VerifyGalleryRequest.FromString,
+                    response_serializer=resight_dot_v1_dot_gallery__service__pb2.VerifyGalleryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -358,6 +376,33 @@ class GalleryService:
             '/resight.v1.GalleryService/GetGalleryStats',
             resight_dot_v1_dot_gallery__service__pb2.GetGalleryStatsRequest.SerializeToString,
             resight_dot_v1_dot_gallery__service__pb2.GetGalleryStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyGallery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/resight.v1.GalleryService/VerifyGallery',
+            resight_dot_v1_dot_gallery__service__pb2.VerifyGalleryRequest.SerializeToString,
+            resight_dot_v1_dot_gallery__service__pb2.VerifyGalleryResponse.FromString,
             options,
             channel_credentials,
             insecure,

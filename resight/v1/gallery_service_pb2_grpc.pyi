@@ -54,6 +54,10 @@ class GalleryServiceStub:
     """
     GetGalleryStats: _grpc.UnaryUnaryMultiCallable[_gallery_service_pb2.GetGalleryStatsRequest, _gallery_service_pb2.GetGalleryStatsResponse]
     """Counts what the gallery holds."""
+    VerifyGallery: _grpc.UnaryStreamMultiCallable[_gallery_service_pb2.VerifyGalleryRequest, _gallery_service_pb2.VerifyGalleryResponse]
+    """Compares catalog, live index and images at one position of the log; streams progress, then the
+    report, in which everything is that is wrong. RESOURCE_EXHAUSTED while another one runs.
+    """
 
 @_typing.type_check_only
 class GalleryServiceAsyncStub(GalleryServiceStub):
@@ -81,6 +85,10 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     """
     GetGalleryStats: _aio.UnaryUnaryMultiCallable[_gallery_service_pb2.GetGalleryStatsRequest, _gallery_service_pb2.GetGalleryStatsResponse]  # type: ignore[assignment]
     """Counts what the gallery holds."""
+    VerifyGallery: _aio.UnaryStreamMultiCallable[_gallery_service_pb2.VerifyGalleryRequest, _gallery_service_pb2.VerifyGalleryResponse]  # type: ignore[assignment]
+    """Compares catalog, live index and images at one position of the log; streams progress, then the
+    report, in which everything is that is wrong. RESOURCE_EXHAUSTED while another one runs.
+    """
 
 class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Registers cameras; ingests, reads, lists and deletes crops."""
@@ -147,5 +155,15 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gallery_service_pb2.GetGalleryStatsResponse, _abc.Awaitable[_gallery_service_pb2.GetGalleryStatsResponse]]:
         """Counts what the gallery holds."""
+
+    @_abc_1.abstractmethod
+    def VerifyGallery(
+        self,
+        request: _gallery_service_pb2.VerifyGalleryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_gallery_service_pb2.VerifyGalleryResponse], _abc.AsyncIterator[_gallery_service_pb2.VerifyGalleryResponse]]:
+        """Compares catalog, live index and images at one position of the log; streams progress, then the
+        report, in which everything is that is wrong. RESOURCE_EXHAUSTED while another one runs.
+        """
 
 def add_GalleryServiceServicer_to_server(servicer: GalleryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -16,6 +16,7 @@ from service.application.search import Search
 from service.application.search_batch import SearchBatch
 from service.application.track_person import TrackPerson
 from service.application.travel_times import TravelTimes
+from service.verification.running import Verification
 
 __all__ = ["UseCases"]
 
@@ -36,3 +37,4 @@ class UseCases:
     runs: RunRecords
     crop_stream: CropStream
     registry: Registry
+    verification: Verification

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -75,7 +75,7 @@ class Verification:
         all_images: bool = False,
         sample: int | None = None,
         repair: bool = False,
-    ) -> AsyncIterator[Progress | Report]:
+    ) -> AsyncGenerator[Progress | Report, None]:
         """Compare a gallery; yields its progress, then its report.
 
         Args:
@@ -113,6 +113,8 @@ class Verification:
             finally:
                 abandoned.set()
                 await asyncio.wait((work,))
+                # Nobody asks what became of work that was abandoned.
+                work.exception()
             if report.repaired:
                 await self._index_files.write(live)
             yield report

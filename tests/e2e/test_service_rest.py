@@ -162,7 +162,7 @@ def test_probes_metrics_and_openapi(service: Any, client: httpx.Client, crops: l
     schema = httpx.get(f"{root}/v1/openapi.json").json()
     assert {path.removeprefix("/v1/galleries/{gallery}") for path in schema["paths"]} == {
         "/cameras", "/crops", "/crops/{crop_id}", "/crops/{crop_id}/image", "/embed", "/search",
-        "/search-batch", "/track",
+        "/search-batch", "/track", "/travel-times", "/verify",
         "/stats", "/models", "/models/{model_version}",
         "/adaptation-runs", "/adaptation-runs/{run_id}", "/adaptation-runs/{run_id}/crops",
         "/adaptation-runs/{run_id}/stream", "/adaptation-runs/{run_id}/heartbeat",

@@ -19,6 +19,8 @@ from service.transport.grpc.convert_filter import crop_filter
 from service.transport.grpc.convert_time import timestamp
 from service.transport.grpc.ingest_room import IngestRoom
 from service.transport.grpc.ingest_stream import IngestStream
+from service.transport.grpc.verify_message import verify_message
+from service.verification.running import Verification
 
 __all__ = ["GalleryServicer"]
 
@@ -33,6 +35,7 @@ class GalleryServicer(gallery_service_pb2_grpc.GalleryServiceServicer):
         cameras: Cameras,
         crops: Crops,
         ingest: Ingest,
+        verification: Verification,
         *,
         draining: asyncio.Event,
         max_in_flight_per_stream: int,
@@ -41,6 +44,7 @@ class GalleryServicer(gallery_service_pb2_grpc.GalleryServiceServicer):
         self._cameras = cameras
         self._crops = crops
         self._ingest = ingest
+        self._verification = verification
         self._draining = draining
         self._limit = max_in_flight_per_stream
         self._room = room
@@ -117,3 +121,17 @@ class GalleryServicer(gallery_service_pb2_grpc.GalleryServiceServicer):
             oldest_capture_time=timestamp(stats.oldest_capture_time),
             newest_capture_time=timestamp(stats.newest_capture_time),
         )
+
+    async def VerifyGallery(  # noqa: N802
+        self, request: messages.VerifyGalleryRequest, _context: Context
+    ) -> AsyncIterator[messages.VerifyGalleryResponse]:
+        """Progress, then the report."""
+        asked = self._verification.verify(
+            request.gallery,
+            all_images=request.all_images,
+            sample=request.sample if request.HasField("sample") else None,
+            repair=request.repair,
+        )
+        async with aclosing(asked) as told:
+            async for each in told:
+                yield verify_message(each)

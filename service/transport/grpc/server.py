@@ -117,6 +117,7 @@ class GrpcServer:
             use_cases.cameras,
             use_cases.crops,
             use_cases.ingest,
+            use_cases.verification,
             draining=draining,
             max_in_flight_per_stream=max_in_flight_per_stream,
             room=room,
