@@ -49,6 +49,9 @@ class GpuIndex(SegmentedIndex):
         gather_rows, segment_rows, threads: As SegmentedIndex.
         group: Segments a slab.
         cpu_rows: Slabs with at most so many rows to compare are left to the CPU.
+
+    Raises:
+        FailedPrecondition: the device gives wrong neighbours for this dimension.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class GpuIndex(SegmentedIndex):
         super().__init__(
             dimension, gather_rows=gather_rows, segment_rows=segment_rows, threads=threads
         )
+        device.check(dimension)
         self._device = device
         self._mirror = Mirror(device, lambda: self.snapshot.views, group=group, cpu_rows=cpu_rows)
 
@@ -75,12 +79,12 @@ class GpuIndex(SegmentedIndex):
 
     def settle(self) -> None:
         """Wait until everything that is to be on the device is there."""
-        while self._device.submit(self._mirror.step).result():
+        while self._device.feed(self._mirror.step).result():
             pass
 
     def close(self) -> None:
         """Give the device's memory back; the CPU answers alone from then on."""
-        self._device.submit(self._mirror.clear).result()
+        self._device.feed(lambda: self._device.submit(self._mirror.clear).result()).result()
 
     def _publish(self) -> None:
         super()._publish()

@@ -1,6 +1,7 @@
 """The sealed segments of one index on the device: kept in step, and searched.
 
-Everything but ``follow`` runs on the device's thread, so a slab is never released under a search.
+Slabs change and are searched on the device's thread alone, so none is released under a search.
+What is to be uploaded is put together on the thread beside it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +19,11 @@ from service.gallery.candidates import Candidates
 from service.gallery.planner import SegmentPlan
 from service.gallery.segment import SegmentView
 from service.gpu.device import Device
+from service.gpu.fallbacks import GPU_FALLBACKS
 from service.gpu.half import Rounding, product_error, rounding
 from service.gpu.offers import SlabPlan, slab_plan
 from service.gpu.scanner import ScannerError
-from service.gpu.slabs import Slab, next_step
+from service.gpu.slabs import Slab, Step, next_step
 
 __all__ = ["Mirror", "Scanned"]
 
@@ -72,6 +75,8 @@ class Mirror:
         self._group = group
         self._cpu_rows = cpu_rows
         self._slabs: tuple[Slab, ...] = ()
+        # By serial, of what lies on the device.
+        self._roundings: dict[int, Rounding] = {}
         self._full = False
         self._following = False
 
@@ -84,30 +89,25 @@ class Mirror:
         """The index has changed; any thread."""
         if not self._following and self._device.usable:
             self._following = True
-            self._device.submit(self._follow)
+            self._device.feed(self._follow)
 
     def step(self) -> bool:
-        """Do one thing that brings the device nearer to the index; whether there was one."""
+        """Do one thing that brings the device nearer to the index; whether there was one. On the
+        thread beside the device's.
+        """
         step = next_step(self._views()[:-1], self._slabs, self._group)
         if step is None or (step.upload and self._full) or not self._device.usable:
             return False
-        scanner = self._device.scanner
-        try:
-            made = (self._uploaded(step.upload),) if step.upload else ()
-        except ScannerError as error:
-            # No room, most likely. What is there stays of use; the rest is the CPU's.
-            self._full = True
-            logger.error(
-                "%d segments stay on the CPU until others leave the GPU: %s",
-                len(step.upload),
-                error,
-            )
-            return True
-        self._slabs = (*(slab for slab in self._slabs if slab not in step.release), *made)
-        for slab in step.release:
-            scanner.release(slab.handle)
-        self._full = self._full and bool(step.upload)
-        return True
+        vectors = [view.columns.vectors for view in step.upload]
+        whole = np.concatenate(vectors) if vectors else None
+        held = {serial for slab in self._slabs for serial in slab.serials}
+        self._roundings = {
+            serial: found for serial, found in self._roundings.items() if serial in held
+        }
+        for view in step.upload:
+            if view.serial not in self._roundings:
+                self._roundings[view.serial] = rounding(view.columns.vectors)
+        return self._device.submit(lambda: self._exchange(step, whole)).result()
 
     def clear(self) -> None:
         """Give the memory back; nothing is uploaded any more."""
@@ -153,6 +153,7 @@ class Mirror:
             if count == plan.count or not (last >= lowest).any():
                 return True
             if count >= self._device.scanner.max_k:
+                GPU_FALLBACKS.labels("too_deep").inc()
                 return False
             plan.forget(found)
             count, last = self._offered(plan, queries, DEEPER * count, found)
@@ -170,7 +171,12 @@ class Mirror:
         return count, nearest.products[:, -1]
 
     def _is_worth_it(self, plan: SlabPlan) -> bool:
-        return plan.count > self._cpu_rows and (plan.mask is None or self._device.selectors)
+        if plan.count <= self._cpu_rows:
+            return False
+        if plan.mask is not None and not self._device.selectors:
+            GPU_FALLBACKS.labels("no_bitmaps").inc()
+            return False
+        return True
 
     def _follow(self) -> None:
         """One step, and the next at the end of the line: searches go between."""
@@ -183,16 +189,34 @@ class Mirror:
         if more:
             self.follow()
 
-    def _uploaded(self, views: Sequence[SegmentView]) -> Slab:
-        vectors = np.concatenate([view.columns.vectors for view in views])
+    def _exchange(self, step: Step, vectors: NDArray[np.float32] | None) -> bool:
+        made: tuple[Slab, ...] = ()
+        if vectors is not None:
+            try:
+                made = (self._slab(step.upload, self._device.scanner.upload(vectors)),)
+            except ScannerError as error:
+                # No room, most likely. What is there stays of use; the rest is the CPU's.
+                self._full = True
+                GPU_FALLBACKS.labels("no_room").inc(len(step.upload))
+                logger.error(
+                    "%d segments stay on the CPU until others leave the GPU: %s",
+                    len(step.upload),
+                    error,
+                )
+                return True
+        self._slabs = (*(slab for slab in self._slabs if slab not in step.release), *made)
+        for slab in step.release:
+            self._device.scanner.release(slab.handle)
+        self._full = self._full and bool(step.upload)
+        return True
+
+    def _slab(self, views: Sequence[SegmentView], handle: Any) -> Slab:
         starts = [0, *accumulate(view.rows for view in views)]
-        return Slab(
-            handle=self._device.scanner.upload(vectors),
-            serials=tuple(view.serial for view in views),
-            starts=tuple(starts[:-1]),
-            rows=starts[-1],
-            rounding=rounding(vectors),
-        )
+        found = Rounding()
+        for view in views:
+            found = found.joined(self._roundings[view.serial])
+        serials = tuple(view.serial for view in views)
+        return Slab(handle, serials, tuple(starts[:-1]), starts[-1], found)
 
 
 def _worst(plans: Sequence[SlabPlan]) -> Rounding:

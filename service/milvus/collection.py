@@ -130,6 +130,11 @@ class Collection:
                 properties={NOTE + key: value}, **self._options
             )
 
+    def drop(self) -> None:
+        """Remove the collection itself; nothing else may follow."""
+        with self._calling("dropping"):
+            self._client.drop_collection(**self._options)
+
     def insert(self, day: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows of one day."""
         for start in range(0, len(rows), self._insert_rows):

@@ -104,6 +104,11 @@ class MilvusIndex:
                 self._collection.drop_day(day)
                 del self._days[day]
 
+    def discard(self) -> None:
+        """Remove the collection, of a model that is retired; nothing else may follow."""
+        with self._changing(undo=()):
+            self._collection.drop()
+
     def add(self, rows: IndexRows) -> None:
         """Append rows whose ids are not in the index.
 
@@ -193,7 +198,8 @@ class MilvusIndex:
         queries = np.ascontiguousarray(vectors, dtype=np.float32)
         with self._reading():
             total = len(self)
-            in_days = overlapping_days(self._days, row_filter)
+            filled = [day for day, count in self._days.items() if count]
+            in_days = days.overlapping(filled, row_filter.start, row_filter.end)
             found, count = [nothing(self.dimension)] * len(queries), 0
             if in_days and len(queries) and not expressions.matches_nothing(row_filter):
                 cut = not days.whole(in_days, row_filter.start, row_filter.end)
@@ -289,9 +295,3 @@ class MilvusIndex:
 
     def _count_day(self, day: int) -> int:
         return self._collection.count(f"time >= {day * days.MICROS}", [day])
-
-
-def overlapping_days(known: Counter[int], chosen: RowFilter) -> list[int]:
-    """Days with rows that the filter's time range touches."""
-    filled = [day for day, count in known.items() if count]
-    return days.overlapping(filled, chosen.start, chosen.end)

@@ -13,6 +13,7 @@ from service.domain.ports import RowFilter
 from service.gpu.device import Device
 from service.gpu.index import GpuIndex
 from service.gpu.scanner import Nearest
+from service.telemetry import REGISTRY
 from tests.service.gallery.brute_force import Row, as_rows, brute_force, unit
 from tests.service.gpu import scanners
 from tests.service.gpu.scanners import BitmapSabotaged, NumpyScanner, Sabotaged, Spoil
@@ -55,6 +56,11 @@ def index(scanner: NumpyScanner) -> Iterator[GpuIndex]:
     index.close()
     assert not scanner.held
     device.close()
+
+
+def fallbacks(reason: str) -> float:
+    """As the metrics show them."""
+    return REGISTRY.get_sample_value("resight_gpu_fallbacks_total", {"reason": reason}) or 0.0
 
 
 def answers_as(index: GpuIndex, rows: list[Row], chosen: RowFilter = RowFilter()) -> bool:  # noqa: B008
@@ -132,12 +138,14 @@ def test_more_near_ties_than_were_asked_for(
     ]
     index.add(as_rows(rows))
     index.settle()
+    before = fallbacks("too_deep")
     asked = np.stack([base, rows[3].vector, -base])[:queries]
     for top_k in (1, 5, 60):
         answers = index.search_batch(asked, top_k, RowFilter(), None)
         for query, hits in zip(asked, answers, strict=True):
             expected, _ = brute_force(rows, query, top_k, RowFilter(), None)
             assert list(zip(hits.ids, hits.scores.tolist(), strict=True)) == expected
+    assert (fallbacks("too_deep") > before) == (max_k == 100)
     device.close()
 
 
@@ -160,9 +168,10 @@ def test_without_bitmaps_only_whole_slabs_are_asked_of_the_device() -> None:
     rows = made(430)
     index.add(as_rows(rows))
     index.settle()
-    before = scanner.searches
+    before, left = scanner.searches, fallbacks("no_bitmaps")
     assert answers_as(index, rows, RowFilter(exclude_cameras=frozenset([2])))
     assert scanner.searches == before
+    assert fallbacks("no_bitmaps") == left + 2
     assert answers_as(index, rows)
     assert scanner.searches == before + 2
     gone = rows[:3]
@@ -181,8 +190,10 @@ def test_a_device_that_answers_what_cannot_be_is_not_asked_again(spoil: Spoil) -
     index.add(as_rows(rows))
     index.settle()
     assert scanner.searches == CHECK
+    failed = fallbacks("failed")
     assert answers_as(index, rows)
     assert device.failure
+    assert fallbacks("failed") == failed + 1
     searches = scanner.searches
     assert answers_as(index, rows)
     index.add(as_rows(made(200, seed=9)))
@@ -209,10 +220,12 @@ def test_what_does_not_fit_on_the_device_is_the_cpus() -> None:
     index, device = opened(scanner)
     # The check's sample has left; now there is room for 250 rows.
     scanner.room = 250
+    before = fallbacks("no_room")
     rows = made(630)
     index.add(as_rows(rows))
     index.settle()
     assert 0 < index.rows_on_device <= 250
+    assert fallbacks("no_room") > before
     assert device.usable
     assert answers_as(index, rows)
     # Room is made: what comes now is taken up.

@@ -53,3 +53,21 @@ def test_a_device_is_checked_before_it_is_there() -> None:
     assert device.usable
     assert not device.selectors
     device.close()
+
+
+def test_every_dimension_is_checked_once() -> None:
+    class Narrow(NumpyScanner):
+        """Wrong beyond 100 values."""
+
+        def upload(self, vectors: np.ndarray) -> int:
+            return super().upload(vectors[:, ::-1] if vectors.shape[1] > 100 else vectors)
+
+    scanner = Narrow()
+    device = Device(lambda: scanner, dimension=64)
+    searches = scanner.searches
+    device.check(64)
+    assert scanner.searches == searches
+    with pytest.raises(FailedPrecondition, match="failed its check"):
+        device.check(128)
+    device.close()
+    assert not device.usable

@@ -178,6 +178,13 @@ def test_a_collection_opened_again_has_its_rows(
     assert held == {row.crop_id for row in rows[5:]}
 
 
+def test_a_discarded_collection_is_gone(index: MilvusIndex, client: Breaking, name: str) -> None:
+    index.add(as_rows(made(5)))
+    index.discard()
+    assert not client.has_collection(name)
+    assert len(MilvusIndex(Collection(client, name, DIMENSION, embedded=True))) == 0
+
+
 def test_a_collection_of_other_vectors_is_refused(
     index: MilvusIndex, client: Breaking, name: str
 ) -> None:
