@@ -211,6 +211,21 @@ def test_thousands_of_filter_terms(small: GalleryIndex) -> None:
 
 
 @every_adapter
+def test_the_best_rows_may_be_excluded_by_id(small: GalleryIndex) -> None:
+    """More of them than any adapter asks for to spare."""
+    rng = np.random.default_rng(5)
+    rows = [Row(UUID(bytes=rng.bytes(16)), unit(rng.standard_normal(24))) for _ in range(400)]
+    small.add(as_rows(rows))
+    query = unit(rng.standard_normal(24))
+    best, _ = brute_force(rows, query, 200, RowFilter(), None)
+    chosen = RowFilter(exclude_ids=frozenset(crop_id for crop_id, _ in best))
+    for top_k in (1, 7, 300):
+        hits = small.search(query, top_k, chosen, None)
+        expected, _ = brute_force(rows, query, top_k, chosen, None)
+        assert list(zip(hits.ids, hits.scores.tolist(), strict=True)) == expected
+
+
+@every_adapter
 def test_times_are_half_open_at_every_border(small: GalleryIndex) -> None:
     """Ranges and spans that begin and end at every time there is, and at midnight."""
     times = [-24 * HOUR, -1, 0, 1, 12 * HOUR, 24 * HOUR - 1, 24 * HOUR, 24 * HOUR + 1, 60 * HOUR]
