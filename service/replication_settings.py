@@ -25,7 +25,7 @@ class ReplicaSettings(BaseModel):
     poll_seconds: float = Field(default=0.2, gt=0, le=60)
     expire_seconds: float = Field(default=10.0, gt=0, le=3600)
     erasure_wait_seconds: float = Field(default=5.0, ge=0, le=600)
-    sweep_seconds: float = Field(default=600.0, ge=0)
+    sweep_seconds: float = Field(default=600.0, ge=1)
 
     @model_validator(mode="after")
     def _outlives_lost_heartbeats(self) -> Self:

@@ -57,6 +57,13 @@ class Fence:
             in_time = self._clock() - self._begun < self._expire
             return in_time and self._caught_up_in == self._term
 
+    def is_known_since(self, term: int) -> bool:
+        """Whether nobody can have held this process for dead since a term was read."""
+        if self._expire is None:
+            return True
+        with self._lock:
+            return self._term == term and self._clock() - self._begun < self._expire
+
     def check(self) -> None:
         """Pass while the fence is open.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from uuid import uuid4
+from uuid import UUID
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
@@ -36,6 +36,7 @@ class Membership:
 
     Args:
         database_url: Of a PostgreSQL.
+        replica_id: Of this process; no two that run at the same time share one.
         name: What operators call this process.
         settings: Of replicas.
         fence: Kept open while this process beats and keeps up.
@@ -45,13 +46,14 @@ class Membership:
     def __init__(
         self,
         database_url: str,
+        replica_id: UUID,
         name: str,
         settings: ReplicaSettings,
         *,
         fence: Fence,
         galleries: Galleries,
     ) -> None:
-        self.replica_id = uuid4()
+        self.replica_id = replica_id
         self.name = name
         self._settings = settings
         self._fence = fence
@@ -73,7 +75,7 @@ class Membership:
             Unavailable: the database does not answer.
         """
         try:
-            self.beat()
+            self.beat(first=True)
         except SQLAlchemyError as error:
             raise unavailable(error) from error
         self._thread.start()
@@ -91,15 +93,15 @@ class Membership:
             logger.warning("erasures wait for this replica until its heartbeat expires: %s", error)
         self._engine.dispose()
 
-    def beat(self) -> None:
-        """One heartbeat.
+    def beat(self, *, first: bool = False) -> None:
+        """One heartbeat; the first takes the place of whoever had this id before.
 
         Raises:
             SQLAlchemyError: it was not stored, or nobody knows.
         """
         begun = elapsed()
         with self._engine.begin() as connection:
-            anew = not replicas.beat(connection, self.replica_id)
+            anew = first or not replicas.beat(connection, self.replica_id)
             if anew:
                 replicas.register(connection, self.replica_id, self.name)
         self._fence.beaten(begun, anew=anew)

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 import threading
+from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
@@ -20,6 +21,7 @@ from service.application.galleries import Galleries
 from service.application.gallery import Gallery
 from service.application.log_follower import LogFollower
 from service.application.membership import Membership
+from service.application.replica_identity import replica_identity
 from service.catalog import replicas
 from service.catalog.replicas import Standing
 from service.catalog.store import Catalog
@@ -43,10 +45,17 @@ class Replication:
         galleries: Those of this process.
         settings: Of replicas.
         database_url: Of the catalog.
+        data_dir: Of this process, and locked.
     """
 
     def __init__(
-        self, catalog: Catalog, galleries: Galleries, settings: ReplicaSettings, database_url: str
+        self,
+        catalog: Catalog,
+        galleries: Galleries,
+        settings: ReplicaSettings,
+        *,
+        database_url: str,
+        data_dir: Path,
     ) -> None:
         self._catalog = catalog
         self._settings = settings
@@ -56,7 +65,12 @@ class Replication:
         self._membership: Membership | None = None
         if shared:
             self._membership = Membership(
-                database_url, self.name, settings, fence=self.fence, galleries=galleries
+                database_url,
+                replica_identity(data_dir),
+                self.name,
+                settings,
+                fence=self.fence,
+                galleries=galleries,
             )
         self._follower = LogFollower(catalog, galleries, log=self._membership, wait=self._wait)
         # The replicas as they were last read: when, for which gallery.

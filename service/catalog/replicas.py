@@ -59,7 +59,8 @@ def register(connection: Connection, replica_id: UUID, name: str) -> None:
     )
     connection.execute(
         statement.on_conflict_do_update(
-            index_elements=[replicas.c.replica_id], set_={"heartbeat_time": now, "name": name}
+            index_elements=[replicas.c.replica_id],
+            set_={"heartbeat_time": now, "start_time": now, "name": name},
         )
     )
 

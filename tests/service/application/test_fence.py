@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from resight.errors import Unavailable
+from service.application.blob_sweep import BlobsInFlight
 from service.application.fence import Fence
 from service.application.roll import Roll
 from service.catalog.replicas import Standing
@@ -133,3 +134,25 @@ def test_a_replica_never_outlives_its_place_on_the_roll() -> None:
             clock.now = arrived + step * 0.1
             on_roll = roll.alive([standing(clock.now - arrived)])
             assert on_roll or not fence.is_open
+
+
+def test_a_flight_is_safe_while_it_is_short_and_its_process_known() -> None:
+    clock = Hand()
+    clock.now = 0.0
+    fence = Fence(10, clock=clock)
+    fence.beaten(0, anew=True)
+    flights = BlobsInFlight(fence, long=30, clock=clock)
+    with flights.holding(UUID(int=1)) as flight:
+        clock.now = 9.9
+        assert flight.was_safe
+        clock.now = 10.0
+        assert not flight.was_safe
+        fence.beaten(10.0)
+        assert not flight.was_safe, "heard of again, but not all the time"
+    with flights.holding(UUID(int=2)) as flight:
+        for second in range(11, 40):
+            clock.now = float(second)
+            fence.beaten(clock.now)
+        assert flight.was_safe
+        clock.now = 40.0
+        assert not flight.was_safe
