@@ -142,15 +142,12 @@ def following(
         deepest: Most rows that may be ranked.
 
     Raises:
-        InvalidArgument: the page begins or ends deeper.
+        InvalidArgument: the page begins or ends deeper, or as many rows again have come in before
+            it, or its token says so.
     """
     given = 0 if cursor is None else cursor.given
     if given + size > deepest:
-        raise InvalidArgument(
-            f"page_token: the pages so far hold {given} matches, and at most {deepest} can be "
-            "paged through (limits.max_ranked); narrow the filter or raise min_score",
-            field="page_token",
-        )
+        raise _too_deep(given, deepest)
     # One more than wanted tells whether others follow.
     depth = given + size + 1
     while True:
@@ -160,6 +157,8 @@ def following(
             break
         # Rows stored since have come in before the cursor.
         depth = max(start + size + 1, depth + depth // 4 + 1)
+        if depth > 2 * deepest + 1:
+            raise _too_deep(start, deepest)
     stop = start + size
     ids, scores = hits.ids[start:stop], hits.scores[start:stop]
     page = IndexHits(ids, scores, hits.mode, hits.rows_scanned, hits.rows_total)
@@ -190,6 +189,14 @@ def _body(token: str) -> bytes:
     except (ValueError, binascii.Error) as error:
         raise _unknown() from error
     return body
+
+
+def _too_deep(before: int, deepest: int) -> InvalidArgument:
+    return InvalidArgument(
+        f"page_token: {before} matches lie before the page, and at most {deepest} can be paged "
+        "through (limits.max_ranked); narrow the filter or raise min_score",
+        field="page_token",
+    )
 
 
 def _unknown() -> InvalidArgument:

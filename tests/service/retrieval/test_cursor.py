@@ -127,3 +127,25 @@ def test_there_is_a_deepest_page() -> None:
     at = Cursor(0.5, UUID(int=9), 10, NOTHING)
     with pytest.raises(InvalidArgument, match=r"limits\.max_ranked"):
         following(rows.best, at, 10, deepest=19)
+
+
+@pytest.mark.parametrize("score", [-0.9, float("nan")])
+def test_a_token_that_says_too_little_was_given_is_not_followed_to_the_end(score: float) -> None:
+    """It may be made up, and each step would rank more of the gallery."""
+    rows = Rows(dict.fromkeys(range(1000), 0.5))
+    asked: list[int] = []
+
+    def best(count: int) -> IndexHits:
+        asked.append(count)
+        return rows.best(count)
+
+    with pytest.raises(InvalidArgument, match=r"limits\.max_ranked") as caught:
+        following(best, Cursor(score, UUID(int=9), 1, NOTHING), 10, deepest=50)
+    assert caught.value.field == "page_token"
+    assert max(asked) <= 101
+
+
+def test_rows_that_come_in_before_a_page_move_it_down() -> None:
+    rows = Rows(dict.fromkeys(range(40), 0.5) | {1000 + n: 0.9 for n in range(60)})
+    page = following(rows.best, Cursor(0.5, UUID(int=9), 10, NOTHING), 10, deepest=50)
+    assert [key.int for key in page.hits.ids] == list(range(10, 20))
