@@ -26,6 +26,8 @@ from service.application.data_directory import UNFINISHED_RESTORE, DataDirectory
 from service.blobs import open_blob_store
 from service.catalog import schema
 from service.catalog.engine import unavailable
+from service.domain.identifier import archive_key
+from service.domain.ports import BlobStore
 from service.erasure_ledger import erased_blobs
 from service.settings import ServiceSettings
 from service.snapshot import catalog_copy
@@ -121,7 +123,7 @@ def _restore(
     if snapshot.manifest.images is not None:
         images = unpack_images(snapshot, blobs, erased, told)
     step("images written")
-    _write_bundles(settings.data_dir, snapshot, told)
+    _write_bundles(settings.data_dir, snapshot, blobs, told)
     step("bundles written")
     again = fill_database(
         settings.resolved_database_url(),
@@ -218,7 +220,8 @@ def _mark(data: Path, token: str, source: str) -> None:
     flush_folder(data)
 
 
-def _write_bundles(data: Path, snapshot: SnapshotReader, told: Told) -> None:
+def _write_bundles(data: Path, snapshot: SnapshotReader, blobs: BlobStore, told: Told) -> None:
+    """Put the archives into the data directory, and registered ones where every replica looks."""
     for name in sorted(snapshot.manifest.files):
         if not name.endswith(".tar"):
             continue
@@ -227,6 +230,9 @@ def _write_bundles(data: Path, snapshot: SnapshotReader, told: Told) -> None:
         half = target.with_suffix(".restoring")
         snapshot.verify(name, copy_to=half)
         half.chmod(0o600)
+        if name.startswith("bundles/"):
+            archive = archive_key(target.parent.name, bytes.fromhex(target.stem))
+            blobs.put(archive, half.read_bytes())
         half.rename(target)
         flush_folder(target.parent)
         told("bundles", 1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sqlite3
 import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from resight.bundle import open_bundle
 from resight.errors import FailedPrecondition, Unavailable
+from service.blobs import open_blob_store
 from service.catalog import schema
 from service.catalog.engine import open_engine, unavailable
+from service.domain.identifier import archive_key
 from service.settings import ServiceSettings
 from service.snapshot import catalog_copy
 from service.snapshot.container import SnapshotWriter, writing
@@ -156,28 +160,30 @@ def _add_bundles(
     missing = []
     for gallery, sha256 in bundles:
         name = f"bundles/{gallery}/{sha256.hex()}.tar"
-        try:
-            with (settings.data_dir / name).open("rb") as source:
-                digest = _copied(source, writer.path(name))
-        except FileNotFoundError:
+        data = _archive(settings, gallery, sha256)
+        if data is None:
             missing.append(name)
             continue
-        if digest != sha256:
-            writer.path(name).unlink()
-            missing.append(name)
-            continue
+        writer.path(name).write_bytes(data)
         writer.add(name)
         told("bundles", 1)
     return missing
 
 
-def _copied(source: Any, target: Path) -> bytes:
-    digest = hashlib.sha256()
-    with target.open("wb") as copy:
-        while chunk := source.read(1024 * 1024):
-            digest.update(chunk)
-            copy.write(chunk)
-    return digest.digest()
+def _archive(settings: ServiceSettings, gallery: str, sha256: bytes) -> bytes | None:
+    """A registered archive from this data directory, else from the blob store, where every replica
+    finds it; None when neither has it whole.
+    """
+    blobs = open_blob_store(settings.resolved_blob_url(), beside=True)
+    shelved = settings.data_dir / "bundles" / gallery / f"{sha256.hex()}.tar"
+    for read in (shelved.read_bytes, partial(blobs.get, archive_key(gallery, sha256))):
+        try:
+            data = read()
+        except (FileNotFoundError, KeyError):
+            continue
+        if hashlib.sha256(data).digest() == sha256:
+            return data
+    return None
 
 
 def _add_served_bundle(
@@ -196,6 +202,5 @@ def _add_served_bundle(
                 if file.is_file():
                     archive.add(file, file.relative_to(settings.bundle).as_posix())
     else:
-        with settings.bundle.open("rb") as source:
-            _copied(source, path)
+        shutil.copyfile(settings.bundle, path)
     writer.add("bundle.tar")

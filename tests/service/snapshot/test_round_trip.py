@@ -98,7 +98,9 @@ def test_beside_a_service_that_writes_and_deletes(
     manifest = asyncio.run(work())
     restore(there, tmp_path / "s.tar")
     stored = rows(there)
-    assert {name: len(found) for name, found in stored.items()} == dict(manifest.tables)
+    # Of processes that do not serve what was restored.
+    gone = {"replicas": 0, "replica_positions": 0}
+    assert {name: len(found) for name, found in stored.items()} == dict(manifest.tables) | gone
     galleries = {row[0]: row[2] for row in stored["galleries"]}
     for gallery, position in galleries.items():
         positions = [row[1] for row in stored["changes"] if row[0] == gallery]
@@ -211,6 +213,22 @@ def test_an_older_schema_is_upgraded(tmp_path, place) -> None:
     engine = open_engine(there.resolved_database_url(), pool_size=1, writer=False)
     assert schema.current_revision(engine) == schema.head_revision()
     engine.dispose()
+
+
+def test_an_archive_of_another_replica_comes_from_the_blob_store(tmp_path, place, filled) -> None:
+    here, there = place("here"), place("there")
+    filled(here)
+    (archive,) = (here.data_dir / "bundles").rglob("*.tar")
+    shared = here.data_dir / "blobs" / ".bundles" / "default" / archive.name
+    shared.parent.mkdir(parents=True, exist_ok=True)
+    archive.rename(shared)
+    assert take(here, tmp_path / "s", images=False).missing_bundles == []
+    restore(there, tmp_path / "s")
+    for root in (there.data_dir / "bundles", there.data_dir / "blobs" / ".bundles"):
+        assert (root / "default" / archive.name).read_bytes() == shared.read_bytes()
+    shared.write_bytes(b"damaged")
+    missing = take(here, tmp_path / "s2", images=False).missing_bundles
+    assert missing == [f"bundles/default/{archive.name}"]
 
 
 def test_no_secret_and_no_place_of_the_machine(tmp_path, place, filled, postgresql_server) -> None:
