@@ -26,6 +26,7 @@ from resight.bundle.calibration import Calibration, load_calibration
 from resight.crops import ImageLimits
 from resight.errors import InvalidArgument
 from service.application.application import Application
+from service.encoder.bundle_loader import BundleLoader
 from service.encoder.cpus import usable_cpus
 from service.encoder.onnx import OnnxEncoder
 from service.fence_watch import watch_fence
@@ -87,6 +88,7 @@ class Runtime:
         self._pipeline: Pipeline
         self._pipeline_task: asyncio.Task[None]
         self._application: Application
+        self._dead_encoder: asyncio.Task[None] | None = None
         self._lag_task = asyncio.create_task(watch_loop_lag())
         self._fence_task: asyncio.Task[None] | None = None
         self.endpoints: Endpoints
@@ -122,6 +124,9 @@ class Runtime:
             settings,
             embedder=self._pipeline,
             calibrations={} if calibration is None else {encoder.model_version: calibration},
+            load_encoder=BundleLoader(
+                _policy(settings), threads=settings.encoder.threads, died=self._on_dead_encoder
+            ),
         )
         use_cases = UseCases(
             cameras=self._application.cameras,
@@ -136,6 +141,7 @@ class Runtime:
             runs=self._application.runs,
             crop_stream=self._application.crop_stream,
             registry=self._application.registry,
+            lifecycle=self._application.models.lifecycle,
             verification=self._application.verification,
         )
         app = create_app(
@@ -177,11 +183,10 @@ class Runtime:
         """Serve until a signal or a fault; returns the exit code."""
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait((stopping, self._pipeline_task), return_when=asyncio.FIRST_COMPLETED)
-        failed = self._pipeline_task.done()
-        if failed:
-            logger.critical(
-                "the encoder is dead; the process ends: %s", _reason(self._pipeline_task)
-            )
+        dead = self._pipeline_task if self._pipeline_task.done() else self._dead_encoder
+        failed = dead is not None
+        if dead is not None:
+            logger.critical("an encoder is dead; the process ends: %s", _reason(dead))
         stopping.cancel()
         if failed:
             await self._shut_down(delay=0.0, grace=0.0)
@@ -213,6 +218,10 @@ class Runtime:
             settings.drain_delay_seconds,
             settings.drain_seconds,
         )
+        self._stop.set()
+
+    def _on_dead_encoder(self, running: asyncio.Task[None]) -> None:
+        self._dead_encoder = running
         self._stop.set()
 
     async def _set_state(self, state: State) -> None:

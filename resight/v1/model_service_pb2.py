@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from resight.v1 import bundle_pb2 as resight_dot_v1_dot_bundle__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eresight/v1/model_service.proto\x12\nresight.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17resight/v1/bundle.proto\"\xd5\x01\n\x0bGateVerdict\x12\x30\n\x07outcome\x18\x01 \x01(\x0e\x32\x1f.resight.v1.GateVerdict.Outcome\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0f\n\x07reasons\x18\x03 \x03(\t\x12\'\n\x06report\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"K\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTCOME_PASSED\x10\x01\x12\x13\n\x0fOUTCOME_REFUSED\x10\x02\"\xf3\x02\n\x05Model\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.resight.v1.Model.State\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eparent_version\x18\x05 \x01(\t\x12\x0e\n\x06method\x18\x06 \x01(\t\x12\x0e\n\x06run_id\x18\x07 \x01(\t\x12%\n\x04gate\x18\x08 \x01(\x0b\x32\x17.resight.v1.GateVerdict\x12\x15\n\rbundle_sha256\x18\t \x01(\x0c\x12\x19\n\x11\x62undle_size_bytes\x18\n \x01(\x03\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_CANDIDATE\x10\x01\x12\x0e\n\nSTATE_LIVE\x10\x02\x12\x11\n\rSTATE_RETIRED\x10\x03\"\x8e\x01\n\x0bModelUpload\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\x13\n\x0blease_token\x18\x05 \x01(\t\x12%\n\x04gate\x18\x06 \x01(\x0b\x32\x17.resight.v1.GateVerdict\"Z\n\x14RegisterModelRequest\x12)\n\x06upload\x18\x01 \x01(\x0b\x32\x17.resight.v1.ModelUploadH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"9\n\x15RegisterModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.resight.v1.Model\"9\n\x0fGetModelRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"b\n\x10GetModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.resight.v1.Model\x12,\n\x08manifest\x18\x02 \x01(\x0b\x32\x1a.resight.v1.BundleManifest\"K\n\x11ListModelsRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"P\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.resight.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xfa\x01\n\x0cModelService\x12V\n\rRegisterModel\x12 .resight.v1.RegisterModelRequest\x1a!.resight.v1.RegisterModelResponse(\x01\x12\x45\n\x08GetModel\x12\x1b.resight.v1.GetModelRequest\x1a\x1c.resight.v1.GetModelResponse\x12K\n\nListModels\x12\x1d.resight.v1.ListModelsRequest\x1a\x1e.resight.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eresight/v1/model_service.proto\x12\nresight.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17resight/v1/bundle.proto\"\xd5\x01\n\x0bGateVerdict\x12\x30\n\x07outcome\x18\x01 \x01(\x0e\x32\x1f.resight.v1.GateVerdict.Outcome\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0f\n\x07reasons\x18\x03 \x03(\t\x12\'\n\x06report\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\"K\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTCOME_PASSED\x10\x01\x12\x13\n\x0fOUTCOME_REFUSED\x10\x02\"\x99\x03\n\x05Model\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.resight.v1.Model.State\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eparent_version\x18\x05 \x01(\t\x12\x0e\n\x06method\x18\x06 \x01(\t\x12\x0e\n\x06run_id\x18\x07 \x01(\t\x12%\n\x04gate\x18\x08 \x01(\x0b\x32\x17.resight.v1.GateVerdict\x12\x15\n\rbundle_sha256\x18\t \x01(\x0c\x12\x19\n\x11\x62undle_size_bytes\x18\n \x01(\x03\"|\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_CANDIDATE\x10\x01\x12\x0e\n\nSTATE_LIVE\x10\x02\x12\x11\n\rSTATE_RETIRED\x10\x03\x12\x10\n\x0cSTATE_SHADOW\x10\x04\x12\x12\n\x0eSTATE_PREVIOUS\x10\x05\"\x8e\x01\n\x0bModelUpload\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\x13\n\x0blease_token\x18\x05 \x01(\t\x12%\n\x04gate\x18\x06 \x01(\x0b\x32\x17.resight.v1.GateVerdict\"Z\n\x14RegisterModelRequest\x12)\n\x06upload\x18\x01 \x01(\x0b\x32\x17.resight.v1.ModelUploadH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"9\n\x15RegisterModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.resight.v1.Model\"9\n\x0fGetModelRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"\x88\x01\n\x10GetModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.resight.v1.Model\x12,\n\x08manifest\x18\x02 \x01(\x0b\x32\x1a.resight.v1.BundleManifest\x12$\n\x07\x66illing\x18\x03 \x01(\x0b\x32\x13.resight.v1.Filling\"K\n\x11ListModelsRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"P\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.resight.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfa\x03\n\x07\x46illing\x12*\n\x06source\x18\x01 \x01(\x0e\x32\x1a.resight.v1.Filling.Source\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.resight.v1.Filling.State\x12\x13\n\x0btotal_crops\x18\x03 \x01(\x03\x12\x12\n\ndone_crops\x18\x04 \x01(\x03\x12\x14\n\x0c\x66\x61iled_crops\x18\x05 \x01(\x03\x12(\n\x08\x66\x61ilures\x18\x06 \x03(\x0b\x32\x16.resight.v1.FailedCrop\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rcomplete_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x11\n\rSOURCE_IMAGES\x10\x01\x12\x0e\n\nSOURCE_MAP\x10\x02\"W\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x10\n\x0cSTATE_PAUSED\x10\x02\x12\x12\n\x0eSTATE_COMPLETE\x10\x03\"-\n\nFailedCrop\x12\x0f\n\x07\x63rop_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"d\n\x11StageModelRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x17\n\x0fretire_previous\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"u\n\x12StageModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.resight.v1.Model\x12$\n\x07\x66illing\x18\x02 \x01(\x0b\x32\x13.resight.v1.Filling\x12\x17\n\x0fretired_version\x18\x03 \x01(\t\"s\n\x13PromoteModelRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\x96\x01\n\x14PromoteModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.resight.v1.Model\x12\x18\n\x10previous_version\x18\x02 \x01(\t\x12\x15\n\rsampled_crops\x18\x03 \x01(\x05\x12\x0f\n\x07vectors\x18\x04 \x01(\x03\x12\x1a\n\x12unsearchable_crops\x18\x05 \x01(\x03\"7\n\x14RollbackModelRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"S\n\x15RollbackModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.resight.v1.Model\x12\x18\n\x10previous_version\x18\x02 \x01(\t\"L\n\x12RetireModelRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"7\n\x13RetireModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.resight.v1.Model\"=\n\x13PauseFillingRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"<\n\x14PauseFillingResponse\x12$\n\x07\x66illing\x18\x01 \x01(\x0b\x32\x13.resight.v1.Filling\">\n\x14ResumeFillingRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"=\n\x15ResumeFillingResponse\x12$\n\x07\x66illing\x18\x01 \x01(\x0b\x32\x13.resight.v1.Filling2\xe9\x05\n\x0cModelService\x12V\n\rRegisterModel\x12 .resight.v1.RegisterModelRequest\x1a!.resight.v1.RegisterModelResponse(\x01\x12\x45\n\x08GetModel\x12\x1b.resight.v1.GetModelRequest\x1a\x1c.resight.v1.GetModelResponse\x12K\n\nListModels\x12\x1d.resight.v1.ListModelsRequest\x1a\x1e.resight.v1.ListModelsResponse\x12K\n\nStageModel\x12\x1d.resight.v1.StageModelRequest\x1a\x1e.resight.v1.StageModelResponse\x12Q\n\x0cPromoteModel\x12\x1f.resight.v1.PromoteModelRequest\x1a .resight.v1.PromoteModelResponse\x12T\n\rRollbackModel\x12 .resight.v1.RollbackModelRequest\x1a!.resight.v1.RollbackModelResponse\x12N\n\x0bRetireModel\x12\x1e.resight.v1.RetireModelRequest\x1a\x1f.resight.v1.RetireModelResponse\x12Q\n\x0cPauseFilling\x12\x1f.resight.v1.PauseFillingRequest\x1a .resight.v1.PauseFillingResponse\x12T\n\rResumeFilling\x12 .resight.v1.ResumeFillingRequest\x1a!.resight.v1.ResumeFillingResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,23 +39,55 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GATEVERDICT_OUTCOME']._serialized_start=273
   _globals['_GATEVERDICT_OUTCOME']._serialized_end=348
   _globals['_MODEL']._serialized_start=351
-  _globals['_MODEL']._serialized_end=722
+  _globals['_MODEL']._serialized_end=760
   _globals['_MODEL_STATE']._serialized_start=636
-  _globals['_MODEL_STATE']._serialized_end=722
-  _globals['_MODELUPLOAD']._serialized_start=725
-  _globals['_MODELUPLOAD']._serialized_end=867
-  _globals['_REGISTERMODELREQUEST']._serialized_start=869
-  _globals['_REGISTERMODELREQUEST']._serialized_end=959
-  _globals['_REGISTERMODELRESPONSE']._serialized_start=961
-  _globals['_REGISTERMODELRESPONSE']._serialized_end=1018
-  _globals['_GETMODELREQUEST']._serialized_start=1020
-  _globals['_GETMODELREQUEST']._serialized_end=1077
-  _globals['_GETMODELRESPONSE']._serialized_start=1079
-  _globals['_GETMODELRESPONSE']._serialized_end=1177
-  _globals['_LISTMODELSREQUEST']._serialized_start=1179
-  _globals['_LISTMODELSREQUEST']._serialized_end=1254
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1256
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1336
-  _globals['_MODELSERVICE']._serialized_start=1339
-  _globals['_MODELSERVICE']._serialized_end=1589
+  _globals['_MODEL_STATE']._serialized_end=760
+  _globals['_MODELUPLOAD']._serialized_start=763
+  _globals['_MODELUPLOAD']._serialized_end=905
+  _globals['_REGISTERMODELREQUEST']._serialized_start=907
+  _globals['_REGISTERMODELREQUEST']._serialized_end=997
+  _globals['_REGISTERMODELRESPONSE']._serialized_start=999
+  _globals['_REGISTERMODELRESPONSE']._serialized_end=1056
+  _globals['_GETMODELREQUEST']._serialized_start=1058
+  _globals['_GETMODELREQUEST']._serialized_end=1115
+  _globals['_GETMODELRESPONSE']._serialized_start=1118
+  _globals['_GETMODELRESPONSE']._serialized_end=1254
+  _globals['_LISTMODELSREQUEST']._serialized_start=1256
+  _globals['_LISTMODELSREQUEST']._serialized_end=1331
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1333
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1413
+  _globals['_FILLING']._serialized_start=1416
+  _globals['_FILLING']._serialized_end=1922
+  _globals['_FILLING_SOURCE']._serialized_start=1766
+  _globals['_FILLING_SOURCE']._serialized_end=1833
+  _globals['_FILLING_STATE']._serialized_start=1835
+  _globals['_FILLING_STATE']._serialized_end=1922
+  _globals['_FAILEDCROP']._serialized_start=1924
+  _globals['_FAILEDCROP']._serialized_end=1969
+  _globals['_STAGEMODELREQUEST']._serialized_start=1971
+  _globals['_STAGEMODELREQUEST']._serialized_end=2071
+  _globals['_STAGEMODELRESPONSE']._serialized_start=2073
+  _globals['_STAGEMODELRESPONSE']._serialized_end=2190
+  _globals['_PROMOTEMODELREQUEST']._serialized_start=2192
+  _globals['_PROMOTEMODELREQUEST']._serialized_end=2307
+  _globals['_PROMOTEMODELRESPONSE']._serialized_start=2310
+  _globals['_PROMOTEMODELRESPONSE']._serialized_end=2460
+  _globals['_ROLLBACKMODELREQUEST']._serialized_start=2462
+  _globals['_ROLLBACKMODELREQUEST']._serialized_end=2517
+  _globals['_ROLLBACKMODELRESPONSE']._serialized_start=2519
+  _globals['_ROLLBACKMODELRESPONSE']._serialized_end=2602
+  _globals['_RETIREMODELREQUEST']._serialized_start=2604
+  _globals['_RETIREMODELREQUEST']._serialized_end=2680
+  _globals['_RETIREMODELRESPONSE']._serialized_start=2682
+  _globals['_RETIREMODELRESPONSE']._serialized_end=2737
+  _globals['_PAUSEFILLINGREQUEST']._serialized_start=2739
+  _globals['_PAUSEFILLINGREQUEST']._serialized_end=2800
+  _globals['_PAUSEFILLINGRESPONSE']._serialized_start=2802
+  _globals['_PAUSEFILLINGRESPONSE']._serialized_end=2862
+  _globals['_RESUMEFILLINGREQUEST']._serialized_start=2864
+  _globals['_RESUMEFILLINGREQUEST']._serialized_end=2926
+  _globals['_RESUMEFILLINGRESPONSE']._serialized_start=2928
+  _globals['_RESUMEFILLINGRESPONSE']._serialized_end=2989
+  _globals['_MODELSERVICE']._serialized_start=2992
+  _globals['_MODELSERVICE']._serialized_end=3737
 # @@protoc_insertion_point(module_scope)

@@ -102,7 +102,11 @@ class Model(_message.Message):
         STATE_LIVE: Model._State.ValueType  # 2
         """Makes the vectors of the gallery."""
         STATE_RETIRED: Model._State.ValueType  # 3
-        """Was live once."""
+        """Serves nobody any more."""
+        STATE_SHADOW: Model._State.ValueType  # 4
+        """Gets a vector of every crop and answers nobody yet."""
+        STATE_PREVIOUS: Model._State.ValueType  # 5
+        """Was live before, and is kept fed to go back to."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where a model stands."""
@@ -114,7 +118,11 @@ class Model(_message.Message):
     STATE_LIVE: Model.State.ValueType  # 2
     """Makes the vectors of the gallery."""
     STATE_RETIRED: Model.State.ValueType  # 3
-    """Was live once."""
+    """Serves nobody any more."""
+    STATE_SHADOW: Model.State.ValueType  # 4
+    """Gets a vector of every crop and answers nobody yet."""
+    STATE_PREVIOUS: Model.State.ValueType  # 5
+    """Was live before, and is kept fed to go back to."""
 
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -304,6 +312,7 @@ class GetModelResponse(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
+    FILLING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def model(self) -> Global___Model:
         """As stored."""
@@ -312,15 +321,20 @@ class GetModelResponse(_message.Message):
     def manifest(self) -> _bundle_pb2.BundleManifest:
         """Manifest of its bundle; unset when the service holds none."""
 
+    @_builtins.property
+    def filling(self) -> Global___Filling:
+        """How far it is filled; unset for one that was never staged."""
+
     def __init__(
         self,
         *,
         model: Global___Model | None = ...,
         manifest: _bundle_pb2.BundleManifest | None = ...,
+        filling: Global___Filling | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filling", b"filling", "manifest", b"manifest", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filling", b"filling", "manifest", b"manifest", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -383,3 +397,495 @@ class ListModelsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
+
+@_typing.final
+class Filling(_message.Message):
+    """How a shadow gets vectors of the crops that were there before it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Source:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Filling._Source.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SOURCE_UNSPECIFIED: Filling._Source.ValueType  # 0
+        """Not set."""
+        SOURCE_IMAGES: Filling._Source.ValueType  # 1
+        """The stored images."""
+        SOURCE_MAP: Filling._Source.ValueType  # 2
+        """The live model's vectors, by the bundle's map."""
+
+    class Source(_Source, metaclass=_SourceEnumTypeWrapper):
+        """What the vectors are made of."""
+
+    SOURCE_UNSPECIFIED: Filling.Source.ValueType  # 0
+    """Not set."""
+    SOURCE_IMAGES: Filling.Source.ValueType  # 1
+    """The stored images."""
+    SOURCE_MAP: Filling.Source.ValueType  # 2
+    """The live model's vectors, by the bundle's map."""
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Filling._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Filling._State.ValueType  # 0
+        """Not set."""
+        STATE_RUNNING: Filling._State.ValueType  # 1
+        """Goes on."""
+        STATE_PAUSED: Filling._State.ValueType  # 2
+        """Rests until it is resumed."""
+        STATE_COMPLETE: Filling._State.ValueType  # 3
+        """Every crop was looked at."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Whether it goes on."""
+
+    STATE_UNSPECIFIED: Filling.State.ValueType  # 0
+    """Not set."""
+    STATE_RUNNING: Filling.State.ValueType  # 1
+    """Goes on."""
+    STATE_PAUSED: Filling.State.ValueType  # 2
+    """Rests until it is resumed."""
+    STATE_COMPLETE: Filling.State.ValueType  # 3
+    """Every crop was looked at."""
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TOTAL_CROPS_FIELD_NUMBER: _builtins.int
+    DONE_CROPS_FIELD_NUMBER: _builtins.int
+    FAILED_CROPS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    COMPLETE_TIME_FIELD_NUMBER: _builtins.int
+    source: Global___Filling.Source.ValueType
+    """What the vectors are made of."""
+    state: Global___Filling.State.ValueType
+    """Whether it goes on."""
+    total_crops: _builtins.int
+    """Crops there were when the model was staged."""
+    done_crops: _builtins.int
+    """Of these, crops that were given a vector."""
+    failed_crops: _builtins.int
+    """Crops that could not be given one and are still in the gallery."""
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedCrop]:
+        """The first 100 of them."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the model was staged."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When something last happened."""
+
+    @_builtins.property
+    def complete_time(self) -> _timestamp_pb2.Timestamp:
+        """When every crop had been looked at; unset before."""
+
+    def __init__(
+        self,
+        *,
+        source: Global___Filling.Source.ValueType = ...,
+        state: Global___Filling.State.ValueType = ...,
+        total_crops: _builtins.int = ...,
+        done_crops: _builtins.int = ...,
+        failed_crops: _builtins.int = ...,
+        failures: _abc.Iterable[Global___FailedCrop] | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        complete_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "done_crops", b"done_crops", "failed_crops", b"failed_crops", "failures", b"failures", "source", b"source", "start_time", b"start_time", "state", b"state", "total_crops", b"total_crops", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Filling: _TypeAlias = Filling  # noqa: Y015
+
+@_typing.final
+class FailedCrop(_message.Message):
+    """A crop that has no vector of a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CROP_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    crop_id: _builtins.str
+    """The crop."""
+    reason: _builtins.str
+    """IMAGE_LOST, UNDECODABLE, ENCODER_FAILED or NO_OLD_VECTOR."""
+    def __init__(
+        self,
+        *,
+        crop_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crop_id", b"crop_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailedCrop: _TypeAlias = FailedCrop  # noqa: Y015
+
+@_typing.final
+class StageModelRequest(_message.Message):
+    """Which candidate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RETIRE_PREVIOUS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Gallery; `default` when empty."""
+    model_version: _builtins.str
+    """Digest of the encoder."""
+    retire_previous: _builtins.bool
+    """Whether the previous model may be retired for it."""
+    reason: _builtins.str
+    """Why, kept in the catalog; at most 500 characters, may be empty."""
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        retire_previous: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery", "model_version", b"model_version", "reason", b"reason", "retire_previous", b"retire_previous"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageModelRequest: _TypeAlias = StageModelRequest  # noqa: Y015
+
+@_typing.final
+class StageModelResponse(_message.Message):
+    """The shadow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    FILLING_FIELD_NUMBER: _builtins.int
+    RETIRED_VERSION_FIELD_NUMBER: _builtins.int
+    retired_version: _builtins.str
+    """Version of the previous model that was retired for it; empty when there was none."""
+    @_builtins.property
+    def model(self) -> Global___Model:
+        """As stored."""
+
+    @_builtins.property
+    def filling(self) -> Global___Filling:
+        """How far it is filled."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___Model | None = ...,
+        filling: Global___Filling | None = ...,
+        retired_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filling", b"filling", "model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filling", b"filling", "model", b"model", "retired_version", b"retired_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageModelResponse: _TypeAlias = StageModelResponse  # noqa: Y015
+
+@_typing.final
+class PromoteModelRequest(_message.Message):
+    """Which shadow, and what may be lacking."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Gallery; `default` when empty."""
+    model_version: _builtins.str
+    """Digest of the encoder."""
+    allow_missing: _builtins.bool
+    """Whether crops that have no vector of it may become unsearchable."""
+    force: _builtins.bool
+    """Whether it may lack the gate's verdict; needs a reason."""
+    reason: _builtins.str
+    """Why, kept in the catalog; at most 500 characters."""
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+        force: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "force", b"force", "gallery", b"gallery", "model_version", b"model_version", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteModelRequest: _TypeAlias = PromoteModelRequest  # noqa: Y015
+
+@_typing.final
+class PromoteModelResponse(_message.Message):
+    """What answers now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PREVIOUS_VERSION_FIELD_NUMBER: _builtins.int
+    SAMPLED_CROPS_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
+    UNSEARCHABLE_CROPS_FIELD_NUMBER: _builtins.int
+    previous_version: _builtins.str
+    """Version of the model that answered before and is kept fed."""
+    sampled_crops: _builtins.int
+    """Crops whose vector was made anew and agrees with the stored one."""
+    vectors: _builtins.int
+    """Vectors of the model before the promotion, in catalog and index."""
+    unsearchable_crops: _builtins.int
+    """Crops that have no vector of it and can be found no more."""
+    @_builtins.property
+    def model(self) -> Global___Model:
+        """The live model."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___Model | None = ...,
+        previous_version: _builtins.str = ...,
+        sampled_crops: _builtins.int = ...,
+        vectors: _builtins.int = ...,
+        unsearchable_crops: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "previous_version", b"previous_version", "sampled_crops", b"sampled_crops", "unsearchable_crops", b"unsearchable_crops", "vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteModelResponse: _TypeAlias = PromoteModelResponse  # noqa: Y015
+
+@_typing.final
+class RollbackModelRequest(_message.Message):
+    """Which gallery."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Gallery; `default` when empty."""
+    reason: _builtins.str
+    """Why, kept in the catalog; at most 500 characters, may be empty."""
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackModelRequest: _TypeAlias = RollbackModelRequest  # noqa: Y015
+
+@_typing.final
+class RollbackModelResponse(_message.Message):
+    """What answers again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PREVIOUS_VERSION_FIELD_NUMBER: _builtins.int
+    previous_version: _builtins.str
+    """Version of the model that answered in between and is kept fed."""
+    @_builtins.property
+    def model(self) -> Global___Model:
+        """The live model."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___Model | None = ...,
+        previous_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "previous_version", b"previous_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackModelResponse: _TypeAlias = RollbackModelResponse  # noqa: Y015
+
+@_typing.final
+class RetireModelRequest(_message.Message):
+    """Which model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Gallery; `default` when empty."""
+    model_version: _builtins.str
+    """Digest of the encoder."""
+    reason: _builtins.str
+    """Why, kept in the catalog; at most 500 characters, may be empty."""
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery", "model_version", b"model_version", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetireModelRequest: _TypeAlias = RetireModelRequest  # noqa: Y015
+
+@_typing.final
+class RetireModelResponse(_message.Message):
+    """The retired model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> Global___Model:
+        """As stored."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___Model | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetireModelResponse: _TypeAlias = RetireModelResponse  # noqa: Y015
+
+@_typing.final
+class PauseFillingRequest(_message.Message):
+    """Which shadow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Gallery; `default` when empty."""
+    model_version: _builtins.str
+    """Digest of the encoder."""
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery", "model_version", b"model_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseFillingRequest: _TypeAlias = PauseFillingRequest  # noqa: Y015
+
+@_typing.final
+class PauseFillingResponse(_message.Message):
+    """How far it has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILLING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def filling(self) -> Global___Filling:
+        """As stored."""
+
+    def __init__(
+        self,
+        *,
+        filling: Global___Filling | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filling", b"filling"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filling", b"filling"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseFillingResponse: _TypeAlias = PauseFillingResponse  # noqa: Y015
+
+@_typing.final
+class ResumeFillingRequest(_message.Message):
+    """Which shadow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Gallery; `default` when empty."""
+    model_version: _builtins.str
+    """Digest of the encoder."""
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery", "model_version", b"model_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeFillingRequest: _TypeAlias = ResumeFillingRequest  # noqa: Y015
+
+@_typing.final
+class ResumeFillingResponse(_message.Message):
+    """How far it has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILLING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def filling(self) -> Global___Filling:
+        """As stored."""
+
+    def __init__(
+        self,
+        *,
+        filling: Global___Filling | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filling", b"filling"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filling", b"filling"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeFillingResponse: _TypeAlias = ResumeFillingResponse  # noqa: Y015

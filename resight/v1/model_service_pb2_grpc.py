@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Registers encoders as candidates of a gallery, and lists them.
+    """Registers encoders as candidates of a gallery, lists them, and moves them through their lives:
+    candidate, shadow, live, previous, retired. Each change of states is one transaction; a request
+    is answered by one model from its first step to its last, which the answer names.
     """
 
     def __init__(self, channel):
@@ -50,10 +52,42 @@ class ModelServiceStub:
                 request_serializer=resight_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=resight_dot_v1_dot_model__service__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.StageModel = channel.unary_unary(
+                '/resight.v1.ModelService/StageModel',
+                request_serializer=resight_dot_v1_dot_model__service__pb2.StageModelRequest.SerializeToString,
+                response_deserializer=resight_dot_v1_dot_model__service__pb2.StageModelResponse.FromString,
+                _registered_method=True)
+        self.PromoteModel = channel.unary_unary(
+                '/resight.v1.ModelService/PromoteModel',
+                request_serializer=resight_dot_v1_dot_model__service__pb2.PromoteModelRequest.SerializeToString,
+                response_deserializer=resight_dot_v1_dot_model__service__pb2.PromoteModelResponse.FromString,
+                _registered_method=True)
+        self.RollbackModel = channel.unary_unary(
+                '/resight.v1.ModelService/RollbackModel',
+                request_serializer=resight_dot_v1_dot_model__service__pb2.RollbackModelRequest.SerializeToString,
+                response_deserializer=resight_dot_v1_dot_model__service__pb2.RollbackModelResponse.FromString,
+                _registered_method=True)
+        self.RetireModel = channel.unary_unary(
+                '/resight.v1.ModelService/RetireModel',
+                request_serializer=resight_dot_v1_dot_model__service__pb2.RetireModelRequest.SerializeToString,
+                response_deserializer=resight_dot_v1_dot_model__service__pb2.RetireModelResponse.FromString,
+                _registered_method=True)
+        self.PauseFilling = channel.unary_unary(
+                '/resight.v1.ModelService/PauseFilling',
+                request_serializer=resight_dot_v1_dot_model__service__pb2.PauseFillingRequest.SerializeToString,
+                response_deserializer=resight_dot_v1_dot_model__service__pb2.PauseFillingResponse.FromString,
+                _registered_method=True)
+        self.ResumeFilling = channel.unary_unary(
+                '/resight.v1.ModelService/ResumeFilling',
+                request_serializer=resight_dot_v1_dot_model__service__pb2.ResumeFillingRequest.SerializeToString,
+                response_deserializer=resight_dot_v1_dot_model__service__pb2.ResumeFillingResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
-    """Registers encoders as candidates of a gallery, and lists them.
+    """Registers encoders as candidates of a gallery, lists them, and moves them through their lives:
+    candidate, shadow, live, previous, retired. Each change of states is one transaction; a request
+    is answered by one model from its first step to its last, which the answer names.
     """
 
     def RegisterModel(self, request_iterator, context):
@@ -85,6 +119,65 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StageModel(self, request, context):
+        """Makes a candidate the shadow: from now on every new crop gets a vector of it, and those that
+        are there are embedded in the background. One shadow or previous model at a time.
+
+        NOT_FOUND for an unknown model; FAILED_PRECONDITION with reason MODEL_STATE when it is no
+        candidate, SHADOW_EXISTS, PREVIOUS_KEPT when there is a previous model and `retire_previous` is
+        not set, BUNDLE_MISSING when its archive is gone, NO_VECTOR_MAP when images are not stored and
+        its bundle carries no old vectors over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteModel(self, request, context):
+        """Makes the shadow the model that answers, and the live one the previous. The shadow's vectors
+        are counted under the gallery's lock, and a sample of them is made anew and compared.
+
+        FAILED_PRECONDITION with reason MODEL_STATE when it is not the shadow, FILLING_INCOMPLETE,
+        CROPS_MISSING when crops have no vector of it, GATE_NOT_PASSED, VERIFICATION_FAILED when a
+        stored vector is not the model's, INDEX_DIFFERS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackModel(self, request, context):
+        """Makes the previous model answer again, at once; the live one becomes the previous.
+
+        FAILED_PRECONDITION with reason NO_PREVIOUS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetireModel(self, request, context):
+        """Retires a candidate, the shadow or the previous model. Its vectors are deleted in the
+        background.
+
+        FAILED_PRECONDITION with reason MODEL_STATE when it is live or retired.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseFilling(self, request, context):
+        """Lets the filling of the shadow rest. FAILED_PRECONDITION with reason NO_FILLING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeFilling(self, request, context):
+        """Lets it go on, and tries again the crops that failed. FAILED_PRECONDITION with reason
+        NO_FILLING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -103,6 +196,36 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=resight_dot_v1_dot_model__service__pb2.ListModelsRequest.FromString,
                     response_serializer=resight_dot_v1_dot_model__service__pb2.ListModelsResponse.SerializeToString,
             ),
+            'StageModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.StageModel,
+                    request_deserializer=resight_dot_v1_dot_model__service__pb2.StageModelRequest.FromString,
+                    response_serializer=resight_dot_v1_dot_model__service__pb2.StageModelResponse.SerializeToString,
+            ),
+            'PromoteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteModel,
+                    request_deserializer=resight_dot_v1_dot_model__service__pb2.PromoteModelRequest.FromString,
+                    response_serializer=resight_dot_v1_dot_model__service__pb2.PromoteModelResponse.SerializeToString,
+            ),
+            'RollbackModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackModel,
+                    request_deserializer=resight_dot_v1_dot_model__service__pb2.RollbackModelRequest.FromString,
+                    response_serializer=resight_dot_v1_dot_model__service__pb2.RollbackModelResponse.SerializeToString,
+            ),
+            'RetireModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetireModel,
+                    request_deserializer=resight_dot_v1_dot_model__service__pb2.RetireModelRequest.FromString,
+                    response_serializer=resight_dot_v1_dot_model__service__pb2.RetireModelResponse.SerializeToString,
+            ),
+            'PauseFilling': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseFilling,
+                    request_deserializer=resight_dot_v1_dot_model__service__pb2.PauseFillingRequest.FromString,
+                    response_serializer=resight_dot_v1_dot_model__service__pb2.PauseFillingResponse.SerializeToString,
+            ),
+            'ResumeFilling': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeFilling,
+                    request_deserializer=resight_dot_v1_dot_model__service__pb2.ResumeFillingRequest.FromString,
+                    response_serializer=resight_dot_v1_dot_model__service__pb2.ResumeFillingResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'resight.v1.ModelService', rpc_method_handlers)
@@ -112,7 +235,9 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Registers encoders as candidates of a gallery, and lists them.
+    """Registers encoders as candidates of a gallery, lists them, and moves them through their lives:
+    candidate, shadow, live, previous, retired. Each change of states is one transaction; a request
+    is answered by one model from its first step to its last, which the answer names.
     """
 
     @staticmethod
@@ -186,6 +311,168 @@ class ModelService:
             '/resight.v1.ModelService/ListModels',
             resight_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
             resight_dot_v1_dot_model__service__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StageModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/resight.v1.ModelService/StageModel',
+            resight_dot_v1_dot_model__service__pb2.StageModelRequest.SerializeToString,
+            resight_dot_v1_dot_model__service__pb2.StageModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/resight.v1.ModelService/PromoteModel',
+            resight_dot_v1_dot_model__service__pb2.PromoteModelRequest.SerializeToString,
+            resight_dot_v1_dot_model__service__pb2.PromoteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/resight.v1.ModelService/RollbackModel',
+            resight_dot_v1_dot_model__service__pb2.RollbackModelRequest.SerializeToString,
+            resight_dot_v1_dot_model__service__pb2.RollbackModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetireModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/resight.v1.ModelService/RetireModel',
+            resight_dot_v1_dot_model__service__pb2.RetireModelRequest.SerializeToString,
+            resight_dot_v1_dot_model__service__pb2.RetireModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseFilling(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/resight.v1.ModelService/PauseFilling',
+            resight_dot_v1_dot_model__service__pb2.PauseFillingRequest.SerializeToString,
+            resight_dot_v1_dot_model__service__pb2.PauseFillingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeFilling(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/resight.v1.ModelService/ResumeFilling',
+            resight_dot_v1_dot_model__service__pb2.ResumeFillingRequest.SerializeToString,
+            resight_dot_v1_dot_model__service__pb2.ResumeFillingResponse.FromString,
             options,
             channel_credentials,
             insecure,

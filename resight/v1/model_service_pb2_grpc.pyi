@@ -27,7 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """Registers encoders as candidates of a gallery, and lists them."""
+    """Registers encoders as candidates of a gallery, lists them, and moves them through their lives:
+    candidate, shadow, live, previous, retired. Each change of states is one transaction; a request
+    is answered by one model from its first step to its last, which the answer names.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -48,10 +51,47 @@ class ModelServiceStub:
     """Reads one model with its manifest. NOT_FOUND when there is none."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]
     """Lists the models of a gallery, newest first."""
+    StageModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.StageModelRequest, _model_service_pb2.StageModelResponse]
+    """Makes a candidate the shadow: from now on every new crop gets a vector of it, and those that
+    are there are embedded in the background. One shadow or previous model at a time.
+
+    NOT_FOUND for an unknown model; FAILED_PRECONDITION with reason MODEL_STATE when it is no
+    candidate, SHADOW_EXISTS, PREVIOUS_KEPT when there is a previous model and `retire_previous` is
+    not set, BUNDLE_MISSING when its archive is gone, NO_VECTOR_MAP when images are not stored and
+    its bundle carries no old vectors over.
+    """
+    PromoteModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.PromoteModelRequest, _model_service_pb2.PromoteModelResponse]
+    """Makes the shadow the model that answers, and the live one the previous. The shadow's vectors
+    are counted under the gallery's lock, and a sample of them is made anew and compared.
+
+    FAILED_PRECONDITION with reason MODEL_STATE when it is not the shadow, FILLING_INCOMPLETE,
+    CROPS_MISSING when crops have no vector of it, GATE_NOT_PASSED, VERIFICATION_FAILED when a
+    stored vector is not the model's, INDEX_DIFFERS.
+    """
+    RollbackModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.RollbackModelRequest, _model_service_pb2.RollbackModelResponse]
+    """Makes the previous model answer again, at once; the live one becomes the previous.
+
+    FAILED_PRECONDITION with reason NO_PREVIOUS.
+    """
+    RetireModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.RetireModelRequest, _model_service_pb2.RetireModelResponse]
+    """Retires a candidate, the shadow or the previous model. Its vectors are deleted in the
+    background.
+
+    FAILED_PRECONDITION with reason MODEL_STATE when it is live or retired.
+    """
+    PauseFilling: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.PauseFillingRequest, _model_service_pb2.PauseFillingResponse]
+    """Lets the filling of the shadow rest. FAILED_PRECONDITION with reason NO_FILLING."""
+    ResumeFilling: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ResumeFillingRequest, _model_service_pb2.ResumeFillingResponse]
+    """Lets it go on, and tries again the crops that failed. FAILED_PRECONDITION with reason
+    NO_FILLING.
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """Registers encoders as candidates of a gallery, and lists them."""
+    """Registers encoders as candidates of a gallery, lists them, and moves them through their lives:
+    candidate, shadow, live, previous, retired. Each change of states is one transaction; a request
+    is answered by one model from its first step to its last, which the answer names.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterModel: _aio.StreamUnaryMultiCallable[_model_service_pb2.RegisterModelRequest, _model_service_pb2.RegisterModelResponse]  # type: ignore[assignment]
@@ -69,9 +109,46 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Reads one model with its manifest. NOT_FOUND when there is none."""
     ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models of a gallery, newest first."""
+    StageModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.StageModelRequest, _model_service_pb2.StageModelResponse]  # type: ignore[assignment]
+    """Makes a candidate the shadow: from now on every new crop gets a vector of it, and those that
+    are there are embedded in the background. One shadow or previous model at a time.
+
+    NOT_FOUND for an unknown model; FAILED_PRECONDITION with reason MODEL_STATE when it is no
+    candidate, SHADOW_EXISTS, PREVIOUS_KEPT when there is a previous model and `retire_previous` is
+    not set, BUNDLE_MISSING when its archive is gone, NO_VECTOR_MAP when images are not stored and
+    its bundle carries no old vectors over.
+    """
+    PromoteModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.PromoteModelRequest, _model_service_pb2.PromoteModelResponse]  # type: ignore[assignment]
+    """Makes the shadow the model that answers, and the live one the previous. The shadow's vectors
+    are counted under the gallery's lock, and a sample of them is made anew and compared.
+
+    FAILED_PRECONDITION with reason MODEL_STATE when it is not the shadow, FILLING_INCOMPLETE,
+    CROPS_MISSING when crops have no vector of it, GATE_NOT_PASSED, VERIFICATION_FAILED when a
+    stored vector is not the model's, INDEX_DIFFERS.
+    """
+    RollbackModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.RollbackModelRequest, _model_service_pb2.RollbackModelResponse]  # type: ignore[assignment]
+    """Makes the previous model answer again, at once; the live one becomes the previous.
+
+    FAILED_PRECONDITION with reason NO_PREVIOUS.
+    """
+    RetireModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.RetireModelRequest, _model_service_pb2.RetireModelResponse]  # type: ignore[assignment]
+    """Retires a candidate, the shadow or the previous model. Its vectors are deleted in the
+    background.
+
+    FAILED_PRECONDITION with reason MODEL_STATE when it is live or retired.
+    """
+    PauseFilling: _aio.UnaryUnaryMultiCallable[_model_service_pb2.PauseFillingRequest, _model_service_pb2.PauseFillingResponse]  # type: ignore[assignment]
+    """Lets the filling of the shadow rest. FAILED_PRECONDITION with reason NO_FILLING."""
+    ResumeFilling: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ResumeFillingRequest, _model_service_pb2.ResumeFillingResponse]  # type: ignore[assignment]
+    """Lets it go on, and tries again the crops that failed. FAILED_PRECONDITION with reason
+    NO_FILLING.
+    """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Registers encoders as candidates of a gallery, and lists them."""
+    """Registers encoders as candidates of a gallery, lists them, and moves them through their lives:
+    candidate, shadow, live, previous, retired. Each change of states is one transaction; a request
+    is answered by one model from its first step to its last, which the answer names.
+    """
 
     @_abc_1.abstractmethod
     def RegisterModel(
@@ -105,5 +182,75 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ListModelsResponse, _abc.Awaitable[_model_service_pb2.ListModelsResponse]]:
         """Lists the models of a gallery, newest first."""
+
+    @_abc_1.abstractmethod
+    def StageModel(
+        self,
+        request: _model_service_pb2.StageModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.StageModelResponse, _abc.Awaitable[_model_service_pb2.StageModelResponse]]:
+        """Makes a candidate the shadow: from now on every new crop gets a vector of it, and those that
+        are there are embedded in the background. One shadow or previous model at a time.
+
+        NOT_FOUND for an unknown model; FAILED_PRECONDITION with reason MODEL_STATE when it is no
+        candidate, SHADOW_EXISTS, PREVIOUS_KEPT when there is a previous model and `retire_previous` is
+        not set, BUNDLE_MISSING when its archive is gone, NO_VECTOR_MAP when images are not stored and
+        its bundle carries no old vectors over.
+        """
+
+    @_abc_1.abstractmethod
+    def PromoteModel(
+        self,
+        request: _model_service_pb2.PromoteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.PromoteModelResponse, _abc.Awaitable[_model_service_pb2.PromoteModelResponse]]:
+        """Makes the shadow the model that answers, and the live one the previous. The shadow's vectors
+        are counted under the gallery's lock, and a sample of them is made anew and compared.
+
+        FAILED_PRECONDITION with reason MODEL_STATE when it is not the shadow, FILLING_INCOMPLETE,
+        CROPS_MISSING when crops have no vector of it, GATE_NOT_PASSED, VERIFICATION_FAILED when a
+        stored vector is not the model's, INDEX_DIFFERS.
+        """
+
+    @_abc_1.abstractmethod
+    def RollbackModel(
+        self,
+        request: _model_service_pb2.RollbackModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.RollbackModelResponse, _abc.Awaitable[_model_service_pb2.RollbackModelResponse]]:
+        """Makes the previous model answer again, at once; the live one becomes the previous.
+
+        FAILED_PRECONDITION with reason NO_PREVIOUS.
+        """
+
+    @_abc_1.abstractmethod
+    def RetireModel(
+        self,
+        request: _model_service_pb2.RetireModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.RetireModelResponse, _abc.Awaitable[_model_service_pb2.RetireModelResponse]]:
+        """Retires a candidate, the shadow or the previous model. Its vectors are deleted in the
+        background.
+
+        FAILED_PRECONDITION with reason MODEL_STATE when it is live or retired.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseFilling(
+        self,
+        request: _model_service_pb2.PauseFillingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.PauseFillingResponse, _abc.Awaitable[_model_service_pb2.PauseFillingResponse]]:
+        """Lets the filling of the shadow rest. FAILED_PRECONDITION with reason NO_FILLING."""
+
+    @_abc_1.abstractmethod
+    def ResumeFilling(
+        self,
+        request: _model_service_pb2.ResumeFillingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.ResumeFillingResponse, _abc.Awaitable[_model_service_pb2.ResumeFillingResponse]]:
+        """Lets it go on, and tries again the crops that failed. FAILED_PRECONDITION with reason
+        NO_FILLING.
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

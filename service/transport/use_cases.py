@@ -10,6 +10,7 @@ from service.application.crop_stream import CropStream
 from service.application.crops import Crops
 from service.application.embed import Embed
 from service.application.ingest import Ingest
+from service.application.lifecycle import Lifecycle
 from service.application.registry import Registry
 from service.application.run_records import RunRecords
 from service.application.search import Search
@@ -37,4 +38,5 @@ class UseCases:
     runs: RunRecords
     crop_stream: CropStream
     registry: Registry
+    lifecycle: Lifecycle
     verification: Verification

@@ -48,6 +48,8 @@ _STATES = {
 _MODEL_STATES = {
     ModelState.CANDIDATE: model_service_pb2.Model.STATE_CANDIDATE,
     ModelState.LIVE: model_service_pb2.Model.STATE_LIVE,
+    ModelState.SHADOW: model_service_pb2.Model.STATE_SHADOW,
+    ModelState.PREVIOUS: model_service_pb2.Model.STATE_PREVIOUS,
     ModelState.RETIRED: model_service_pb2.Model.STATE_RETIRED,
 }
 _GATES = {

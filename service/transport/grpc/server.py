@@ -143,7 +143,7 @@ class GrpcServer:
             server,
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelServicer(use_cases.registry), server
+            ModelServicer(use_cases.registry, use_cases.lifecycle), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
         if self._with_reflection:

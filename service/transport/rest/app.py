@@ -14,6 +14,7 @@ from service.transport.rest import (
     adaptation,
     cameras,
     crops,
+    lifecycle,
     models,
     probes,
     problems,
@@ -76,7 +77,8 @@ def create_app(
         adaptation.router(
             use_cases.adaptation, use_cases.runs, use_cases.crop_stream, draining=draining
         ),
-        models.router(use_cases.registry),
+        models.router(use_cases.registry, use_cases.lifecycle),
+        lifecycle.router(use_cases.registry, use_cases.lifecycle),
         verification.router(use_cases.verification),
     ):
         app.include_router(router, prefix="/v1/galleries/{gallery}", responses=problems.PROBLEMS)

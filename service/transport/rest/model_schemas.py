@@ -7,9 +7,10 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.domain.filling import Filling
 from service.domain.model import GateOutcome, GateVerdict, Model
 
-__all__ = ["Gate", "ModelAnswer", "ModelPage"]
+__all__ = ["FillingAnswer", "Gate", "ModelAnswer", "ModelPage"]
 
 
 class Gate(BaseModel):
@@ -39,6 +40,45 @@ class Gate(BaseModel):
         )
 
 
+class FailedCrop(BaseModel):
+    """A crop that has no vector of the model."""
+
+    crop_id: str
+    reason: str
+
+
+class FillingAnswer(BaseModel):
+    """How a shadow gets vectors of the crops that were there before it."""
+
+    source: str
+    state: str
+    total_crops: int
+    done_crops: int
+    failed_crops: int
+    failures: list[FailedCrop]
+    start_time: datetime
+    update_time: datetime
+    complete_time: datetime | None
+
+    @classmethod
+    def of(cls, filling: Filling) -> Self:
+        """From the domain's value."""
+        return cls(
+            source=filling.source.value,
+            state=filling.state.value,
+            total_crops=filling.total,
+            done_crops=filling.done,
+            failed_crops=filling.failed,
+            failures=[
+                FailedCrop(crop_id=str(item.crop_id), reason=item.reason.value)
+                for item in filling.failures
+            ],
+            start_time=filling.start_time,
+            update_time=filling.update_time,
+            complete_time=filling.complete_time,
+        )
+
+
 class ModelAnswer(BaseModel):
     """An encoder that the gallery knows."""
 
@@ -53,6 +93,9 @@ class ModelAnswer(BaseModel):
     bundle_sha256: str = Field(description="Lower-case hex; empty when no archive is stored.")
     bundle_size_bytes: int
     manifest: dict[str, Any] | None = Field(default=None, description="Left out of listings.")
+    filling: FillingAnswer | None = Field(
+        default=None, description="Of a model that was staged; left out of listings."
+    )
 
     @classmethod
     def of(cls, model: Model, manifest: dict[str, Any] | None = None) -> Self:

@@ -13,9 +13,10 @@ from starlette.types import Scope
 
 from resight.errors import InvalidArgument
 from resight.v1.bundle_pb2 import BundleManifest
+from service.application.lifecycle import Lifecycle
 from service.application.registry import Registry, Upload
 from service.domain.model import GateVerdict
-from service.transport.rest.model_schemas import Gate, ModelAnswer, ModelPage
+from service.transport.rest.model_schemas import FillingAnswer, Gate, ModelAnswer, ModelPage
 from service.transport.rest.strict_route import StrictRoute
 
 __all__ = ["is_upload", "router"]
@@ -30,7 +31,7 @@ def is_upload(scope: Scope) -> bool:
     return scope["method"] == "POST" and _PATH.fullmatch(scope["path"]) is not None
 
 
-def router(registry: Registry) -> APIRouter:
+def router(registry: Registry, lifecycle: Lifecycle) -> APIRouter:
     """The routes below a gallery."""
     routes = APIRouter(prefix="/models", tags=["models"], route_class=StrictRoute)
 
@@ -65,9 +66,13 @@ def router(registry: Registry) -> APIRouter:
 
     @routes.get("/{model_version}")
     async def get_model(gallery: str, model_version: str) -> ModelAnswer:
-        """One model with the manifest of its bundle."""
+        """One model with the manifest of its bundle and how far it is filled."""
         model, manifest = await registry.get(gallery, model_version)
-        return ModelAnswer.of(model, None if manifest is None else _manifest(manifest))
+        answer = ModelAnswer.of(model, None if manifest is None else _manifest(manifest))
+        filling = await lifecycle.filling(gallery, model_version)
+        if filling is None:
+            return answer
+        return answer.model_copy(update={"filling": FillingAnswer.of(filling)})
 
     return routes
 
