@@ -264,6 +264,7 @@ class Application:
         await self.models.close()
         self._closing.set()
         await self._unbroken.drain()
+        await self.travel_times.close()
         if self._sweeping is not None:
             await asyncio.wait([self._sweeping])
         for task in self._keeping:
@@ -385,6 +386,7 @@ class Application:
 
     def _close(self) -> None:
         self.replication.close()
+        self.search.close()
         self._search_threads.shutdown()
         self._galleries.close()
         self.index_files.close()

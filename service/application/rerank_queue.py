@@ -66,6 +66,10 @@ class RerankQueue:
         finally:
             self._change(-1)
 
+    def close(self) -> None:
+        """End the thread when what waits is done; blocks."""
+        self._thread.shutdown()
+
     def _run(
         self,
         vectors: NDArray[np.float32],

@@ -79,6 +79,10 @@ class Search:
         """Where indexes are searched."""
         return self._search_threads
 
+    def close(self) -> None:
+        """End the re-ranking thread; nothing may be under way. Blocks."""
+        self._reranks.close()
+
     async def search(self, query: SearchQuery, *, with_examples: bool = False) -> SearchAnswer:
         """The best matches, best first, ties by crop id; a page of them.
 

@@ -32,6 +32,9 @@ __all__ = ["TravelTimes"]
 
 logger = logging.getLogger(__name__)
 
+# Milvus answers for at most 16,384 rows a call.
+CROPS_AT_ONCE = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
@@ -114,6 +117,14 @@ class TravelTimes:
             self._begun(live)
         return kept.table
 
+    async def close(self) -> None:
+        """Learn no more; what is being compared is finished and forgotten."""
+        learning = list(self._learning.values())
+        for task in learning:
+            task.cancel()
+        await asyncio.gather(*learning, return_exceptions=True)
+        await asyncio.to_thread(self._thread.shutdown)
+
     def _begun(self, gallery: Gallery) -> asyncio.Task[LearnedTravelTimes]:
         running = self._learning.get(gallery.name)
         if running is None:
@@ -167,13 +178,18 @@ class TravelTimes:
         self, serving: Serving, crops: list[TrackedCrop], lowest: float | None
     ) -> tuple[Learned, int, int]:
         settings = self._settings
-        places, vectors = serving.index.vectors_of([crop.crop_id for crop in crops])
-        known = [crops[place] for place in places.tolist()]
+        known: list[TrackedCrop] = []
+        parts = [np.empty((0, serving.record.dimension), np.float32)]
+        for start in range(0, len(crops), CROPS_AT_ONCE):
+            asked = crops[start : start + CROPS_AT_ONCE]
+            places, vectors = serving.index.vectors_of([crop.crop_id for crop in asked])
+            known += [asked[place] for place in places.tolist()]
+            parts.append(vectors)
         tracks = tracks_of(
             [crop.camera_id for crop in known],
             [crop.track_id for crop in known],
             np.array([crop.micros for crop in known], np.int64),
-            vectors,
+            np.concatenate(parts),
             horizon_seconds=settings.horizon_seconds,
             most=settings.max_tracks,
         )

@@ -13,6 +13,7 @@ import pytest
 from resight.errors import DeadlineExceeded, NotFound
 from service.application import travel_times
 from service.application.ingest import IngestItem
+from service.domain.crop import Camera
 from service.retrieval.travel_times import learned
 
 
@@ -114,6 +115,36 @@ def test_a_deadline_is_kept_and_the_work_is_not_lost(opened, run, at, monkeypatc
                 application.travel_times.get("")
             free.set()
             assert (await application.travel_times.learn("")).crops == 10
+
+    run(work())
+
+
+def test_an_end_does_not_wait_for_what_is_left_to_learn(
+    opened, run, at, monkeypatch, caplog
+) -> None:
+    begun, free = threading.Event(), threading.Event()
+
+    def waiting(*arguments: Any, **told: Any) -> Any:
+        begun.set()
+        assert free.wait(20)
+        return learned(*arguments, **told)
+
+    monkeypatch.setattr(travel_times, "learned", waiting)
+
+    async def work() -> None:
+        async with opened() as application:
+            await walk(application, at, 5)
+            await application.cameras.create("other", Camera("c1"))
+            one = asyncio.create_task(application.travel_times.learn(""))
+            assert await asyncio.to_thread(begun.wait, 20)
+            two = asyncio.create_task(application.travel_times.learn("other"))
+            await asyncio.sleep(0.05)
+            # The comparison under way ends after the end has begun.
+            threading.Timer(1.0, free.set).start()
+        for task in (one, two):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert "could not be learned" not in caplog.text
 
     run(work())
 
