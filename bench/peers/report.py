@@ -64,7 +64,7 @@ def plots(lines: Sequence[Line], folder: Path) -> None:
         times.set_yticks([number + 0.4 for number in range(len(names))], names)
         times.invert_yaxis()
         recalls.set(xlabel="share of the ten best that is found", xlim=(0, 1.02))
-        recalls.legend(fontsize="small", loc="lower left")
+        figure.legend(*times.get_legend_handles_labels(), loc="outside lower center", ncols=6)
         path = folder / f"peers-{rows}.svg"
         figure.savefig(path, format="svg", metadata={"Date": None})
 

@@ -17,8 +17,8 @@ T = TypeVar("T")
 class SearchThreads:
     """Runs work on ``count`` threads, of which the caller's is one.
 
-    faiss is told to use one thread on the others: it shares a single query badly among several,
-    and waits by spinning.
+    faiss is told to use one thread on each: it shares a single query badly among several, and
+    waits by spinning. The caller's thread gets its number back.
 
     Args:
         count: Threads.
@@ -38,21 +38,27 @@ class SearchThreads:
         """The results in order. Items are dealt out: to wake a thread takes as long as to plan many
         segments.
         """
-        listed = list(items)
-        if self._pool is None or len(listed) < 2:
-            return [work(item) for item in listed]
-        others, own = self.shards(listed)[1:], listed[:: self.count]
+        before = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        try:
+            return self._dealt(work, list(items))
+        finally:
+            faiss.omp_set_num_threads(before)
+
+    def _dealt(self, work: Callable[[S], T], items: list[S]) -> list[T]:
+        if self._pool is None or len(items) < 2:
+            return [work(item) for item in items]
         running = [
             self._pool.submit(lambda share: [work(item) for item in share], share)
-            for share in others
+            for share in self.shards(items)[1:]
         ]
         try:
-            dealt = [[work(item) for item in own]]
+            dealt = [[work(item) for item in items[:: self.count]]]
         finally:
             # Nothing of this call may still run when it is over.
             wait(running)
         dealt += [future.result() for future in running]
-        return [dealt[place % self.count][place // self.count] for place in range(len(listed))]
+        return [dealt[place % self.count][place // self.count] for place in range(len(items))]
 
     def shards(self, items: Sequence[S]) -> list[Sequence[S]]:
         """The items dealt out, one share a thread, none empty."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+import faiss
 import numpy as np
 import pytest
 
@@ -34,6 +35,18 @@ def test_the_caller_works_beside_the_others() -> None:
         threads.close()
     assert len(set(names)) == 3
     assert threading.get_ident() in names
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_faiss_uses_one_thread_meanwhile(count: int) -> None:
+    threads, before = SearchThreads(count), faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(3)
+    try:
+        assert threads.map(lambda _: faiss.omp_get_max_threads(), range(4)) == [1] * 4
+        assert faiss.omp_get_max_threads() == 3
+    finally:
+        faiss.omp_set_num_threads(before)
+        threads.close()
 
 
 @pytest.mark.parametrize("wrong", [0, 1])
