@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import itertools
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -76,8 +78,11 @@ def milvus_client() -> Any:
 @cache
 def milvus_uri() -> str:
     """The server of RESIGHT_TEST_MILVUS_URI, else a new file."""
-    given = os.environ.get("RESIGHT_TEST_MILVUS_URI")
-    return given or str(Path(tempfile.mkdtemp(prefix="resight-milvus-")) / "gallery.db")
+    if given := os.environ.get("RESIGHT_TEST_MILVUS_URI"):
+        return given
+    folder = tempfile.mkdtemp(prefix="resight-milvus-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return str(Path(folder) / "gallery.db")
 
 
 _numbers = itertools.count()
