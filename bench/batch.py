@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.start import fill, opened
+from bench.start import fill, opened, random_blocks
 from service.application.application import Application
 from service.domain.crop import Camera
 from service.domain.query import SearchQuery
@@ -33,7 +33,8 @@ async def measure(folder: Path, rows: int, dimension: int, queries: int) -> dict
     application, _ = await opened(folder, dimension)
     await application.cameras.create("", Camera("c1"))
     await application.close()
-    fill(folder, rows, dimension)
+    for _ in fill(folder, random_blocks(rows, dimension)):
+        pass
     for file in (folder / "index").rglob("*.*"):
         file.unlink()
     application, _ = await opened(folder, dimension)
