@@ -41,13 +41,45 @@ def shared_dir() -> Path:
 class PostgresqlServer:
     """A PostgreSQL of its own: data and socket in a private folder, no port, databases on demand.
 
-    It does not flush (``fsync=off``): it is never killed, only its clients are.
+    It does not flush (``fsync=off``): it may be stopped and started, but is never killed.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], sockets: Path) -> None:
-        self.process = process
-        self._sockets = sockets
+    def __init__(self, programs: Path, private: Path, somebody: dict[str, Any]) -> None:
+        self._programs = programs
+        self._sockets = private
+        self._log = private / "log"
+        self._options: dict[str, Any] = {"cwd": private, **somebody}
         self._numbers = count(1)
+        with self._log.open("wb") as stream:
+            made = subprocess.run(
+                [programs / "initdb", "--pgdata", private / "data", "--username", "resight",
+                 "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync"],
+                check=False, stdout=stream, stderr=stream, **self._options,
+            )  # fmt: skip
+        assert made.returncode == 0, self._log.read_text()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with self._log.open("ab") as stream:
+            self.process = subprocess.Popen(
+                [self._programs / "postgres", "-D", self._sockets / "data", "-k", self._sockets,
+                 "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200"],
+                stdout=stream, stderr=stream, **self._options,
+            )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                self.execute("SELECT 1")
+                return
+            except OperationalError:
+                assert self.process.poll() is None, self._log.read_text()
+                assert time.monotonic() < deadline, self._log.read_text()
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """The fast shutdown: it waits for no client."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(60)
 
     def url(self, database: str) -> str:
         """SQLAlchemy URL of a database."""
@@ -87,8 +119,8 @@ def postgresql_programs(private: Path) -> Path | None:
     return None if program is None else Path(program).resolve().parent
 
 
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[PostgresqlServer]:
+@contextmanager
+def running_postgresql() -> Iterator[PostgresqlServer]:
     """A running server of no privileges; tests skip where there is no PostgreSQL."""
     private = Path(tempfile.mkdtemp(prefix="resight-pg-"))
     try:
@@ -103,43 +135,28 @@ def postgresql_server() -> Iterator[PostgresqlServer]:
             somebody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             for path in (private, *private.rglob("*")):
                 os.lchown(path, nobody.pw_uid, nobody.pw_gid)
-        data, log = private / "data", private / "log"
-        with log.open("wb") as stream:
-            options: dict[str, Any] = {
-                "cwd": private,
-                "stdout": stream,
-                "stderr": stream,
-                **somebody,
-            }
-            made = subprocess.run(
-                [programs / "initdb", "--pgdata", data, "--username", "resight", "--auth", "trust",
-                 "--encoding", "UTF8", "--locale", "C", "--no-sync"],
-                check=False, **options,
-            )  # fmt: skip
-            assert made.returncode == 0, log.read_text()
-            process = subprocess.Popen(
-                [programs / "postgres", "-D", data, "-k", private, "-c", "listen_addresses=",
-                 "-c", "fsync=off", "-c", "max_connections=200"],
-                **options,
-            )  # fmt: skip
+        server = PostgresqlServer(programs, private, somebody)
+        server.start()
         try:
-            server = PostgresqlServer(process, private)
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    server.execute("SELECT 1")
-                    break
-                except OperationalError:
-                    assert process.poll() is None, log.read_text()
-                    assert time.monotonic() < deadline, log.read_text()
-                    time.sleep(0.05)
             yield server
         finally:
-            # The fast shutdown: it waits for no client.
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+            server.stop()
     finally:
         shutil.rmtree(private, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgresqlServer]:
+    """A running server that many tests share."""
+    with running_postgresql() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgresql() -> Iterator[PostgresqlServer]:
+    """A running server that a test may stop and start; running at the end."""
+    with running_postgresql() as server:
+        yield server
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,22 +32,29 @@ def replica(opened: Callable, tmp_path: Path) -> Callable[..., Any]:
     return open_replica
 
 
-class Held:
-    """Stops an ingest between image and commit."""
+@contextmanager
+def ingest_held(application: Any, item: IngestItem) -> Iterator[Any]:
+    """An ingest that has written its image and waits, until told, before it commits."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    insert = application._catalog.insert
 
-    def __init__(self, application: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.reached, self._go_on = asyncio.Event(), asyncio.Event()
-        insert = application._catalog.insert
+    async def held(item: Any) -> Any:
+        reached.set()
+        await go_on.wait()
+        return await insert(item)
 
-        async def held(item: Any) -> Any:
-            self.reached.set()
-            await self._go_on.wait()
-            return await insert(item)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(application._catalog, "insert", held)
+        task = asyncio.create_task(application.ingest.submit(item))
 
-        monkeypatch.setattr(application._catalog, "insert", held)
+        async def finish() -> Any:
+            go_on.set()
+            return await task
 
-    def go_on(self) -> None:
-        self._go_on.set()
+        try:
+            yield SimpleNamespace(reached=reached.wait, finish=finish)
+        finally:
+            go_on.set()
 
 
 def put_orphan(application: Any, clock: Any) -> str:
@@ -55,22 +64,21 @@ def put_orphan(application: Any, clock: Any) -> str:
 
 
 def test_an_image_in_flight_elsewhere_survives_the_start_of_another_replica(
-    replica: Callable, run: Callable, at: Callable, clock: Any, monkeypatch: pytest.MonkeyPatch
+    replica: Callable, run: Callable, at: Callable, clock: Any
 ) -> None:
     async def work() -> None:
         async with replica("a") as a:
             await a._sweeping
             await a.cameras.create("", Camera("c1"))
             orphan = put_orphan(a, clock)
-            held = Held(a, monkeypatch)
-            ingest = asyncio.create_task(a.ingest.submit(IngestItem("", "c1", at(0), b"image")))
-            await held.reached.wait()
-            (in_flight,) = set(a._blobs.keys()) - {orphan}
+            with ingest_held(a, IngestItem("", "c1", at(0), b"image")) as held:
+                await held.reached()
+                (in_flight,) = set(a._blobs.keys()) - {orphan}
+                async with replica("b", sweep_seconds=3600) as b:
+                    await asyncio.sleep(0.3)
+                    assert {orphan, in_flight} == set(a._blobs.keys())
+                stored = await held.finish()
             async with replica("b", sweep_seconds=1) as b:
-                await asyncio.sleep(0.3)
-                assert {orphan, in_flight} == set(a._blobs.keys())
-                held.go_on()
-                stored = await ingest
                 assert stored.outcome is Outcome.ACCEPTED
                 await b._sweeping
                 assert b.sweep_report.orphans == 1
@@ -120,23 +128,22 @@ def test_an_image_swept_while_its_process_was_held_for_dead_is_written_again(
         async with replica("a", **settings) as a:
             await a.cameras.create("", Camera("c1"))
             await a._sweeping
-            held = Held(a, monkeypatch)
             beat = a.replication._membership.beat
             monkeypatch.setattr(a.replication._membership, "beat", lambda: 1 / 0)
-            ingest = asyncio.create_task(a.ingest.submit(IngestItem("", "c1", at(0), b"image")))
-            await held.reached.wait()
-            (key,) = a._blobs.keys()
-            await asyncio.sleep(0.7)
-            async with replica("b", **settings) as b:
-                assert b.replication.is_alone()
-                await b._sweeping
-                assert list(a._blobs.keys()) == []
+            with ingest_held(a, IngestItem("", "c1", at(0), b"image")) as held:
+                await held.reached()
+                (key,) = a._blobs.keys()
+                await asyncio.sleep(0.7)
+                async with replica("b", **settings) as b:
+                    assert b.replication.is_alone()
+                    await b._sweeping
+                    assert list(a._blobs.keys()) == []
                 # It is heard of again before the commit: the lapse counts all the same.
                 monkeypatch.setattr(a.replication._membership, "beat", beat)
                 while not a.replication.fence.is_open:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
-                held.go_on()
-                stored = await ingest
+                stored = await held.finish()
+            async with replica("b", **settings) as b:
                 assert stored.outcome is Outcome.ACCEPTED
                 assert list(a._blobs.keys()) == [key]
                 found = await b.crops.get("", str(stored.crop_id), include_image=True)
@@ -161,30 +168,25 @@ def test_a_sweep_that_must_wait_ends_with_its_process(
 
 
 def test_who_commits_and_ends_while_it_is_asked_who_is_there_keeps_its_image(
-    replica: Callable, run: Callable, at: Callable, monkeypatch: pytest.MonkeyPatch
+    replica: Callable, run: Callable, at: Callable
 ) -> None:
     async def work() -> None:
         async with replica("a") as a:
             await a._sweeping
             await a.cameras.create("", Camera("c1"))
-            held = Held(a, monkeypatch)
-            ingest = asyncio.create_task(a.ingest.submit(IngestItem("", "c1", at(0), b"image")))
-            await held.reached.wait()
             loop = asyncio.get_running_loop()
+            with ingest_held(a, IngestItem("", "c1", at(0), b"image")) as held:
+                await held.reached()
 
-            async def commit() -> None:
-                held.go_on()
-                await ingest
+                def others_end() -> bool:
+                    asyncio.run_coroutine_threadsafe(held.finish(), loop).result()
+                    return True
 
-            def others_end() -> bool:
-                asyncio.run_coroutine_threadsafe(commit(), loop).result()
-                return True
-
-            report = await asyncio.to_thread(
-                sweep, a._catalog, a._blobs, BlobsInFlight(), is_alone=others_end
-            )
-            assert (report.images, report.orphans) == (1, 0)
-            crop_id = str((await ingest).crop_id)
+                report = await asyncio.to_thread(
+                    sweep, a._catalog, a._blobs, BlobsInFlight(), is_alone=others_end
+                )
+                assert (report.images, report.orphans) == (1, 0)
+                crop_id = str((await held.finish()).crop_id)
             assert (await a.crops.get("", crop_id, include_image=True)).image == b"image"
 
     run(work())
