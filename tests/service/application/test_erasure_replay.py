@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,6 +18,7 @@ from service.application.ingest import IngestItem
 from service.catalog import crop_reads
 from service.erasure_ledger import Erasure, ErasureLedger, erasures
 
+DYING = Path(__file__).with_name("dying_deletion.py")
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
@@ -148,3 +154,47 @@ def test_a_damaged_ledger_stops_the_start(opened, run, at, tmp_path) -> None:
             pass
 
     run(work())
+
+
+@pytest.mark.parametrize(
+    ("point", "gone"),
+    [
+        ("before the ledger", False),
+        ("half a line", False),
+        ("before the commit", True),
+        ("after the commit", True),
+    ],
+)
+def test_killed_in_the_middle_of_a_deletion(
+    opened, run, at, tmp_path, catalog_url, query, point, gone
+) -> None:
+    """Whole or not at all; and what the ledger has is not served after the next start."""
+
+    async def fill() -> UUID:
+        async with opened() as application:
+            await application.ingest.submit(IngestItem("", "c1", at(1), b"kept"))
+            return (await application.ingest.submit(IngestItem("", "c1", at(0), b"x"))).crop_id
+
+    crop_id = run(fill())
+    ended = subprocess.run(
+        [sys.executable, DYING, tmp_path / "data", catalog_url, str(crop_id), point],
+        cwd=DYING.parents[3],
+        env={**os.environ, "PYTHONPATH": str(DYING.parents[3])},
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    if point == "before the commit":
+        assert query("SELECT count(*) FROM crops") == [(2,)], "it had not committed"
+
+    async def served() -> None:
+        async with opened(cameras=False) as application:
+            listed = {crop.crop_id for crop in (await application.crops.list("")).items}
+            assert (crop_id in listed) is not gone
+            assert application.crop_count == len(listed) == (1 if gone else 2)
+            if not gone:
+                await application.crops.delete("", str(crop_id))
+        assert [entry.crop_id for entry in erasures(tmp_path / "data" / "erasures")] == [crop_id]
+        assert len([p for p in (tmp_path / "data" / "blobs").rglob("*") if p.is_file()]) == 1
+
+    run(served())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from datetime import timedelta
 from uuid import UUID
@@ -190,5 +191,22 @@ def test_nothing_is_dropped_unless_asked(opened, run, at, clock) -> None:
             clock.time += 36_500 * DAY
             assert application.retention.drop_expired() == 0
             assert application.crop_count == 1
+
+    run(work())
+
+
+def test_it_goes_on_at_intervals(opened, run, at, clock) -> None:
+    async def work() -> None:
+        settings = {"days": 1, "interval_seconds": 0.02}
+        clock.time = at(0) + timedelta(hours=12)
+        async with opened(clock=clock, retention=settings) as application:
+            await put(application, at(0), b"old")
+            await put(application, at(3600 * 11), b"young")
+            clock.time = at(0) + timedelta(hours=25)
+            async with asyncio.timeout(20):
+                while application.crop_count > 1:  # noqa: ASYNC110 -- nothing tells
+                    await asyncio.sleep(0.01)
+            (crop,) = (await application.crops.list("")).items
+            assert crop.capture_time == at(3600 * 11)
 
     run(work())

@@ -235,3 +235,13 @@ def test_a_killed_restore_says_so_and_is_begun_again(
     assert rows(there) == expected
     assert not list(there.data_dir.glob(".restoring-*"))
     assert asyncio.run(served())
+
+
+def test_a_damaged_ledger_is_said_before_anything_is_written(snapshot, place) -> None:
+    there = place("there")
+    ledger = there.data_dir / "erasures" / "a.ledger"
+    ledger.parent.mkdir(parents=True)
+    ledger.write_bytes(b"default nonsense\n")
+    with pytest.raises(FailedPrecondition, match="line 1 of the erasure ledger"):
+        restore(there, snapshot)
+    assert {path.name for path in there.data_dir.iterdir()} == {"lock", "erasures"}
