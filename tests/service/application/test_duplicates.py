@@ -102,3 +102,38 @@ def test_who_has_left_is_not_asked_about() -> None:
             await left
 
     asyncio.run(scenario())
+
+
+def test_after_many_new_crops_a_sample_is_asked_about_until_one_is_stored() -> None:
+    class Catalog:
+        def __init__(self) -> None:
+            self.stored: dict[CropIdentity, UUID] = {}
+            self.asked = 0
+
+        async def read(self, _read: Any, identities: list[CropIdentity]) -> Any:
+            self.asked += len(identities)
+            return {one: self.stored[one] for one in identities if one in self.stored}
+
+    def crop(number: int, gallery: int = 1) -> CropIdentity:
+        return CropIdentity(gallery, 1, datetime(2026, 1, 1, tzinfo=UTC), str(number), b"")
+
+    async def scenario() -> None:
+        catalog = Catalog()
+        duplicates: Any = Duplicates(catalog)  # type: ignore[arg-type]
+        for number in range(256):
+            assert await duplicates.find(crop(number)) is None
+        assert catalog.asked == 256
+        for number in range(256, 256 + 320):
+            assert await duplicates.find(crop(number)) is None
+        assert catalog.asked == 256 + 20
+        for number in range(10):  # another gallery has its own course
+            assert await duplicates.find(crop(number, gallery=2)) is None
+        assert catalog.asked == 256 + 20 + 10
+        # The ingest is repeated.
+        catalog.stored = {crop(number): UUID(int=number + 1) for number in range(576)}
+        found = [await duplicates.find(crop(number)) for number in range(576)]
+        first = next(place for place, crop_id in enumerate(found) if crop_id)
+        assert first < 16
+        assert found[first:] == [UUID(int=number + 1) for number in range(first, 576)]
+
+    asyncio.run(scenario())
