@@ -9,9 +9,9 @@ from uuid import UUID
 from sqlalchemy import Connection, insert, select, update
 
 from service.catalog.database_clock import time_of_change
-from service.catalog.models import changes, galleries
+from service.catalog.models import CHANGE_CROP_ADDED, changes, galleries
 
-__all__ = ["generation_of", "give_back_positions", "log_crops", "take_positions"]
+__all__ = ["generation_of", "give_back_positions", "log_crops", "position_added", "take_positions"]
 
 
 def take_positions(connection: Connection, gallery_row: int, count: int) -> int:
@@ -34,6 +34,17 @@ def generation_of(connection: Connection, gallery_row: int) -> int:
 def give_back_positions(connection: Connection, gallery_row: int, count: int) -> None:
     """Return the last positions taken, still under the lock: the log has no gaps."""
     take_positions(connection, gallery_row, -count)
+
+
+def position_added(connection: Connection, gallery_row: int, crop_id: UUID) -> int:
+    """Where the log says that a stored crop was added; looked for from the newest change on."""
+    statement = select(changes.c.position).where(
+        changes.c.gallery_row == gallery_row,
+        changes.c.crop_id == crop_id,
+        changes.c.kind == CHANGE_CROP_ADDED,
+    )
+    newest = statement.order_by(changes.c.position.desc()).limit(1)
+    return int(connection.execute(newest).scalar_one())
 
 
 def log_crops(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, delete, insert, select
@@ -13,6 +14,7 @@ from service.catalog.change_log import (
     generation_of,
     give_back_positions,
     log_crops,
+    position_added,
     take_positions,
 )
 from service.catalog.models import (
@@ -28,6 +30,11 @@ from service.domain.identifier import image_key
 __all__ = ["delete_crop", "forget_blob_removals", "insert_crops"]
 
 _Key = tuple[bytes, int, datetime, str]
+
+
+class _Instance(NamedTuple):
+    crop_id: UUID
+    blob_id: UUID
 
 
 def insert_crops(
@@ -62,14 +69,18 @@ def _insert_into_gallery(
     fresh: list[CropInsert] = []
     for item in items:
         key = _key(item)
-        if item.generation != generation:
+        if key in keys and keys[key].blob_id == item.blob_id:
+            # Its own commit, whose answer was lost: what lies in the blob store is its image.
+            position = position_added(connection, gallery_row, item.crop.crop_id)
+            outcomes.append(InsertOutcome(InsertStatus.INSERTED, item.crop.crop_id, position))
+        elif item.generation != generation:
             outcomes.append(InsertOutcome(InsertStatus.OUTDATED, item.crop.crop_id))
         elif key in keys:
-            outcomes.append(InsertOutcome(InsertStatus.DUPLICATE, keys[key]))
+            outcomes.append(InsertOutcome(InsertStatus.DUPLICATE, keys[key].crop_id))
         elif item.crop.crop_id in ids:
             outcomes.append(InsertOutcome(InsertStatus.ID_CONFLICT, item.crop.crop_id))
         else:
-            keys[key] = item.crop.crop_id
+            keys[key] = _Instance(item.crop.crop_id, item.blob_id)
             ids.add(item.crop.crop_id)
             fresh.append(item)
             position = newest - len(items) + len(fresh)
@@ -92,10 +103,11 @@ def _insert_into_gallery(
 
 def _stored(
     connection: Connection, gallery_row: int, items: Sequence[CropInsert]
-) -> tuple[dict[_Key, UUID], set[UUID]]:
+) -> tuple[dict[_Key, _Instance], set[UUID]]:
     """The stored crops that the items could be equal to, or share an id with."""
     columns = (
         crops.c.crop_id,
+        crops.c.blob_id,
         crops.c.sha256,
         crops.c.camera_row,
         crops.c.capture_time,
@@ -108,7 +120,9 @@ def _stored(
         )
     )
     keys = {
-        (bytes(row.sha256), row.camera_row, row.capture_time, row.track_id): row.crop_id
+        (bytes(row.sha256), row.camera_row, row.capture_time, row.track_id): _Instance(
+            row.crop_id, row.blob_id
+        )
         for row in same_digest
     }
     same_id = connection.execute(
