@@ -215,6 +215,26 @@ def test_a_device_that_breaks_is_not_asked_again() -> None:
     device.close()
 
 
+def test_a_device_that_breaks_while_rows_are_copied_to_it_is_not_asked_again() -> None:
+    class Broken(NumpyScanner):
+        def upload(self, vectors: np.ndarray) -> int:
+            if self.searches >= CHECK:
+                raise RuntimeError("an illegal memory access was encountered")
+            return super().upload(vectors)
+
+    index, device = opened(Broken())
+    rows = made(430)
+    index.add(as_rows(rows))
+    # The copy is made behind the addition's back, by a thread that ends its line with this.
+    device.feed(lambda: None).result()
+    assert "illegal memory access" in device.failure
+    assert index.rows_on_device == 0
+    assert answers_as(index, rows)
+    device.close()
+    index.add(as_rows(made(200, seed=9)))
+    assert len(index) == 630
+
+
 def test_what_does_not_fit_on_the_device_is_the_cpus() -> None:
     scanner = NumpyScanner(room=6000)
     index, device = opened(scanner)
