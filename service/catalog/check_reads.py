@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Connection, Text, and_, cast, func, select, type_coerce
@@ -14,8 +15,10 @@ from service.catalog.records import GalleryRecord
 
 __all__ = [
     "CheckedCrop",
+    "ImageRecord",
     "checked_crops",
     "foreign_vectors",
+    "image_records",
     "log_gaps",
     "pending_removals",
 ]
@@ -26,14 +29,21 @@ class CheckedCrop:
     """A crop with its vector as stored, None when it has none of the model."""
 
     crop_id: UUID
-    blob_id: UUID
     camera_row: int
     micros: int
     zone: str
     track_id: str
     attributes: Mapping[str, str]
-    sha256: bytes
     vector: bytes | None
+
+
+class ImageRecord(NamedTuple):
+    """A crop, where its image lies, and its digest."""
+
+    crop_row: int
+    crop_id: UUID
+    blob_id: UUID
+    sha256: bytes
 
 
 def checked_crops(
@@ -47,13 +57,11 @@ def checked_crops(
         select(
             crops.c.crop_row,
             crops.c.crop_id,
-            crops.c.blob_id,
             crops.c.camera_row,
             type_coerce(crops.c.capture_time, BigInteger).label("micros"),
             crops.c.zone,
             crops.c.track_id,
             cast(crops.c.attributes, Text).label("json"),
-            crops.c.sha256,
             embeddings.c.vector,
         )
         .outerjoin(embeddings, of_model)
@@ -67,17 +75,31 @@ def checked_crops(
         yield [
             CheckedCrop(
                 row.crop_id,
-                row.blob_id,
                 row.camera_row,
                 row.micros,
                 row.zone,
                 row.track_id,
                 {} if row.json == "{}" else json.loads(row.json),
-                bytes(row.sha256),
                 None if row.vector is None else bytes(row.vector),
             )
             for row in rows
         ]
+
+
+def image_records(
+    connection: Connection, gallery_row: int, *, after: int, limit: int
+) -> list[ImageRecord]:
+    """The next crops of a gallery after a row, in the order of the rows."""
+    statement = (
+        select(crops.c.crop_row, crops.c.crop_id, crops.c.blob_id, crops.c.sha256)
+        .where(crops.c.gallery_row == gallery_row, crops.c.crop_row > after)
+        .order_by(crops.c.crop_row)
+        .limit(limit)
+    )
+    return [
+        ImageRecord(row.crop_row, row.crop_id, row.blob_id, bytes(row.sha256))
+        for row in connection.execute(statement)
+    ]
 
 
 def log_gaps(connection: Connection, gallery_row: int) -> list[int]:

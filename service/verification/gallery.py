@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -13,21 +13,12 @@ from service.catalog.check_reads import CheckedCrop
 from service.catalog.records import GalleryRecord
 from service.gallery.index import Snapshot
 from service.verification.findings import Findings, Report, Told
-from service.verification.images import ImageCheck
 from service.verification.index_rows import IndexRowTable
 from service.verification.vectors import damaged_vectors
 
-__all__ = ["Compared", "IndexState", "compare", "compare_warm"]
+__all__ = ["Compared", "compare", "compare_warm"]
 
 BLOCK = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class IndexState:
-    """An index as of one moment, and the gallery with its model."""
-
-    record: GalleryRecord
-    snapshot: Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,43 +33,32 @@ def compare(
     connection: Connection,
     record: GalleryRecord,
     snapshot: Snapshot | None,
-    images: ImageCheck | None,
     *,
     findings: Findings,
-    sample: int | None,
     told: Told,
 ) -> Compared:
-    """Compare a gallery's catalog, the index of its live model and its images.
+    """Compare a gallery's catalog and the index of its live model.
 
     Args:
         connection: Sees the state of the catalog that the index is up to.
         record: The gallery with its live model.
         snapshot: Of the live model's index; None when there is none to compare.
-        images: Made before or after; None leaves the images out.
         findings: Takes what is wrong.
-        sample: How many images are read; None reads all.
         told: Progress.
+
+    Returns:
+        A report that lacks the images, and the crops whose rows are wrong.
     """
     findings.add("LOG_GAP", check_reads.log_gaps(connection, record.gallery_row))
     findings.add("VECTOR_FOREIGN", check_reads.foreign_vectors(connection, record))
     table = None if snapshot is None else IndexRowTable(snapshot)
     wrong: list[UUID] = []
     crops = 0
-
-    def blocks() -> Iterator[list[CheckedCrop]]:
-        nonlocal crops
-        for block in check_reads.checked_crops(connection, record, block=BLOCK):
-            crops += len(block)
-            findings.add("VECTOR_MISSING", [crop.crop_id for crop in block if crop.vector is None])
-            wrong.extend(_check_block(table, block, record, findings))
-            told("crops", len(block))
-            yield block
-
-    if images is None:
-        for _ in blocks():
-            pass
-    else:
-        images.compare(blocks(), findings, sample=sample)
+    for block in check_reads.checked_crops(connection, record, block=BLOCK):
+        crops += len(block)
+        findings.add("VECTOR_MISSING", [crop.crop_id for crop in block if crop.vector is None])
+        wrong += _check_block(table, block, record, findings)
+        told("crops", len(block))
     if table is not None:
         wrong += _check_extra(table, findings)
     report = Report(
@@ -87,8 +67,8 @@ def compare(
         position=log_reads.newest_position(connection, record.gallery_row),
         crops=crops,
         rows=None if table is None else len(table),
-        images=0 if images is None else len(images),
-        images_read=0 if images is None else images.read,
+        images=0,
+        images_read=0,
         findings=findings.all(),
     )
     return Compared(report, wrong)

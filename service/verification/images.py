@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol, TypeVar
@@ -15,7 +15,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from service.catalog import check_reads, crop_reads
-from service.catalog.check_reads import CheckedCrop
+from service.catalog.check_reads import ImageRecord
 from service.domain.identifier import image_key, image_of_key
 from service.domain.ports import BlobStore
 from service.verification.findings import Findings, Told
@@ -37,10 +37,12 @@ class Newest(Protocol):
 
 
 class ImageCheck:
-    """Lists the blob store once, then is given the crops.
+    """Lists the blob store once, then goes through the crops, in short reads: reading images may
+    take hours, and a transaction that long would keep the database from tidying up.
 
     Args:
         gallery: Whose images.
+        gallery_row: Its key.
         blobs: Where they are.
         now: Reads the newest state of the catalog, on which it depends whether an image is
             missing or orphaned: crops come and go meanwhile.
@@ -53,6 +55,7 @@ class ImageCheck:
     def __init__(
         self,
         gallery: str,
+        gallery_row: int,
         blobs: BlobStore,
         *,
         now: Newest,
@@ -61,6 +64,7 @@ class ImageCheck:
         told: Told,
     ) -> None:
         self._gallery = gallery
+        self._gallery_row = gallery_row
         self._blobs = blobs
         self._now = now
         self._expected = expected
@@ -82,18 +86,16 @@ class ImageCheck:
         """Images of the gallery in the blob store."""
         return len(self._listed)
 
-    def compare(
-        self, blocks: Iterable[Sequence[CheckedCrop]], findings: Findings, *, sample: int | None
-    ) -> None:
+    def compare(self, findings: Findings, *, sample: int | None) -> None:
         """Compare the images of all crops (sample None) or of some, read whole, and see for every
         crop that its image is there.
         """
         findings.add("IMAGE_ORPHANED", self._orphans)
         # Another sample each time: what one misses the next may find.
-        chosen, offered = list[CheckedCrop](), 0
+        chosen, offered = list[ImageRecord](), 0
         draw = random.Random()  # noqa: S311 -- nobody gains by guessing it
         with ThreadPoolExecutor(THREADS, "verify-images") as pool:
-            for block in blocks:
+            for block in self._blocks():
                 present = self._present(block, findings)
                 if sample is None:
                     self._read(pool, present, findings)
@@ -105,6 +107,18 @@ class ImageCheck:
                     elif (place := draw.randrange(offered)) < sample:
                         chosen[place] = crop
             self._read(pool, chosen, findings)
+
+    def _blocks(self) -> Iterator[list[ImageRecord]]:
+        after = -1
+        while True:
+            read = partial(
+                check_reads.image_records, gallery_row=self._gallery_row, after=after, limit=BLOCK
+            )
+            block = self._now(read)
+            if not block:
+                return
+            after = block[-1].crop_row
+            yield block
 
     def _abandoned(self, keys: Sequence[str]) -> list[str]:
         """Those that no deletion is about to remove, or has removed by now."""
@@ -120,7 +134,7 @@ class ImageCheck:
             return False
         return True
 
-    def _present(self, block: Sequence[CheckedCrop], findings: Findings) -> list[CheckedCrop]:
+    def _present(self, block: Sequence[ImageRecord], findings: Findings) -> list[ImageRecord]:
         keys = np.array([crop.blob_id.bytes for crop in block], dtype="S16")
         there = np.isin(keys, self._listed).tolist()
         lost = [crop for crop, found in zip(block, there, strict=True) if not found]
@@ -129,7 +143,7 @@ class ImageCheck:
         return [crop for crop, found in zip(block, there, strict=True) if found]
 
     def _read(
-        self, pool: ThreadPoolExecutor, crops: Sequence[CheckedCrop], findings: Findings
+        self, pool: ThreadPoolExecutor, crops: Sequence[ImageRecord], findings: Findings
     ) -> None:
         for part in _parts(crops):
             found = list(pool.map(self._digest, part))
@@ -146,7 +160,7 @@ class ImageCheck:
             self.read += len(part) - len(lost)
             self._told("images read", len(part))
 
-    def _missing(self, lost: Sequence[CheckedCrop], findings: Findings) -> None:
+    def _missing(self, lost: Sequence[ImageRecord], findings: Findings) -> None:
         """Those that are lost while their crops are still there, and were not stored meanwhile."""
         if not lost:
             return
@@ -157,7 +171,7 @@ class ImageCheck:
             [crop.crop_id for crop in lost if crop.blob_id in still and self._digest(crop) is None],
         )
 
-    def _digest(self, crop: CheckedCrop) -> bytes | None:
+    def _digest(self, crop: ImageRecord) -> bytes | None:
         try:
             data = self._blobs.get(image_key(self._gallery, crop.blob_id))
         except KeyError:
@@ -165,6 +179,6 @@ class ImageCheck:
         return hashlib.sha256(data).digest()
 
 
-def _parts(crops: Sequence[CheckedCrop]) -> Iterator[Sequence[CheckedCrop]]:
+def _parts(crops: Sequence[ImageRecord]) -> Iterator[Sequence[ImageRecord]]:
     for start in range(0, len(crops), BLOCK):
         yield crops[start : start + BLOCK]

@@ -120,25 +120,30 @@ class Verification:
             yield report
 
     def _compare(self, live: Gallery, sample: int | None, repair: bool, told: Told) -> Report:
+        findings = Findings()
+        with ExitStack() as stack:
+            connection, states = self._pinned(live, stack)
+            (record, snapshot), *warm = [(each.record, held) for each, held in states]
+            compared = compare(connection, record, snapshot, findings=findings, told=told)
+            wrong = set(compared.wrong)
+            for other, held in warm:
+                wrong.update(compare_warm(connection, other, held, findings))
         images = ImageCheck(
             live.name,
+            live.row,
             self._blobs,
             now=lambda read: self._catalog.read_now(read),
             expected=self._images_stored,
             in_flight=self._in_flight.among,
             told=told,
         )
-        findings = Findings()
-        with ExitStack() as stack:
-            connection, states = self._pinned(live, stack)
-            (record, snapshot), *warm = [(each.record, held) for each, held in states]
-            compared = compare(
-                connection, record, snapshot, images, findings=findings, sample=sample, told=told
-            )
-            wrong = set(compared.wrong)
-            for other, held in warm:
-                wrong.update(compare_warm(connection, other, held, findings))
-        report = replace(compared.report, findings=findings.all())
+        images.compare(findings, sample=sample)
+        report = replace(
+            compared.report,
+            images=len(images),
+            images_read=images.read,
+            findings=findings.all(),
+        )
         if repair and wrong:
             self._mend(live, sorted(wrong))
             report = replace(report, repaired=len(wrong))

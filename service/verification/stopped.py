@@ -69,27 +69,26 @@ def _verify(
     findings = Findings()
     folder = index_folder(settings.data_dir / "index", record)
     index = _read(connection, record, folder, settings, findings)
+    compared = compare(
+        connection, record, None if index is None else index.snapshot, findings=findings, told=told
+    )
     images = ImageCheck(
         record.name,
+        record.gallery_row,
         open_blob_store(settings.resolved_blob_url(), beside=True),
         now=lambda read: read(connection),
         expected=settings.privacy.store_images,
         told=told,
     )
-    compared = compare(
-        connection,
-        record,
-        None if index is None else index.snapshot,
-        images,
-        findings=findings,
-        sample=sample,
-        told=told,
+    images.compare(findings, sample=sample)
+    report = replace(
+        compared.report, images=len(images), images_read=images.read, findings=findings.all()
     )
     unsound = any(finding.kind == "INDEX_FILES_DAMAGED" for finding in findings.all())
     if repair and (compared.wrong or unsound):
         made = _rewrite(connection, record, folder, settings)
-        return replace(compared.report, repaired=made)
-    return compared.report
+        return replace(report, repaired=made)
+    return report
 
 
 def _read(

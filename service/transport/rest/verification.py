@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from resight.errors import Unavailable
 from service.transport.rest.departure import unless_departed
+from service.transport.rest.strict_route import StrictRoute
 from service.verification.findings import Report
 from service.verification.running import Verification
 
@@ -73,7 +74,7 @@ class GalleryReport(BaseModel):
 
 def router(verification: Verification) -> APIRouter:
     """The route below a gallery."""
-    routes = APIRouter(tags=["galleries"])
+    routes = APIRouter(tags=["galleries"], route_class=StrictRoute)
 
     @routes.post("/verify")
     async def verify_gallery(gallery: str, request: Request, body: VerifyBody) -> GalleryReport:
