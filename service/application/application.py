@@ -152,6 +152,7 @@ class Application:
             fence=replication.fence,
             search_threads=self._search_threads,
             limits=limits,
+            mirror=self.models.mirror.offer,
         )
         self.travel_times = TravelTimes(
             catalog=catalog, galleries=galleries, clock=clock, settings=settings.travel_times

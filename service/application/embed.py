@@ -35,7 +35,12 @@ class Embed:
         return await self.embedded(serving, image, deadline=deadline), serving.version
 
     async def embedded(
-        self, serving: Serving, image: bytes, *, deadline: float | None = None
+        self,
+        serving: Serving,
+        image: bytes,
+        *,
+        deadline: float | None = None,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> NDArray[np.float32]:
         """The unit vector (dimension,) that this very model gives an encoded image.
 
@@ -52,5 +57,5 @@ class Embed:
                 field="image",
             )
         return await serving.encoder.embedder.embed_image(
-            image, priority=Priority.INTERACTIVE, deadline=deadline
+            image, priority=priority, deadline=deadline
         )

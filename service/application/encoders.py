@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from resight.errors import FailedPrecondition, ResightError
 from service.application.archives import Archives
+from service.application.counted_embedder import CountedEmbedder
 from service.application.serving import LoadedEncoder
 from service.catalog import gallery_reads, lifecycle_reads
 from service.catalog.records import GalleryRecord
@@ -59,6 +61,7 @@ class Encoders:
         load: EncoderLoader,
     ) -> None:
         self.loaded = loaded
+        loaded.update({version: _counted(encoder) for version, encoder in loaded.items()})
         self._served = frozenset(loaded)
         self._catalog = catalog
         self._archives = archives
@@ -85,7 +88,7 @@ class Encoders:
                     field="bundle",
                     reason="MODEL_NOT_LOADED",
                 )
-            loaded = await self._load(await self._archives.fetch(record.name, digest))
+            loaded = _counted(await self._load(await self._archives.fetch(record.name, digest)))
             if loaded.embedder.model_version != record.model_version:
                 raise FailedPrecondition(
                     f"the archive of model {record.model_version} holds "
@@ -136,3 +139,7 @@ class Encoders:
     async def _end(self, loaded: LoadedEncoder) -> None:
         if loaded.close is not None:
             await loaded.close()
+
+
+def _counted(encoder: LoadedEncoder) -> LoadedEncoder:
+    return replace(encoder, embedder=CountedEmbedder(encoder.embedder))

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+import faiss
 
 from service.application.archives import Archives
+from service.application.embed import Embed
 from service.application.encoders import Encoders
 from service.application.filler import Filler
 from service.application.galleries import Galleries
 from service.application.index_keeper import IndexKeeper
 from service.application.lifecycle import Lifecycle
 from service.application.lineup import Lineup
+from service.application.mirror import Mirror
 from service.application.model_check import ModelCheck
 from service.application.model_removal import ModelRemoval
+from service.application.promotion_policy import PromotionPolicy
+from service.application.query_vectors import QueryVectors
 from service.application.reembedding import Reembedding
 from service.application.repeating import Repeating
 from service.application.unbroken import Unbroken
@@ -80,6 +86,25 @@ class ModelKeeping:
             images_stored=settings.privacy.store_images,
             wake=self._wake,
         )
+        self._mirror_thread = ThreadPoolExecutor(
+            1, "mirror", initializer=faiss.omp_set_num_threads, initargs=(1,)
+        )
+        embed = Embed(galleries=galleries, limits=settings.limits)
+        self.mirror = Mirror(
+            share=models.mirror_share,
+            queue=models.mirror_queue,
+            vectors=QueryVectors(catalog=catalog, embed=embed, limits=settings.limits),
+            search_threads=self._mirror_thread,
+            deepest=settings.limits.max_ranked,
+        )
+        self._policy = PromotionPolicy(
+            catalog=catalog,
+            galleries=galleries,
+            lifecycle=self.lifecycle,
+            mirror=self.mirror,
+            clock=clock,
+            settings=models,
+        )
         self._repeating: list[Repeating] = []
 
     def start(self) -> None:
@@ -88,6 +113,8 @@ class ModelKeeping:
         self._repeating = [
             Repeating("filling shadows", self._filler.fill_all, interval=self._poll_seconds),
             Repeating("removing models", self._removal.remove_all, interval=self._poll_seconds),
+            Repeating("looking at models", self._policy.look, interval=self._poll_seconds),
+            Repeating("mirroring searches", self.mirror.run, interval=self._poll_seconds),
         ]
 
     async def close(self) -> None:
@@ -95,6 +122,7 @@ class ModelKeeping:
         for repeating in self._repeating:
             await repeating.close()
         await self.lineup.close()
+        await asyncio.to_thread(self._mirror_thread.shutdown)
         await self._encoders.close()
 
     def _wake(self) -> None:

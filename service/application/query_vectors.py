@@ -17,6 +17,7 @@ from service.catalog import gallery_reads
 from service.catalog.store import Catalog
 from service.domain import query_embedding
 from service.domain.examples import CheckedExample, Fusion
+from service.domain.ports import Priority
 from service.retrieval.fusion import mean_query
 from service.retrieval.quality import qualities, sharpness
 from service.settings import LimitSettings
@@ -70,6 +71,7 @@ class QueryVectors:
         *,
         fusion: Fusion,
         deadline: float | None,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> Probe:
         """The vectors of examples, fused.
 
@@ -81,7 +83,7 @@ class QueryVectors:
             ResourceExhausted, DeadlineExceeded, Unavailable: not now.
         """
         rows = await asyncio.gather(
-            *(self._vector(serving, item, deadline) for item in (*wanted, *unwanted))
+            *(self._vector(serving, item, deadline, priority) for item in (*wanted, *unwanted))
         )
         probe = Probe.split(np.stack(rows), len(unwanted))
         if fusion is Fusion.MAX:
@@ -96,12 +98,18 @@ class QueryVectors:
         return Probe(fused[np.newaxis], probe.unwanted[:0])
 
     async def _vector(
-        self, serving: Serving, item: CheckedExample, deadline: float | None
+        self,
+        serving: Serving,
+        item: CheckedExample,
+        deadline: float | None,
+        priority: Priority,
     ) -> Vectors:
         example = item.example
         try:
             if example.image is not None:
-                return await self._embed.embedded(serving, example.image, deadline=deadline)
+                return await self._embed.embedded(
+                    serving, example.image, deadline=deadline, priority=priority
+                )
             if example.embedding is not None:
                 return query_embedding.unit_vector(
                     example.embedding,

@@ -54,6 +54,7 @@ class Search:
         fence: Closed while the index may not know of erasures.
         search_threads: Indexes are searched on them.
         limits: Bounds on what is asked.
+        mirror: Told of every answer of the plain kind; returns at once.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Search:
         fence: Fence,
         search_threads: Executor,
         limits: LimitSettings,
+        mirror: Callable[[Asked, SearchAnswer], None] = lambda _, __: None,
     ) -> None:
         self._catalog = catalog
         self._asking = Asking(catalog=catalog, galleries=galleries, limits=limits)
@@ -73,6 +75,7 @@ class Search:
         self._search_threads = search_threads
         self._reranks = RerankQueue(limits.max_waiting_reranks)
         self._limits = limits
+        self._mirror = mirror
 
     @property
     def threads(self) -> Executor:
@@ -139,7 +142,9 @@ class Search:
             return _answer(asked, looks, matches=matches)
         page = await looks.run(partial(self._page, asked))
         matches = await matches_of(self._catalog, asked, page.hits)
-        return _answer(asked, looks, matches=matches, token=_token(asked, page, probe))
+        answer = _answer(asked, looks, matches=matches, token=_token(asked, page, probe))
+        self._mirror(asked, answer)
+        return answer
 
     async def _probe(self, query: SearchQuery, asked: Asked) -> Probe:
         unwanted = len(asked.unwanted) if asked.fusion is Fusion.MAX else 0

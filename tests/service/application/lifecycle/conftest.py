@@ -215,3 +215,8 @@ def sabotage(database_url: str) -> Callable[[Any], None]:
             engine.dispose()
 
     return execute
+
+
+@pytest.fixture(name="image_of")
+def image_of_number() -> Callable[[int], bytes]:
+    return image_of

@@ -1,0 +1,206 @@
+"""A model's life on a real service: over gRPC, REST and the command line, and after kill -9."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from resight.bundle import open_bundle
+from resight.client.connection import Connection, connect
+from resight.v1 import gallery_service_pb2 as gallery
+from resight.v1 import model_service_pb2 as models
+from resight.v1 import search_service_pb2 as search
+from resight.v1.types_pb2 import Camera, Crop
+
+RESIGHT = Path(sys.executable).with_name("resight")
+QUICK = {"RESIGHT_MODELS__POLL_SECONDS": "0.05", "RESIGHT_MODELS__FILL_BLOCK": "8"}
+
+
+def fill_gallery(connection: Connection, images: dict[int, bytes]) -> dict[str, int]:
+    """Store the images; their numbers by crop."""
+    connection.gallery.CreateCamera(gallery.CreateCameraRequest(camera=Camera(camera_id="door")))
+
+    def items() -> Iterator[gallery.IngestCropsRequest]:
+        for number, image in images.items():
+            when = Timestamp(seconds=1_767_225_600 + number)
+            crop = Crop(camera_id="door", capture_time=when)
+            yield gallery.IngestCropsRequest(sequence=number, image=image, crop=crop)
+
+    answers = list(connection.gallery.IngestCrops(items()))
+    accepted = gallery.IngestCropsResponse.OUTCOME_ACCEPTED
+    assert [answer.outcome for answer in answers] == [accepted] * len(images)
+    return {answer.crop_id: answer.sequence for answer in answers}
+
+
+def register(connection: Connection, archive: Path, *, passed: bool = True) -> str:
+    """A candidate; its version."""
+    data = archive.read_bytes()
+    outcome = models.GateVerdict.OUTCOME_PASSED if passed else 0
+    upload = models.ModelUpload(
+        sha256=hashlib.sha256(data).digest(),
+        size_bytes=len(data),
+        gate=models.GateVerdict(outcome=outcome, score=0.5),
+    )
+    parts = [models.RegisterModelRequest(upload=upload)]
+    parts.append(models.RegisterModelRequest(chunk=data))
+    return connection.models.RegisterModel(iter(parts)).model.model_version
+
+
+def filled(connection: Connection, version: str, seconds: float = 60.0) -> models.Filling:
+    """Wait until the shadow is filled."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = connection.models.GetModel(models.GetModelRequest(model_version=version)).filling
+        if found.state == models.Filling.STATE_COMPLETE:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not filled in {seconds} s: {found}")
+
+
+def finds_all(connection: Connection, images: dict[int, bytes], version: str) -> None:
+    """Every image finds its own crop, under this version."""
+    for image in images.values():
+        answer = connection.search.Search(search.SearchRequest(image=image, top_k=1))
+        assert answer.model_version == version
+        assert answer.matches[0].score > 0.999
+
+
+def test_a_model_is_staged_promoted_and_rolled_back_on_the_command_line(
+    start_service: Any,
+    catalog: dict[str, str],
+    tmp_path: Path,
+    make_jpeg: Callable[..., bytes],
+    make_bundle: Callable[..., Path],
+) -> None:
+    archive = make_bundle(tmp_path / "next.tar")
+    wanted = open_bundle(archive).model_version
+    images = {number: make_jpeg(number) for number in range(40)}
+
+    with start_service(tmp_path / "data", **catalog, **QUICK) as service:
+
+        def resight(*arguments: str) -> subprocess.CompletedProcess[str]:
+            command = [str(RESIGHT), "models", *arguments, "--target", service.grpc]
+            return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+        def told(*arguments: str) -> dict[str, Any]:
+            done = resight(*arguments, "--json")
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout)
+
+        with connect(service.grpc) as connection:
+            fill_gallery(connection, images)
+            version = register(connection, archive)
+            assert version == wanted
+            early = resight("promote", version)
+            assert early.returncode == 1
+            assert "is candidate" in early.stderr
+            assert told("stage", version)["model"]["state"] == "shadow"
+            assert filled(connection, version).done_crops == 40
+            shown = told("show", version)
+            assert shown["filling"]["done_crops"] == 40
+            done = told("promote", version)
+            assert (done["vectors"], done["previous_version"]) == (40, service.model)
+            assert done["sampled_crops"] > 0
+            finds_all(connection, images, version)
+            states = {m["model_version"]: m["state"] for m in told("list")["models"]}
+            assert states == {version: "live", service.model: "previous"}
+            assert told("rollback", "--reason", "try")["model"]["model_version"] == service.model
+            finds_all(connection, images, service.model)
+            assert told("retire", version)["model"]["state"] == "retired"
+            assert resight("rollback").returncode == 1
+
+
+def test_rest_says_the_same(
+    start_service: Any,
+    tmp_path: Path,
+    make_jpeg: Callable[..., bytes],
+    make_bundle: Callable[..., Path],
+) -> None:
+    archive = make_bundle(tmp_path / "next.tar")
+    with (
+        start_service(tmp_path / "data", **QUICK) as service,
+        connect(service.grpc) as connection,
+        httpx.Client(base_url=f"http://{service.rest}/v1/galleries/default/models") as client,
+    ):
+        fill_gallery(connection, {number: make_jpeg(number) for number in range(10)})
+        version = register(connection, archive)
+        assert client.post(f"/{version}/stage", json={"x": 1}).status_code == 422
+        assert client.post("/nothing/stage", json={}).status_code == 404
+        staged = client.post(f"/{version}/stage", json={"reason": "tonight"}).json()
+        assert staged["model"]["state"] == "shadow"
+        filled(connection, version)
+        shown = client.get(f"/{version}").json()
+        assert (shown["filling"]["state"], shown["filling"]["done_crops"]) == ("complete", 10)
+        refused = client.post(f"/{version}/filling/pause")
+        assert refused.status_code == 409
+        assert refused.json()["reason"] == "NO_FILLING"
+        promoted = client.post(f"/{version}/promote", json={}).json()
+        assert (promoted["model"]["state"], promoted["vectors"]) == ("live", 10)
+        again = client.post(f"/{version}/promote", json={})
+        assert again.json()["reason"] == "MODEL_STATE"
+        back = client.post("/rollback", json={}).json()
+        assert back["model"]["model_version"] == service.model
+        assert client.post(f"/{version}/retire", json={}).json()["state"] == "retired"
+
+
+def test_kill_9_in_the_middle_of_filling_and_around_promotion(
+    start_service: Any,
+    catalog: dict[str, str],
+    tmp_path: Path,
+    make_jpeg: Callable[..., bytes],
+    make_bundle: Callable[..., Path],
+) -> None:
+    archive = make_bundle(tmp_path / "next.tar")
+    images = {number: make_jpeg(number) for number in range(120)}
+    slow = QUICK | {"RESIGHT_MODELS__FILL_SHARE": "0.1", "RESIGHT_MODELS__FILL_LEASE_SECONDS": "1"}
+    places = catalog | slow
+    with start_service(tmp_path / "data", **places) as service:
+        with connect(service.grpc) as connection:
+            fill_gallery(connection, images)
+            version = register(connection, archive)
+            connection.models.StageModel(models.StageModelRequest(model_version=version))
+            wanted = models.GetModelRequest(model_version=version)
+            while not (found := connection.models.GetModel(wanted).filling).done_crops:
+                time.sleep(0.02)
+        service.stop(signal.SIGKILL)
+    assert 0 < found.done_crops < len(images), "killed in the middle"
+    first = service.model
+    with start_service(tmp_path / "data", **places) as service:
+        with connect(service.grpc) as connection:
+            done = filled(connection, version)
+            assert (done.done_crops, done.failed_crops) == (len(images), 0)
+            finds_all(connection, dict(list(images.items())[:5]), first)
+            ended = connection.models.PromoteModel.future(
+                models.PromoteModelRequest(model_version=version)
+            )
+            time.sleep(0.05)
+        service.stop(signal.SIGKILL)
+        ended.cancel()
+    with start_service(tmp_path / "data", **places) as service, connect(service.grpc) as connection:
+        listed = connection.models.ListModels(models.ListModelsRequest()).models
+        states = {model.model_version: model.state for model in listed}
+        live = next(v for v, state in states.items() if state == models.Model.STATE_LIVE)
+        finds_all(connection, images, live)
+        if live == first:
+            assert states[version] == models.Model.STATE_SHADOW
+            connection.models.PromoteModel(models.PromoteModelRequest(model_version=version))
+        else:
+            assert states[first] == models.Model.STATE_PREVIOUS
+        service.stop(signal.SIGKILL)
+    with start_service(tmp_path / "data", **places) as service, connect(service.grpc) as connection:
+        finds_all(connection, images, version)
+        with pytest.raises(grpc.RpcError) as caught:
+            connection.models.PromoteModel(models.PromoteModelRequest(model_version=version))
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
