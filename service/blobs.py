@@ -19,6 +19,9 @@ __all__ = ["FolderBlobStore", "RemoteBlobStore", "open_blob_store"]
 
 _TEMPORARY = ".writing"
 
+# No single image takes so long to write.
+HALF_WRITTEN_SECONDS = 3600.0
+
 
 class FolderBlobStore:
     """Images as files of a folder, readable by this user only.
@@ -38,14 +41,29 @@ class FolderBlobStore:
             return
         try:
             self._temporary.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for left_behind in self._temporary.iterdir():
-                left_behind.unlink()
+            self._forget_half_written()
         except OSError as error:
             raise FailedPrecondition(
                 f"blob_url: the folder {root} cannot be written ({error}); give this user the "
                 "right to, or choose another folder",
                 field="blob_url",
             ) from error
+
+    def _forget_half_written(self) -> None:
+        """Remove what a crash left behind, not what another process is writing to this folder; by
+        the clock of the file system, which both share.
+        """
+        left_behind = list(self._temporary.iterdir())
+        if not left_behind:
+            return
+        os.utime(self._temporary)
+        now = self._temporary.stat().st_mtime
+        for path in left_behind:
+            try:
+                if now - path.stat().st_mtime > HALF_WRITTEN_SECONDS:
+                    path.unlink()
+            except FileNotFoundError:
+                continue
 
     def put(self, key: str, data: bytes) -> None:
         """Store the bytes whole; durable when this returns."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,21 @@ def test_many_threads_make_the_same_folder(tmp_path: Path) -> None:
         thread.join()
     assert not errors
     assert len(list(store.keys())) == 30
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path, monkeypatch) -> None:
+    """A second store is opened on the folder in the middle of a write, as a replica does."""
+    store, flush = FolderBlobStore(tmp_path), os.fsync
+
+    def opens_another(handle: int) -> None:
+        flush(handle)
+        monkeypatch.setattr(os, "fsync", flush)
+        FolderBlobStore(tmp_path)
+
+    monkeypatch.setattr(os, "fsync", opens_another)
+    old = tmp_path / ".writing" / "old"
+    old.write_bytes(b"left by a crash")
+    os.utime(old, (time.time() - 4000,) * 2)
+    store.put("g/ab/1", b"one")
+    assert store.get("g/ab/1") == b"one"
+    assert not old.exists()
