@@ -41,10 +41,13 @@ def shared_dir() -> Path:
 class PostgresqlServer:
     """A PostgreSQL of its own: data and socket in a private folder, no port, databases on demand.
 
-    It does not flush (``fsync=off``): it may be stopped and started, but is never killed.
+    Unless it is asked to, it does not flush: it may be stopped and started, but is never killed.
     """
 
-    def __init__(self, programs: Path, private: Path, somebody: dict[str, Any]) -> None:
+    def __init__(
+        self, programs: Path, private: Path, somebody: dict[str, Any], *, fsync: bool
+    ) -> None:
+        self._fsync = "on" if fsync else "off"
         self._programs = programs
         self._sockets = private
         self._log = private / "log"
@@ -63,7 +66,8 @@ class PostgresqlServer:
         with self._log.open("ab") as stream:
             self.process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self._sockets / "data", "-k", self._sockets,
-                 "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200"],
+                 "-c", "listen_addresses=", "-c", f"fsync={self._fsync}",
+                 "-c", "max_connections=200"],
                 stdout=stream, stderr=stream, **self._options,
             )  # fmt: skip
         deadline = time.monotonic() + 60
@@ -120,7 +124,7 @@ def postgresql_programs(private: Path) -> Path | None:
 
 
 @contextmanager
-def running_postgresql() -> Iterator[PostgresqlServer]:
+def running_postgresql(*, fsync: bool = False) -> Iterator[PostgresqlServer]:
     """A running server of no privileges; tests skip where there is no PostgreSQL."""
     private = Path(tempfile.mkdtemp(prefix="resight-pg-"))
     try:
@@ -135,7 +139,7 @@ def running_postgresql() -> Iterator[PostgresqlServer]:
             somebody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             for path in (private, *private.rglob("*")):
                 os.lchown(path, nobody.pw_uid, nobody.pw_gid)
-        server = PostgresqlServer(programs, private, somebody)
+        server = PostgresqlServer(programs, private, somebody, fsync=fsync)
         server.start()
         try:
             yield server
