@@ -70,6 +70,9 @@ def pack_images(
     finally:
         packs.abandon()
     writer.add(IMAGE_LIST)
+    if not settings.privacy.store_images:
+        # Those stored before the setting was changed are here; the others were never kept.
+        lost = []
     missing = _still_stored(settings, lost)
     return ImageCounts(stored, size, len(lost) - missing, missing, altered)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from resight.errors import FailedPrecondition
+from service.adaptation_settings import PrivacySettings
 from service.catalog import schema
 from service.catalog.engine import open_engine
 from service.domain.query import SearchQuery
@@ -229,6 +230,21 @@ def test_an_archive_of_another_replica_comes_from_the_blob_store(tmp_path, place
     shared.write_bytes(b"damaged")
     missing = take(here, tmp_path / "s2", images=False).missing_bundles
     assert missing == [f"bundles/default/{archive.name}"]
+
+
+def test_privacy_mode_lacks_no_images(tmp_path, place, filled, serving, put) -> None:
+    here = place("here")
+    filled(here)
+    private = here.model_copy(update={"privacy": PrivacySettings(store_images=False)})
+
+    async def work() -> None:
+        async with serving(private) as application:
+            await put(application, 500)
+
+    asyncio.run(work())
+    images = take(private, tmp_path / "s", images=True).images
+    assert images is not None
+    assert (images.stored, images.deleted, images.missing, images.damaged) == (23, 0, 0, 0)
 
 
 def test_no_secret_and_no_place_of_the_machine(tmp_path, place, filled, postgresql_server) -> None:
