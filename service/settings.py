@@ -31,6 +31,7 @@ from service.adaptation_settings import (
     PrivacySettings,
     RetentionSettings,
 )
+from service.backend_settings import Backend, GpuSettings, MilvusSettings
 from service.environment import DELIMITER, PREFIX, FileTwinSource, refuse_unknown_names
 from service.replication_settings import ReplicaSettings
 
@@ -152,10 +153,12 @@ class TravelTimeSettings(_Section):
 
 
 class IndexSettings(_Section):
-    """The indexes, in segments of ``segment_rows`` rows, and their files in the data directory,
+    """The indexes: in this process's memory (``segmented``), with a copy on a GPU (``gpu``), or in
+    Milvus; in segments of ``segment_rows`` rows, and their files in the data directory,
     written after ``changes_per_write`` changes of a gallery, and at the end.
     """
 
+    backend: Backend = "segmented"
     segment_rows: int = Field(default=65_536, ge=16, le=1_048_576)
     changes_per_write: int = Field(default=50_000, ge=1)
 
@@ -209,6 +212,8 @@ class ServiceSettings(BaseSettings):
     search: SearchSettings = SearchSettings()
     travel_times: TravelTimeSettings = TravelTimeSettings()
     index: IndexSettings = IndexSettings()
+    milvus: MilvusSettings = MilvusSettings()
+    gpu: GpuSettings = GpuSettings()
     catalog: CatalogSettings = CatalogSettings()
     blobs: BlobSettings = BlobSettings()
     nightly: NightlySettings = NightlySettings()

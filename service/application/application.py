@@ -52,6 +52,7 @@ from service.clock import SystemClock
 from service.domain.names import DEFAULT_GALLERY
 from service.domain.ports import BlobStore, Clock, Embedder
 from service.erasure_ledger import ErasureLedger
+from service.gallery.backend import index_factory
 from service.gallery.search_threads import SearchThreads
 from service.settings import ServiceSettings
 from service.verification.running import Verification
@@ -287,13 +288,17 @@ class Application:
         directory = DataDirectory(settings.data_dir)
         version = embedder.model_version
         loaded = {version: LoadedEncoder(embedder, calibrations.get(version))}
-        galleries = Galleries(
-            loaded,
-            gather_rows=settings.search.gather_rows,
-            segment_rows=settings.index.segment_rows,
-            threads=SearchThreads(settings.search.threads or len(os.sched_getaffinity(0))),
-        )
+        threads = SearchThreads(settings.search.threads or len(os.sched_getaffinity(0)))
         try:
+            make_index = index_factory(
+                settings.index.backend,
+                gather_rows=settings.search.gather_rows,
+                segment_rows=settings.index.segment_rows,
+                threads=threads,
+                milvus=settings.milvus,
+                gpu=settings.gpu,
+            )
+            galleries = Galleries(loaded, make_index=make_index, threads=threads)
             catalog = Catalog(
                 settings.resolved_database_url(),
                 clock=clock,
@@ -304,6 +309,7 @@ class Application:
                 auto_upgrade=settings.catalog.auto_upgrade,
             )
         except BaseException:
+            threads.close()
             directory.close()
             raise
         ledger: ErasureLedger | None = None

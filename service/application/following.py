@@ -16,14 +16,14 @@ from service.catalog.log_reads import Change
 from service.catalog.models import CHANGE_VECTOR_ADDED
 from service.catalog.records import GalleryRecord
 from service.domain.instant import to_micros
-from service.gallery.index import SegmentedIndex
+from service.domain.ports import GalleryIndex
 
 __all__ = ["BLOCK", "Target", "follow", "reread"]
 
 BLOCK = 4096
 
 # The vectors of which model go into which index.
-Target = tuple[GalleryRecord, SegmentedIndex]
+Target = tuple[GalleryRecord, GalleryIndex]
 
 
 def follow(

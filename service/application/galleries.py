@@ -17,7 +17,7 @@ from service.catalog import gallery_reads, lifecycle_reads, log_reads
 from service.catalog.records import CameraRecord, CropInsert, GalleryRecord
 from service.catalog.store import Catalog
 from service.domain import names
-from service.gallery.index import SEGMENT_ROWS, SegmentedIndex
+from service.gallery.backend import IndexFactory
 from service.gallery.search_threads import SearchThreads
 
 __all__ = ["Galleries"]
@@ -32,8 +32,7 @@ class Galleries:
 
     Args:
         encoders: Those that run in this process, by version.
-        gather_rows: As SegmentedIndex.
-        segment_rows: As SegmentedIndex.
+        make_index: Makes the index of a model, in the backend chosen.
         threads: The threads that all galleries search on.
     """
 
@@ -41,13 +40,11 @@ class Galleries:
         self,
         encoders: Mapping[str, LoadedEncoder],
         *,
-        gather_rows: int,
-        segment_rows: int = SEGMENT_ROWS,
+        make_index: IndexFactory,
         threads: SearchThreads | None = None,
     ) -> None:
         self._encoders = encoders
-        self._gather_rows = gather_rows
-        self._segment_rows = segment_rows
+        self._make_index = make_index
         self._threads = threads
         self._by_name: dict[str, Gallery] = {}
         self._by_row: dict[int, Gallery] = {}
@@ -99,7 +96,7 @@ class Galleries:
         return gallery
 
     def serving(self, record: GalleryRecord) -> Serving:
-        """A model of a gallery with an empty index.
+        """A model of a gallery with an index that is yet to be filled.
 
         Raises:
             FailedPrecondition: its encoder does not run here.
@@ -112,16 +109,10 @@ class Galleries:
                 field="bundle",
                 reason="MODEL_NOT_LOADED",
             )
-        index = SegmentedIndex(
-            record.dimension,
-            gather_rows=self._gather_rows,
-            segment_rows=self._segment_rows,
-            threads=self._threads,
-        )
-        return Serving(record, encoder, index)
+        return Serving(record, encoder, self._make_index(record))
 
     def fill(self, connection: Connection, serving: Serving) -> Filled:
-        """Fill the empty index of a model with what this connection sees."""
+        """Fill the index of a model with what this connection sees."""
         return self._fill(connection, serving)
 
     def close(self) -> None:

@@ -70,13 +70,25 @@ class Gallery:
     ) -> None:
         self._catalog = catalog
         self._models_changed = models_changed
-        self.models = models
+        self._models = models
         self.applied = applied
         self._cameras: Mapping[str, LiveCamera] = {}
         # The newest position heard of, and since when something has been waiting to be applied.
         self._heard: tuple[int, float] = (applied, 0.0)
         for camera in cameras:
             self.add_camera(camera)
+
+    @property
+    def models(self) -> Models:
+        """What it searches and feeds; taken once by a request."""
+        return self._models
+
+    @models.setter
+    def models(self, models: Models) -> None:
+        before, self._models = self._models, models
+        for serving in before.fed:
+            if serving not in models.fed:
+                serving.index.discard()
 
     @property
     def serving(self) -> Serving:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from service.application.following import BLOCK, follow, reread
 from service.catalog import log_reads, vector_reads
 from service.catalog.records import GalleryRecord
+from service.domain.ports import GalleryIndex
 from service.gallery.index import SegmentedIndex
 from service.gallery.index_folder import IndexFolder, Restored, UnusableError
 from service.telemetry import INDEX_FILLED
@@ -77,11 +78,11 @@ def fill(
 
 
 def differences(
-    connection: Connection, record: GalleryRecord, index: SegmentedIndex
+    connection: Connection, record: GalleryRecord, index: GalleryIndex
 ) -> tuple[list[UUID], list[UUID]]:
     """Crops that the catalog has and the index lacks, and those that only the index has."""
     stored = set(map(tuple, vector_reads.vector_ids(connection, record).tolist()))
-    held = set(map(tuple, index.snapshot.ids().tolist()))
+    held = set(map(tuple, index.ids().tolist()))
     return [_uuid(pair) for pair in sorted(stored - held)], [
         _uuid(pair) for pair in sorted(held - stored)
     ]

@@ -17,12 +17,16 @@ from resight.errors import ResightError, Unavailable
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery
 from service.application.index_filling import Filled, fill
+from service.application.index_resuming import resume
 from service.application.serving import Serving
 from service.catalog import log_reads
 from service.catalog.records import GalleryRecord
 from service.catalog.store import Catalog
-from service.gallery.index import Snapshot
+from service.domain.ports import GalleryIndex
+from service.gallery.backend import segmented
+from service.gallery.index import SegmentedIndex, Snapshot
 from service.gallery.index_folder import IndexFolder, LogMark
+from service.milvus.index import MilvusIndex
 from service.telemetry import INDEX_WRITES
 
 __all__ = ["IndexKeeper", "index_folder"]
@@ -67,15 +71,15 @@ class IndexKeeper:
         self._held: dict[int, int] = {}
 
     def fill(self, connection: Connection, serving: Serving) -> Filled:
-        """Fill the empty index of a model with what this connection sees."""
-        record = serving.record
-        filled = fill(
-            connection,
-            record,
-            serving.index,
-            self._folder(record),
-            segment_rows=self._segment_rows,
-        )
+        """Fill the index of a model with what this connection sees."""
+        record, index = serving.record, serving.index
+        if isinstance(index, MilvusIndex):
+            filled = resume(connection, record, index)
+        else:
+            folder = self._folder(record)
+            filled = fill(
+                connection, record, segmented(index), folder, segment_rows=self._segment_rows
+            )
         # What had to be read from the catalog is written like changes, soon.
         position = log_reads.newest_position(connection, record.gallery_row)
         self._held[record.model_row] = position - filled.behind
@@ -138,8 +142,10 @@ class IndexKeeper:
         models, snapshots, mark = self._captured(gallery)
         for serving, snapshot in zip(models, snapshots, strict=True):
             began = time.perf_counter()
-            size = self._folder(serving.record).write(snapshot, mark)
+            size = 0 if snapshot is None else self._folder(serving.record).write(snapshot, mark)
             self._held[serving.record.model_row] = mark.position
+            if snapshot is None:
+                continue
             INDEX_WRITES.labels("written").inc()
             logger.info(
                 "gallery %s: index of %d vectors of model %s at change %d written, %.1f MB in "
@@ -153,18 +159,21 @@ class IndexKeeper:
             )
         self._forget_others(gallery.name, models)
 
-    def _captured(self, gallery: Gallery) -> tuple[Sequence[Serving], Sequence[Snapshot], LogMark]:
+    def _captured(
+        self, gallery: Gallery
+    ) -> tuple[Sequence[Serving], Sequence[Snapshot | None], LogMark]:
         """The indexes of a gallery and the position that they are all up to, taken between two
         writes to the catalog on the writer's thread, which alone changes them.
         """
 
-        def look() -> tuple[Sequence[Serving], Sequence[Snapshot], LogMark]:
+        def look() -> tuple[Sequence[Serving], Sequence[Snapshot | None], LogMark]:
             gallery.follow()
             models, position = gallery.models.fed, gallery.applied
             entry = self._catalog.read_now(log_reads.entry_at, gallery.row, position)
             if entry is None:
                 raise RuntimeError(f"the log of gallery {gallery.name!r} has no change {position}")
-            return models, [serving.index.snapshot for serving in models], LogMark(position, entry)
+            mark = LogMark(position, entry)
+            return models, [_captured(serving.index, mark) for serving in models], mark
 
         try:
             return self._catalog.writer.run(look).result()
@@ -186,9 +195,19 @@ class IndexKeeper:
     def _forget_others(self, name: str, models: Sequence[Serving]) -> None:
         """Remove the files of models that no index here follows: they would outlive erasures."""
         kept = {_model_folder(serving.version) for serving in models}
-        for path in sorted((self._root / name).iterdir()):
+        folder = self._root / name
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.name not in kept and path.is_dir():
                 shutil.rmtree(path)
+
+
+def _captured(index: GalleryIndex, mark: LogMark) -> Snapshot | None:
+    """The state of an index to be written; None for one that keeps its rows itself."""
+    if isinstance(index, SegmentedIndex):
+        return index.snapshot
+    if isinstance(index, MilvusIndex):
+        index.remember(mark)
+    return None
 
 
 def index_folder(

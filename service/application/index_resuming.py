@@ -8,7 +8,6 @@ beginning.
 from __future__ import annotations
 
 import logging
-from typing import Any, cast
 
 from sqlalchemy import Connection, func, select
 
@@ -70,9 +69,8 @@ def _followed(connection: Connection, record: GalleryRecord, index: MilvusIndex)
     if log_reads.entry_at(connection, record.gallery_row, mark.position) != mark.entry:
         return "other_log"
     rows = len(index)
-    # Following needs no more of an index than the port has.
-    target = (record, cast(Any, index))
-    _, behind = follow(connection, record.gallery_row, [target], after=mark.position)
+    targets = [(record, index)]
+    _, behind = follow(connection, record.gallery_row, targets, after=mark.position)
     stored = connection.execute(
         select(func.count()).where(embeddings.c.model_row == record.model_row)
     ).scalar_one()

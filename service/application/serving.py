@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from resight.bundle.calibration import Calibration
 from service.catalog.records import GalleryRecord
-from service.domain.ports import Embedder
-from service.gallery.index import SegmentedIndex
+from service.domain.ports import Embedder, GalleryIndex
 
 __all__ = ["UNREADY", "LoadedEncoder", "Models", "Serving"]
 
@@ -39,7 +38,7 @@ class Serving:
 
     record: GalleryRecord
     encoder: LoadedEncoder
-    index: SegmentedIndex
+    index: GalleryIndex
 
     @property
     def version(self) -> str:

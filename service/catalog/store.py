@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.catalog import schema
 from service.catalog.engine import open_engine, unavailable
+from service.catalog.mailbox import Mailbox
 from service.catalog.records import CropInsert, InsertOutcome
 from service.catalog.writer import CatalogWriter
 from service.domain.ports import Clock
@@ -55,6 +56,7 @@ class Catalog:
         self._write_engine: Engine = open_engine(url, pool_size=1, writer=True)
         schema.prepare(self._write_engine, auto_upgrade=auto_upgrade)
         self._read_engine: Engine = open_engine(url, pool_size=read_threads + 1, writer=False)
+        self._mail: Mailbox | None = None
         self._readers = ThreadPoolExecutor(read_threads, thread_name_prefix="catalog-read")
         self.writer = CatalogWriter(
             self._write_engine,
@@ -130,7 +132,13 @@ class Catalog:
     async def insert(self, item: CropInsert) -> InsertOutcome:
         """Store one crop, together with whoever else is waiting; returns after the commit."""
         with stage("db"):
-            return await asyncio.wrap_future(self.writer.insert(item))
+            return await self._mailbox().result(self.writer.insert(item))
+
+    def _mailbox(self) -> Mailbox:
+        loop = asyncio.get_running_loop()
+        if self._mail is None or self._mail.loop is not loop:
+            self._mail = Mailbox(loop)
+        return self._mail
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run ``work`` on the writer's thread, between two transactions."""

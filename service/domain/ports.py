@@ -231,6 +231,24 @@ class GalleryIndex(Protocol):
         """The vectors of the rows that are there: places in ``ids``, ascending, and (len, D)."""
         ...
 
+    def ids(self) -> NDArray[np.uint64]:
+        """Every row's id, (N, 2) halves."""
+        ...
+
+    def discard(self) -> None:
+        """Give back what it holds outside this process's memory; it is not used any more."""
+        ...
+
+    @property
+    def tombstones(self) -> int:
+        """Removed rows that still take room."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes in this process."""
+        ...
+
     def __len__(self) -> int:
         """Rows a search can return."""
         ...

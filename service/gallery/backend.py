@@ -6,14 +6,14 @@ import hashlib
 import re
 from collections.abc import Callable
 
-from resight.errors import InvalidArgument
+from resight.errors import FailedPrecondition, InvalidArgument
 from service.backend_settings import Backend, GpuSettings, MilvusSettings
 from service.catalog.records import GalleryRecord
 from service.domain.ports import GalleryIndex
 from service.gallery.index import SEGMENT_ROWS, SegmentedIndex
 from service.gallery.search_threads import SearchThreads
 
-__all__ = ["IndexFactory", "collection_name", "index_factory"]
+__all__ = ["IndexFactory", "collection_name", "index_factory", "segmented"]
 
 IndexFactory = Callable[[GalleryRecord], GalleryIndex]
 
@@ -44,6 +44,22 @@ def index_factory(
     return lambda record: SegmentedIndex(
         record.dimension, gather_rows=gather_rows, segment_rows=segment_rows, threads=threads
     )
+
+
+def segmented(index: GalleryIndex) -> SegmentedIndex:
+    """The index, where its rows are in this process.
+
+    Raises:
+        FailedPrecondition: they are not (reason ``INDEX_ELSEWHERE``).
+    """
+    if not isinstance(index, SegmentedIndex):
+        raise FailedPrecondition(
+            "index.backend keeps the vectors outside this process, where they cannot be looked at "
+            "row by row; use a service with index.backend segmented on the same catalog",
+            field="index.backend",
+            reason="INDEX_ELSEWHERE",
+        )
+    return index
 
 
 def collection_name(prefix: str, record: GalleryRecord) -> str:

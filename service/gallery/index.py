@@ -94,6 +94,13 @@ class SegmentedIndex:
         """Bytes of the rows and their vocabularies; room not yet written to is not resident."""
         return sum(view.nbytes for view in self._snapshot.views)
 
+    def ids(self) -> NDArray[np.uint64]:
+        """Every row's id, (N, 2) halves."""
+        return self._snapshot.ids()
+
+    def discard(self) -> None:
+        """Nothing is held but memory."""
+
     def vectors_of(self, ids: Sequence[UUID]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The vectors of rows that are there: their places in ``ids``, ascending, and float32
         (len(places), D).

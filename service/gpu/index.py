@@ -82,6 +82,10 @@ class GpuIndex(SegmentedIndex):
         while self._device.feed(self._mirror.step).result():
             pass
 
+    def discard(self) -> None:
+        """As ``close``."""
+        self.close()
+
     def close(self) -> None:
         """Give the device's memory back; the CPU answers alone from then on."""
         self._device.feed(lambda: self._device.submit(self._mirror.clear).result()).result()

@@ -22,6 +22,7 @@ from service.application.serving import Serving
 from service.catalog import log_reads
 from service.catalog.store import Catalog
 from service.domain.ports import BlobStore
+from service.gallery.backend import segmented
 from service.gallery.index import Snapshot
 from service.verification.findings import Findings, Report, Told
 from service.verification.gallery import compare, compare_warm
@@ -161,7 +162,8 @@ class Verification:
                 connection = opened.enter_context(self._catalog.connect_apart())
                 if log_reads.newest_position(connection, live.row) == live.applied:
                     stack.push(opened)
-                    return connection, [(each, each.index.snapshot) for each in live.models.fed]
+                    states = [(each, segmented(each.index).snapshot) for each in live.models.fed]
+                    return connection, states
                 # Another replica has written in between.
                 opened.close()
 
