@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.machine import describe
 
-_NOT_BENCHES = {"__main__", "experiment", "machine", "serving", "synthetic"}
+_NOT_BENCHES = {"__main__", "experiment", "lifecycle_load", "machine", "serving", "synthetic"}
 
 
 def _names() -> list[str]:
