@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 CHANNEL = "resight_log"
 
+# How late the end of the process may be noticed.
+MAX_DEAF_SECONDS = 0.25
+
 
 class Bell:
     """Rings for changes of this process, and hears those of others.
@@ -51,7 +54,7 @@ class Bell:
         try:
             listening = self._listener()
             while not stopping.is_set() and (left := until - time.monotonic()) > 0:
-                for ring in listening.notifies(timeout=left, stop_after=1):
+                for ring in listening.notifies(timeout=min(left, MAX_DEAF_SECONDS), stop_after=1):
                     if ring.payload != self._own:
                         return
         except Exception as error:

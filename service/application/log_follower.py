@@ -27,9 +27,15 @@ class Log(Protocol):
     def newest(self) -> Mapping[int, int]:
         """Newest position of every gallery of the catalog, by its row."""
 
-    def followed(self, applied: Mapping[int, int], *, caught_up: bool) -> None:
-        """Told after every look: by gallery row, the position before what was applied; and whether
-        every index is now as new as the log was when it was read.
+    def followed(
+        self, applied: Mapping[int, int], *, caught_up: bool, unopened: Mapping[int, int]
+    ) -> None:
+        """Told after every look.
+
+        Args:
+            applied: By gallery row, the position before what was applied.
+            caught_up: Whether every index is now as new as the log was when it was read.
+            unopened: Newest positions of galleries that this process does not serve (yet).
         """
 
 
@@ -77,25 +83,31 @@ class LogFollower:
         """
         newest = {} if self._log is None else self._log.newest()
         applied: Mapping[int, int] = {}
-        if self._behind(newest):
+        if self._behind(newest) or self._unknown(newest):
             applied = self._catalog.writer.run(lambda: self._follow(newest)).result()
         if self._log is not None:
-            self._log.followed(applied, caught_up=not self._behind(newest))
+            # A gallery that could not be opened is not served, so nothing of it is stale.
+            self._log.followed(
+                applied, caught_up=not self._behind(newest), unopened=self._unknown(newest)
+            )
 
     def _behind(self, newest: Mapping[int, int]) -> bool:
-        """Whether an index, or a gallery, lacks something; from now on an index is said to lag."""
-        known = self._galleries.all()
-        behind = bool(newest.keys() - {gallery.row for gallery in known})
-        for gallery in known:
+        """Whether an index lacks something; from now on it is said to lag."""
+        behind = False
+        for gallery in self._galleries.all():
             gallery.heard_of(newest.get(gallery.row, 0))
             behind |= gallery.behind
         return behind
 
+    def _unknown(self, newest: Mapping[int, int]) -> dict[int, int]:
+        """Galleries that are not open here, with their newest positions."""
+        known = {gallery.row for gallery in self._galleries.all()}
+        return {row: position for row, position in newest.items() if row not in known}
+
     def _follow(self, newest: Mapping[int, int]) -> dict[int, int]:
         """On the writer's thread."""
         applied = {}
-        known = {gallery.row for gallery in self._galleries.all()}
-        if newest.keys() - known:
+        if self._unknown(newest):
             self._tried("new galleries", self._galleries.discover)
         for gallery in self._galleries.all():
             if gallery.behind or newest.get(gallery.row, 0) > gallery.applied:

@@ -124,13 +124,16 @@ class Membership:
         with self._engine.connect() as connection:
             return {row: position for row, _, position in gallery_reads.positions(connection)}
 
-    def followed(self, applied: Mapping[int, int], *, caught_up: bool) -> None:
+    def followed(
+        self, applied: Mapping[int, int], *, caught_up: bool, unopened: Mapping[int, int]
+    ) -> None:
         """Open the fence when this process has caught up, and tell how far it is."""
         if caught_up:
             self._fence.caught_up(self._read_in)
         if self._reported_in != self._read_in:
             self._reported.clear()
-        now = {gallery.row: gallery.applied for gallery in self._galleries.all()}
+        # Nobody need wait for what is not served here; when it is opened it is filled afresh.
+        now = dict(unopened) | {gallery.row: gallery.applied for gallery in self._galleries.all()}
         fresh = dict(now.items() - self._reported.items())
         if fresh or applied:
             with self._engine.begin() as connection:

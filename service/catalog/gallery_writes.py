@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.dml import ReturningInsert
 
 from resight.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
@@ -43,9 +44,7 @@ def ensure_gallery(
         FailedPrecondition: the gallery holds vectors of another model whose bundle is not stored.
         ResourceExhausted: there are ``max_galleries`` already.
     """
-    found = connection.execute(
-        select(galleries.c.gallery_row).where(galleries.c.name == name)
-    ).scalar()
+    found = _gallery_row(connection, name)
     if found is None:
         if connection.execute(select(func.count()).select_from(galleries)).scalar_one() >= (
             max_galleries
@@ -55,14 +54,29 @@ def ensure_gallery(
                 field="gallery",
                 reason="TOO_MANY_GALLERIES",
             )
-        found = _insert_row(
-            connection,
-            insert(galleries)
-            .values(name=name, position=0, create_time=now)
-            .returning(galleries.c.gallery_row),
-        )
+        found = _create_gallery(connection, name, now)
+    # Another process may be about to do the same.
+    take_positions(connection, found, 0)
     _ensure_model(connection, found, name, model_version, dimension, now)
     return lifecycle_reads.fed_models(connection, found).live
+
+
+def _gallery_row(connection: Connection, name: str) -> int | None:
+    statement = select(galleries.c.gallery_row).where(galleries.c.name == name)
+    return connection.execute(statement).scalar()
+
+
+def _create_gallery(connection: Connection, name: str, now: datetime) -> int:
+    statement = insert(galleries).values(name=name, position=0, create_time=now)
+    try:
+        with connection.begin_nested():
+            return _insert_row(connection, statement.returning(galleries.c.gallery_row))
+    except IntegrityError:
+        # Another process was faster, and has committed by now.
+        found = _gallery_row(connection, name)
+        if found is None:
+            raise
+        return found
 
 
 def _ensure_model(

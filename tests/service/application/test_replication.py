@@ -17,6 +17,7 @@ from sqlalchemy import text
 from resight.errors import NotFound, Unavailable
 from service.application.application import Application
 from service.application.ingest import IngestItem, Outcome
+from service.application.membership import Membership
 from service.domain.crop import Camera
 from service.domain.query import SearchQuery
 
@@ -360,5 +361,80 @@ def test_both_end_as_the_catalog_whatever_both_did_at_the_same_time(
                 ranked = sorted(stored, key=lambda crop_id: -scores[crop_id])
                 for application in (a, b):
                     assert await ids_found(application, b"anybody", gallery=name) == ranked
+
+    run(work())
+
+
+def test_what_is_erased_while_a_replica_starts_is_never_served_by_it(
+    both: Together, replica: Callable, run: Callable, at: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the filling of its index and its registration nobody waits for it."""
+
+    async def work() -> None:
+        async with replica("a", cameras=True) as a:
+            gone = await a.ingest.submit(item(0, at))
+            kept = await a.ingest.submit(item(1, at))
+            loop = asyncio.get_running_loop()
+            register = Membership.register
+
+            def late(membership: Membership) -> None:
+                deletion = a.crops.delete("", str(gone.crop_id))
+                pending = asyncio.run_coroutine_threadsafe(deletion, loop).result()
+                assert pending == (), "it is not known yet"
+                register(membership)
+
+            monkeypatch.setattr(Membership, "register", late)
+            async with replica("b") as b:
+                assert len(b._galleries.get("").serving.index) == 1
+                assert await ids_found(b, b"x") == [kept.crop_id]
+
+    run(work())
+
+
+def test_a_gallery_that_cannot_be_opened_closes_no_other_and_delays_no_erasure(
+    both: Together, run: Callable, at: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        settings = {"heartbeat_seconds": 0.1, "expire_seconds": 0.5}
+        async with both(**settings, erasure_wait_seconds=PATIENCE) as (a, b):
+            with monkeypatch.context() as patch:
+                patch.setattr(b._galleries, "discover", lambda: 1 / 0)
+                await a.cameras.create("site", Camera("c1"))
+                stored = await a.ingest.submit(item(0, at, gallery="site"))
+                assert await a.crops.delete("site", str(stored.crop_id)) == ()
+                left = await a.ingest.submit(item(1, at, gallery="site"))
+                with patch.context() as silent:
+                    silent.setattr(b.replication._membership, "beat", lambda: 1 / 0)
+                    await asyncio.sleep(0.6)
+                    assert not b.replication.fence.is_open
+
+                async def open_again() -> bool:
+                    return b.replication.fence.is_open
+
+                await eventually(open_again)
+
+            async def found() -> bool:
+                try:
+                    return await ids_found(b, b"x", gallery="site") == [left.crop_id]
+                except NotFound:
+                    return False
+
+            await eventually(found)
+
+    run(work())
+
+
+def test_replicas_that_start_together_on_an_empty_catalog(
+    replica: Callable, run: Callable, at: Callable
+) -> None:
+    async def work() -> None:
+        async def start(name: str) -> None:
+            async with replica(name, cameras=True) as application:
+                made = [application.cameras.create(f"g{n}", Camera("c1")) for n in range(20)]
+                await asyncio.gather(*made)
+                stored = await application.ingest.submit(item(0, at, gallery="g7"))
+                assert stored.outcome in (Outcome.ACCEPTED, Outcome.DUPLICATE)
+
+        await asyncio.gather(*(start(name) for name in "abcd"))
 
     run(work())
