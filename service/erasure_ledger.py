@@ -235,7 +235,8 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _is_whole(text: bytes) -> bool:
-    return _LINE.fullmatch(text) is not None and zlib.crc32(text[:-9]) == int(text[-8:], 16)
+    # The form of a line whose sum is right need not be looked at: a start reads a million.
+    return text[-9:-8] == b" " and b"%08x" % zlib.crc32(text[:-9]) == text[-8:]
 
 
 def _is_torn(line: bytes) -> bool:

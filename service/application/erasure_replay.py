@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from service.catalog import crop_reads
-from service.catalog.crop_deletions import delete_instances
+from service.catalog.crop_deletions import delete_instances, stored_instances
 from service.catalog.store import Catalog
 from service.domain.ports import Clock
 from service.erasure_ledger import ErasureLedger, erased_blobs, process_name
@@ -59,7 +58,7 @@ def replay(catalog: Catalog, folder: Path, clock: Clock) -> Replayed:
     entries = erased = 0
     for block in erased_blobs(folder):
         entries += len(block)
-        found = catalog.read_now(crop_reads.stored_blobs, block)
+        found = catalog.read_now(stored_instances, block)
         if found:
             apply = partial(delete_instances, blob_ids=sorted(found), now=clock.now())
             erased += catalog.writer.change(apply).result()

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    bindparam,
+    delete,
+    insert,
+    select,
+    type_coerce,
+)
+from sqlalchemy.types import NullType
 
 from service.catalog.change_log import log_crops, take_positions
 from service.catalog.models import (
@@ -20,7 +30,7 @@ from service.catalog.models import (
 )
 from service.domain.identifier import image_key
 
-__all__ = ["delete_instances", "drop_before"]
+__all__ = ["delete_instances", "drop_before", "stored_instances"]
 
 # SQLite takes at most 32,766 parameters a statement.
 MAX_IN = 10_000
@@ -57,6 +67,16 @@ def delete_instances(connection: Connection, blob_ids: Sequence[UUID], *, now: d
             log_crops(connection, gallery_row, CHANGE_CROP_DELETED, ids, first, now)
             deleted += len(rows)
     return deleted
+
+
+def stored_instances(connection: Connection, blob_ids: Sequence[UUID]) -> list[UUID]:
+    """Those of these instances (at most 10,000) that are stored; converts no value by its type,
+    because a start asks for every erasure there ever was.
+    """
+    column: ColumnElement[Any] = type_coerce(crops.c.blob_id, NullType)
+    statement = select(column).where(column.in_(bindparam("ids", expanding=True)))
+    found = connection.execute(statement, {"ids": [blob_id.bytes for blob_id in blob_ids]})
+    return [UUID(bytes=bytes(blob_id)) for blob_id in found.scalars()]
 
 
 def drop_before(
