@@ -163,7 +163,10 @@ def test_probes_metrics_and_openapi(service: Any, client: httpx.Client, crops: l
     assert {path.removeprefix("/v1/galleries/{gallery}") for path in schema["paths"]} == {
         "/cameras", "/crops", "/crops/{crop_id}", "/crops/{crop_id}/image", "/embed", "/search",
         "/search-batch", "/track", "/travel-times", "/verify",
-        "/stats", "/models", "/models/{model_version}",
+        "/stats", "/models", "/models/{model_version}", "/models/rollback",
+        "/models/{model_version}/stage", "/models/{model_version}/promote",
+        "/models/{model_version}/retire", "/models/{model_version}/filling/pause",
+        "/models/{model_version}/filling/resume",
         "/adaptation-runs", "/adaptation-runs/{run_id}", "/adaptation-runs/{run_id}/crops",
         "/adaptation-runs/{run_id}/stream", "/adaptation-runs/{run_id}/heartbeat",
         "/adaptation-runs/{run_id}/report", "/adaptation-runs/{run_id}/finish",
