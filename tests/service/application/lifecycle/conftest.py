@@ -220,3 +220,13 @@ def sabotage(database_url: str) -> Callable[[Any], None]:
 @pytest.fixture(name="image_of")
 def image_of_number() -> Callable[[int], bytes]:
     return image_of
+
+
+@pytest.fixture(name="vector_of")
+def vector_of_encoder() -> Callable[[int, int], np.ndarray]:
+    return vector_of
+
+
+@pytest.fixture
+def passed() -> GateVerdict:
+    return PASSED
