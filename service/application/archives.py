@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
 from pathlib import Path
 
 from resight.errors import FailedPrecondition
 from service.bundles import BundleShelf
-from service.domain.identifier import ARCHIVES, archive_key
+from service.domain.identifier import archive_key
 from service.domain.ports import BlobStore
 
 __all__ = ["Archives"]
@@ -62,15 +61,6 @@ class Archives:
             self._blobs.delete(archive_key(gallery, sha256))
 
         await asyncio.to_thread(delete)
-
-    def sweep(self, known: Collection[tuple[str, bytes]]) -> int:
-        """Remove archives that no model names, left by a crash; returns how many."""
-        kept = {archive_key(gallery, sha256) for gallery, sha256 in known}
-        stored = self._blobs.keys()
-        left = [key for key in stored if key.startswith(ARCHIVES) and key not in kept]
-        for key in left:
-            self._blobs.delete(key)
-        return len(left)
 
     def _fetched(self, gallery: str, sha256: bytes) -> Path:
         path = self._shelf.path(gallery, sha256)
