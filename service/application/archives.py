@@ -17,6 +17,8 @@ __all__ = ["Archives"]
 
 logger = logging.getLogger(__name__)
 
+CHUNK = 1024 * 1024
+
 
 class Archives:
     """Archives by gallery and digest; what is fetched is compared with its digest.
@@ -29,6 +31,15 @@ class Archives:
     def __init__(self, shelf: BundleShelf, blobs: BlobStore) -> None:
         self._shelf = shelf
         self._blobs = blobs
+
+    def shelve(self, gallery: str, archive: Path) -> tuple[bytes, int]:
+        """Put a copy of an archive on the shelf, blocking; returns its SHA-256 and size."""
+        with self._shelf.receiving() as incoming, archive.open("rb") as stream:
+            while data := stream.read(CHUNK):
+                incoming.write(data)
+            sha256 = incoming.complete()
+            self._shelf.shelve(incoming, gallery, sha256)
+            return sha256, incoming.size
 
     async def share(self, gallery: str, sha256: bytes) -> None:
         """Put an archive of the shelf where every replica finds it.

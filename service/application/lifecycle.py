@@ -23,6 +23,7 @@ from service.application.index_keeper import IndexKeeper
 from service.application.lineup import Lineup
 from service.application.model_check import Checked, ModelCheck
 from service.application.reembedding import Reembedding
+from service.application.served_bundle import ServedBundle
 from service.application.serving import Serving
 from service.application.unbroken import Unbroken
 from service.catalog import fillings, lifecycle, lifecycle_reads
@@ -90,6 +91,7 @@ class Lifecycle:
         encoders: Encoders,
         lineup: Lineup,
         index_files: IndexKeeper,
+        served_bundle: ServedBundle,
         reembedding: Reembedding,
         check: ModelCheck,
         unbroken: Unbroken,
@@ -103,6 +105,7 @@ class Lifecycle:
         self._encoders = encoders
         self._lineup = lineup
         self._index_files = index_files
+        self._served_bundle = served_bundle
         self._reembedding = reembedding
         self._check = check
         self._unbroken = unbroken
@@ -138,6 +141,7 @@ class Lifecycle:
             if source is FillingSource.MAP:
                 await self._reembedding.vector_map(record, live.record.model_version)
             await self._encoders.obtain(record)
+            await self._served_bundle.keep(live.record)
 
         def apply(connection: Connection) -> str:
             return lifecycle.stage(

@@ -22,6 +22,7 @@ from service.application.promotion_policy import PromotionPolicy
 from service.application.query_vectors import QueryVectors
 from service.application.reembedding import Reembedding
 from service.application.repeating import Repeating
+from service.application.served_bundle import ServedBundle
 from service.application.unbroken import Unbroken
 from service.catalog.store import Catalog
 from service.domain.ports import BlobStore, Clock
@@ -79,6 +80,7 @@ class ModelKeeping:
             encoders=encoders,
             lineup=self.lineup,
             index_files=index_files,
+            served_bundle=ServedBundle(settings.bundle, catalog=catalog, archives=archives),
             reembedding=reembedding,
             check=ModelCheck(catalog=catalog, reembedding=reembedding, sample=models.verify_sample),
             unbroken=unbroken,

@@ -20,6 +20,7 @@ __all__ = [
     "manifest_of",
     "register",
     "shelved",
+    "store_bundle",
 ]
 
 _COLUMNS = (
@@ -102,6 +103,14 @@ def register(
         mine = model_bundles.c.model_row == model_row
         replaced = connection.execute(select(model_bundles.c.sha256).where(mine)).scalar()
         connection.execute(delete(model_bundles).where(mine))
+    store_bundle(connection, model_row, item, run_row=run_row)
+    return None if replaced is None or bytes(replaced) == item.sha256 else bytes(replaced)
+
+
+def store_bundle(
+    connection: Connection, model_row: int, item: Registration, *, run_row: int | None
+) -> None:
+    """Store what was registered beside a model that has nothing registered."""
     connection.execute(
         insert(model_bundles).values(
             model_row=model_row,
@@ -117,7 +126,6 @@ def register(
             gate_report=dict(item.gate.report or {}),
         )
     )
-    return None if replaced is None or bytes(replaced) == item.sha256 else bytes(replaced)
 
 
 def find_model(connection: Connection, gallery_row: int, version: str) -> Model | None:

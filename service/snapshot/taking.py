@@ -148,6 +148,8 @@ def _registered(catalog: Connection) -> list[tuple[str, bytes]]:
         select(galleries.c.name, bundles.c.sha256)
         .join(models, models.c.gallery_row == galleries.c.gallery_row)
         .join(bundles, bundles.c.model_row == models.c.model_row)
+        # The archive of a retired model is stored no more.
+        .where(bundles.c.size_bytes > 0)
     )
     found = {(row.name, bytes(row.sha256)) for row in catalog.execute(statement)}
     return sorted(found)

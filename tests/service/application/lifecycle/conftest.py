@@ -170,7 +170,7 @@ def site(tmp_path: Path, catalog_url: str, make_bundle: Callable[..., bytes]) ->
         load = BundleLoader(POLICY, threads=1, died=died.append)
         path = tmp_path / f"served-{seed}.tar"
         if not path.exists():
-            path.write_bytes(make_bundle(seed=seed))
+            path.write_bytes(make_bundle(seed=seed, run_id="served"))
         served = await load(path)
         settings = load_settings(
             {

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from resight.errors import FailedPrecondition
+from service.application import ingest
 from service.catalog.models import embeddings
 from service.domain.filling import FailureReason
 
@@ -75,6 +76,44 @@ def test_both_models_are_there_again_after_a_restart(site, run) -> None:
             await again.application.models.lifecycle.rollback("")
             assert again.application._galleries.get("").serving.version == first
             assert await again.check() == 1
+
+    run(work())
+
+
+def test_the_first_model_is_kept_whatever_bundle_is_served_later(site, run, tmp_path) -> None:
+    async def work() -> None:
+        async with site(bundle=tmp_path / "served-1.tar") as it:
+            await it.ingest(range(12))
+            version = await it.promoted(2)
+            first = it.versions[1]
+        async with site(seed=2, crops=it.crops, bundle=tmp_path / "served-2.tar") as again:
+            assert again.versions == {2: version}
+            again.versions[1] = first
+            assert await again.check() == 2
+            await again.ingest(range(12, 20))
+            await again.application.models.lifecycle.rollback("")
+            assert await again.check() == 1
+
+    run(work())
+
+
+def test_crops_wait_for_a_model_that_does_not_run_here(site, run, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(ingest, "MODELS_SECONDS", 0.3)
+
+    async def work() -> None:
+        async with site() as it:
+            await it.ingest(range(5))
+            version = await it.promoted(2)
+            first = it.versions[1]
+        # The previous model has no archive, and another bundle is served.
+        async with site(seed=2, crops=it.crops) as again:
+            assert await again.check() == 2, "searches go on"
+            result = await again.send(5)
+            assert (result.outcome.value, result.reason) == ("retry", "MODEL_NOT_LOADED")
+            await again.application.models.lifecycle.retire("", first)
+            await again.ingest(range(5, 8))
+            assert await again.check() == 2
+            assert again.versions[2] == version
 
     run(work())
 
