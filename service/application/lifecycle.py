@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -21,7 +20,8 @@ from service.application.galleries import Galleries
 from service.application.gallery import Gallery
 from service.application.index_keeper import IndexKeeper
 from service.application.lineup import Lineup
-from service.application.model_check import Checked, ModelCheck
+from service.application.model_changes import Promoted, RolledBack, Staged
+from service.application.model_check import ModelCheck
 from service.application.reembedding import Reembedding
 from service.application.served_bundle import ServedBundle
 from service.application.serving import Serving
@@ -36,42 +36,13 @@ from service.domain.model import ModelState
 from service.domain.ports import Clock
 from service.telemetry import MODEL_CHANGES
 
-__all__ = ["Lifecycle", "Promoted", "RolledBack", "Staged"]
+__all__ = ["Lifecycle"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 MAX_REASON = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """A shadow; ``retired`` is the version of the previous model that made room, or empty."""
-
-    model_version: str
-    retired: str
-    source: FillingSource
-
-
-@dataclass(frozen=True, slots=True)
-class Promoted:
-    """What answers from now on, what did before, what was verified, and how many crops cannot be
-    found any more because they have no vector of the new model.
-    """
-
-    model_version: str
-    previous_version: str
-    checked: Checked
-    unsearchable: int
-
-
-@dataclass(frozen=True, slots=True)
-class RolledBack:
-    """What answers again, and what did in between and is kept fed."""
-
-    model_version: str
-    previous_version: str
 
 
 class Lifecycle:
@@ -185,10 +156,9 @@ class Lifecycle:
         if force and not reason:
             raise InvalidArgument("reason is empty; say why it is forced", field="reason")
         record = await self._record(live, version, ModelState.SHADOW)
-        await self._complete(live, record)
+        source = await self._complete(live, record)
         await self._lineup.refresh(live)
         serving = _warm(live, record)
-        source = await self._source(live, record)
         checked = await self._check.check(live, serving, source)
         before = live.record.model_version
 
@@ -322,25 +292,17 @@ class Lifecycle:
             )
         return record
 
-    async def _complete(self, live: Gallery, record: GalleryRecord) -> None:
-        found = await self._catalog.read(lifecycle_reads.filling, live.row, record.model_version)
-        if found is None or found.state is not FillingState.COMPLETE:
-            raise FailedPrecondition(
-                f"model {record.model_version} has not got a vector of every crop yet"
-                + (
-                    ""
-                    if found is None
-                    else f" ({found.done} of {found.total}, {found.state.value})"
-                )
-                + "; wait, or resume it",
-                field="model_version",
-                reason="FILLING_INCOMPLETE",
-            )
-
-    async def _source(self, live: Gallery, record: GalleryRecord) -> FillingSource:
+    async def _complete(self, live: Gallery, record: GalleryRecord) -> FillingSource:
         found = await self._catalog.read(lifecycle_reads.filling, live.row, record.model_version)
         if found is None:
             raise _gone(record)
+        if found.state is not FillingState.COMPLETE:
+            raise FailedPrecondition(
+                f"model {record.model_version} has not got a vector of every crop yet "
+                f"({found.done} of {found.total}, {found.state.value}); wait, or resume it",
+                field="model_version",
+                reason="FILLING_INCOMPLETE",
+            )
         return found.source
 
     def _note(self, actor: Actor, reason: str) -> Note:

@@ -19,8 +19,8 @@ from resight.errors import FailedPrecondition
 from service.application.gallery import Gallery
 from service.application.reembedding import Reembedding
 from service.application.serving import Serving
-from service.catalog import fillings, lifecycle_reads
-from service.catalog.fillings import BacklogCrop
+from service.catalog import lifecycle_reads, model_vectors
+from service.catalog.model_vectors import StoredCrop
 from service.catalog.store import Catalog
 from service.domain.filling import FillingSource
 
@@ -67,7 +67,7 @@ class ModelCheck:
             return Checked(0, 0, vectors)
         starts = [random.randint(*span) for _ in range(self._sample)]  # noqa: S311 -- a sample
         drawn = await self._catalog.read(
-            fillings.sample, gallery.row, serving.record.model_row, starts
+            model_vectors.sample, gallery.row, serving.record.model_row, starts
         )
         if source is FillingSource.MAP:
             # Those that came after it was staged were embedded, and have no image either.
@@ -76,7 +76,7 @@ class ModelCheck:
         crops = [crop for crop, _ in drawn]
         live = gallery.record
         rows = [crop.crop_row for crop in crops]
-        old = await self._catalog.read(fillings.vectors_of, live.model_row, rows)
+        old = await self._catalog.read(model_vectors.vectors_of, live.model_row, rows)
         made = await self._reembedding.made(serving, crops, source=source, live=live)
         compared = 0
         for (crop, stored), item in zip(drawn, made, strict=True):
@@ -117,7 +117,7 @@ class ModelCheck:
 
 def _refused(
     serving: Serving,
-    crop: BacklogCrop,
+    crop: StoredCrop,
     stored: NDArray[np.float32],
     made: NDArray[np.float32],
     old: NDArray[np.float32] | None,

@@ -8,7 +8,7 @@ from functools import partial
 from sqlalchemy import Connection
 
 from service.application.archives import Archives
-from service.catalog import fillings, lifecycle, lifecycle_reads, registry
+from service.catalog import lifecycle, lifecycle_reads, model_vectors, registry
 from service.catalog.store import Catalog
 
 __all__ = ["ModelRemoval"]
@@ -38,7 +38,7 @@ class ModelRemoval:
         """Delete everything that is left of retired models."""
         for gallery, sha256, model_row in await self._catalog.read(lifecycle_reads.removals):
             removed = 0
-            delete = partial(fillings.delete_vectors, model_row=model_row, limit=self._block)
+            delete = partial(model_vectors.delete_vectors, model_row=model_row, limit=self._block)
             while count := await self._catalog.change(delete):
                 removed += count
             if sha256 is not None and not self._keep_archives:

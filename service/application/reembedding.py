@@ -20,8 +20,9 @@ from resight.errors import (
 )
 from service.application.archives import Archives
 from service.application.serving import Serving
-from service.catalog import fillings, lifecycle_reads
-from service.catalog.fillings import BacklogCrop, Made
+from service.catalog import lifecycle_reads, model_vectors
+from service.catalog.fillings import Made
+from service.catalog.model_vectors import StoredCrop
 from service.catalog.records import GalleryRecord
 from service.catalog.store import Catalog
 from service.domain.filling import FailureReason, FillingSource
@@ -56,7 +57,7 @@ class Reembedding:
     async def made(
         self,
         serving: Serving,
-        crops: Sequence[BacklogCrop],
+        crops: Sequence[StoredCrop],
         *,
         source: FillingSource,
         live: GalleryRecord,
@@ -76,7 +77,7 @@ class Reembedding:
             return list(await asyncio.gather(*(self._embedded(serving, crop) for crop in crops)))
         mapping = await self.vector_map(serving.record, live.model_version)
         rows = [crop.crop_row for crop in crops]
-        old = await self._catalog.read(fillings.vectors_of, live.model_row, rows)
+        old = await self._catalog.read(model_vectors.vectors_of, live.model_row, rows)
         return [_mapped(mapping, crop, old.get(crop.crop_row)) for crop in crops]
 
     async def vector_map(self, record: GalleryRecord, old: str) -> VectorMap:
@@ -108,7 +109,7 @@ class Reembedding:
         self._maps[record.model_row, old] = loaded
         return loaded
 
-    async def _embedded(self, serving: Serving, crop: BacklogCrop) -> Made:
+    async def _embedded(self, serving: Serving, crop: StoredCrop) -> Made:
         key = image_key(serving.record.name, crop.blob_id)
         loop = asyncio.get_running_loop()
         try:
@@ -139,7 +140,7 @@ def _whole(vector: NDArray[np.float32], dimension: int) -> bool:
     return vector.shape == (dimension,) and abs(norm - 1.0) < NORM_SLACK
 
 
-def _mapped(mapping: VectorMap, crop: BacklogCrop, old: NDArray[np.float32] | None) -> Made:
+def _mapped(mapping: VectorMap, crop: StoredCrop, old: NDArray[np.float32] | None) -> Made:
     if old is None:
         return Made(crop, None, FailureReason.NO_OLD_VECTOR)
     # One by one: the same product whatever else is in the block, so that it can be verified.

@@ -10,34 +10,30 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from resight.errors import FailedPrecondition
 from service.catalog.change_log import log_crops, take_positions
+from service.catalog.model_vectors import StoredCrop, of_model
 from service.catalog.models import (
     CHANGE_VECTOR_ADDED,
     crops,
     embeddings,
     model_failures,
     model_fillings,
-    model_removals,
     models,
 )
 from service.domain.filling import FailureReason, FillingState
 
 __all__ = [
     "Backlog",
-    "BacklogCrop",
     "Lease",
     "Made",
     "backlog",
-    "delete_vectors",
     "pause",
     "resume",
-    "sample",
     "store",
     "take_lease",
-    "vectors_of",
 ]
 
 Vector = NDArray[np.float32]
@@ -53,19 +49,10 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class BacklogCrop:
-    """A crop to look at."""
-
-    crop_row: int
-    crop_id: UUID
-    blob_id: UUID
-
-
-@dataclass(frozen=True, slots=True)
 class Backlog:
     """The next crops without a vector, and up to which row there are none besides."""
 
-    crops: Sequence[BacklogCrop]
+    crops: Sequence[StoredCrop]
     until_row: int
     ends: bool
 
@@ -74,7 +61,7 @@ class Backlog:
 class Made:
     """What became of a crop: its vector (D,), or why there is none."""
 
-    crop: BacklogCrop
+    crop: StoredCrop
     vector: Vector | None
     reason: FailureReason | None = None
 
@@ -108,7 +95,7 @@ def backlog(connection: Connection, gallery_row: int, model_row: int, *, limit: 
         return Backlog((), 0, ends=True)
     rows = connection.execute(
         select(crops.c.crop_row, crops.c.crop_id, crops.c.blob_id)
-        .select_from(crops.outerjoin(embeddings, _of(model_row)))
+        .select_from(crops.outerjoin(embeddings, of_model(model_row)))
         .where(
             crops.c.gallery_row == gallery_row,
             crops.c.crop_row > filling.last_row,
@@ -120,7 +107,7 @@ def backlog(connection: Connection, gallery_row: int, model_row: int, *, limit: 
     ).all()
     ends = len(rows) < limit
     until = filling.until_row if ends else rows[-1].crop_row
-    return Backlog([BacklogCrop(*row) for row in rows], until, ends)
+    return Backlog([StoredCrop(*row) for row in rows], until, ends)
 
 
 def store(
@@ -153,7 +140,7 @@ def store(
     lacking = set(
         connection.execute(
             select(crops.c.crop_row)
-            .select_from(crops.outerjoin(embeddings, _of(model_row)))
+            .select_from(crops.outerjoin(embeddings, of_model(model_row)))
             .where(
                 crops.c.crop_row.in_([item.crop.crop_row for item in made]),
                 embeddings.c.crop_row.is_(None),
@@ -223,64 +210,6 @@ def resume(connection: Connection, gallery_row: int, version: str, *, now: datet
     connection.execute(update(model_fillings).where(mine).values(values))
 
 
-def delete_vectors(connection: Connection, model_row: int, *, limit: int) -> int:
-    """Delete the next vectors of a retired model; returns how many."""
-    removal = model_removals.c.model_row == model_row
-    last = connection.execute(select(model_removals.c.last_row).where(removal)).scalar()
-    if last is None:
-        return 0
-    rows = connection.execute(
-        select(embeddings.c.crop_row)
-        .where(embeddings.c.model_row == model_row, embeddings.c.crop_row > last)
-        .order_by(embeddings.c.crop_row)
-        .limit(limit)
-    )
-    found = list(rows.scalars())
-    if found:
-        connection.execute(
-            delete(embeddings).where(
-                embeddings.c.model_row == model_row,
-                embeddings.c.crop_row > last,
-                embeddings.c.crop_row <= found[-1],
-            )
-        )
-        connection.execute(update(model_removals).where(removal).values(last_row=found[-1]))
-    return len(found)
-
-
-def sample(
-    connection: Connection, gallery_row: int, model_row: int, starts: Sequence[int]
-) -> list[tuple[BacklogCrop, Vector]]:
-    """The crops with a vector of the model at or next above each of these rows, each crop once."""
-    statement = (
-        select(crops.c.crop_row, crops.c.crop_id, crops.c.blob_id, embeddings.c.vector)
-        .join(embeddings, _of(model_row))
-        .where(crops.c.gallery_row == gallery_row)
-        .order_by(crops.c.crop_row)
-        .limit(1)
-    )
-    found: dict[int, tuple[BacklogCrop, Vector]] = {}
-    for start in starts:
-        row = connection.execute(statement.where(crops.c.crop_row >= start)).first()
-        if row is not None:
-            found[row.crop_row] = BacklogCrop(*row[:3]), _vector(row.vector)
-    return list(found.values())
-
-
-def vectors_of(connection: Connection, model_row: int, rows: Sequence[int]) -> dict[int, Vector]:
-    """The vectors that a model has of these crops (a few thousand at most), by row."""
-    found = connection.execute(
-        select(embeddings.c.crop_row, embeddings.c.vector).where(
-            embeddings.c.model_row == model_row, embeddings.c.crop_row.in_(rows)
-        )
-    )
-    return {row.crop_row: _vector(row.vector) for row in found}
-
-
-def _of(model_row: int) -> Any:
-    return and_(embeddings.c.crop_row == crops.c.crop_row, embeddings.c.model_row == model_row)
-
-
 def _insert(
     connection: Connection,
     gallery_row: int,
@@ -330,7 +259,3 @@ def _filled(
             reason="NO_FILLING",
         )
     return int(row.model_row)
-
-
-def _vector(data: bytes) -> Vector:
-    return np.frombuffer(data, dtype="<f4").astype(np.float32)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from resight.errors import FailedPrecondition, NotFound
 from service.catalog.change_log import take_positions
-from service.catalog.lifecycle_reads import missing_vectors
+from service.catalog.lifecycle_reads import archive_digest, missing_vectors
 from service.catalog.models import (
     CHANGE_MODELS,
     changes,
@@ -79,7 +79,7 @@ def stage(
     """
     known = _locked(connection, gallery_row)
     model = _wanted(known, version, ModelState.CANDIDATE, doing="staged")
-    if _archived(connection, model.model_row) is None:
+    if archive_digest(connection, model.model_row) is None:
         raise FailedPrecondition(
             f"the archive of model {version} is not stored; register it again",
             field="model_version",
@@ -308,12 +308,3 @@ def _move(
                 create_time=note.now,
             )
         )
-
-
-def _archived(connection: Connection, model_row: int) -> bytes | None:
-    row = connection.execute(
-        select(model_bundles.c.sha256).where(
-            model_bundles.c.model_row == model_row, model_bundles.c.size_bytes > 0
-        )
-    ).first()
-    return None if row is None else bytes(row.sha256)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from resight.v1 import model_service_pb2 as messages
-from service.application.lifecycle import Promoted
+from service.application.model_changes import Promoted
 from service.domain.filling import Filling, FillingSource, FillingState
 from service.domain.model import Model
 from service.transport.grpc.convert_adaptation import model_message

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from service.application.lifecycle import Promoted
+from service.application.model_changes import Promoted
 from service.domain.model import Model
 from service.transport.rest.model_schemas import FillingAnswer, ModelAnswer
 
