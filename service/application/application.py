@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,45 +14,29 @@ import faiss
 
 from resight.bundle.calibration import Calibration
 from service.application.adaptation import Adaptation, LeaseGauges
-from service.application.archives import Archives
 from service.application.blob_sweep import (
     BlobsInFlight,
     SweepReport,
-    remove_deleted_images,
     sweep,
 )
 from service.application.cameras import Cameras
 from service.application.crop_stream import CropStream
 from service.application.crops import Crops
-from service.application.data_directory import DataDirectory
 from service.application.embed import Embed
-from service.application.encoders import EncoderLoader, Encoders, nothing_loads
-from service.application.erasure_replay import open_ledger
-from service.application.galleries import Galleries
+from service.application.encoders import EncoderLoader, nothing_loads
+from service.application.foundation import Foundation, open_foundation
 from service.application.gallery import GalleryGauges
-from service.application.index_keeper import IndexKeeper
 from service.application.ingest import Ingest
 from service.application.model_keeping import ModelKeeping
 from service.application.registry import Registry
-from service.application.replication import Replication
-from service.application.retention import Retention
 from service.application.run_records import RunRecords
 from service.application.search import Search
 from service.application.search_batch import SearchBatch
-from service.application.serving import LoadedEncoder
 from service.application.track_person import TrackPerson
 from service.application.travel_times import TravelTimes
 from service.application.unbroken import Unbroken
-from service.blobs import open_blob_store
-from service.bundles import BundleShelf
-from service.catalog import gallery_reads, gallery_writes, registry
-from service.catalog.store import Catalog
 from service.clock import SystemClock
-from service.domain.names import DEFAULT_GALLERY
-from service.domain.ports import BlobStore, Clock, Embedder
-from service.erasure_ledger import ErasureLedger
-from service.gallery.backend import index_factory
-from service.gallery.search_threads import SearchThreads
+from service.domain.ports import Clock, Embedder
 from service.settings import ServiceSettings
 from service.verification.running import Verification
 
@@ -65,33 +48,16 @@ logger = logging.getLogger(__name__)
 class Application:
     """Opened once at start (``await Application.open(...)``), closed once at the end."""
 
-    def __init__(
-        self,
-        settings: ServiceSettings,
-        *,
-        directory: DataDirectory,
-        catalog: Catalog,
-        galleries: Galleries,
-        index_files: IndexKeeper,
-        blobs: BlobStore,
-        ledger: ErasureLedger,
-        retention: Retention,
-        replication: Replication,
-        shelf: BundleShelf,
-        archives: Archives,
-        encoders: Encoders,
-        loop: asyncio.AbstractEventLoop,
-        embedder: Embedder,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, settings: ServiceSettings, foundation: Foundation) -> None:
+        catalog, galleries, blobs = foundation.catalog, foundation.galleries, foundation.blobs
+        clock, replication = foundation.clock, foundation.replication
         limits, images_stored = settings.limits, settings.privacy.store_images
-        self._directory = directory
+        self._foundation = foundation
         self._catalog = catalog
         self._galleries = galleries
-        self.index_files = index_files
-        self.retention = retention
+        self.index_files = foundation.index_files
+        self.retention = foundation.retention
         self.replication = replication
-        self._ledger = ledger
         self._blobs = blobs
         self._in_flight = BlobsInFlight(replication.fence, long=settings.replicas.sweep_seconds / 2)
         self._unbroken = Unbroken()
@@ -106,7 +72,11 @@ class Application:
         self._sweeping: asyncio.Task[None] | None = None
         self._keeping: list[asyncio.Task[None]] = []
         self.cameras = Cameras(
-            catalog=catalog, galleries=galleries, embedder=embedder, clock=clock, limits=limits
+            catalog=catalog,
+            galleries=galleries,
+            embedder=foundation.embedder,
+            clock=clock,
+            limits=limits,
         )
         self.crops = Crops(
             catalog=catalog,
@@ -115,19 +85,19 @@ class Application:
             blob_threads=self._blob_threads,
             unbroken=self._unbroken,
             clock=clock,
-            ledger=ledger,
+            ledger=foundation.ledger,
             replication=replication,
             limits=limits,
             images_stored=images_stored,
         )
         self.models = ModelKeeping(
             settings,
-            loop=loop,
+            loop=foundation.loop,
             catalog=catalog,
             galleries=galleries,
-            archives=archives,
-            encoders=encoders,
-            index_files=index_files,
+            archives=foundation.archives,
+            encoders=foundation.encoders,
+            index_files=foundation.index_files,
             blobs=blobs,
             blob_threads=self._blob_threads,
             unbroken=self._unbroken,
@@ -187,14 +157,14 @@ class Application:
             galleries=galleries,
             blobs=blobs,
             in_flight=self._in_flight,
-            index_files=index_files,
+            index_files=foundation.index_files,
             images_stored=images_stored,
         )
         self.registry = Registry(
             catalog=catalog,
             galleries=galleries,
-            shelf=shelf,
-            archives=archives,
+            shelf=foundation.shelf,
+            archives=foundation.archives,
             unbroken=self._unbroken,
             clock=clock,
             settings=settings.models,
@@ -221,15 +191,16 @@ class Application:
                 catalog holds vectors of another model.
             InvalidArgument, Unavailable: catalog or blob store cannot be used.
         """
-        application = await asyncio.to_thread(
-            cls._open,
+        foundation = await asyncio.to_thread(
+            open_foundation,
             settings,
-            embedder,
-            clock or SystemClock(),
-            calibrations or {},
-            load_encoder,
-            asyncio.get_running_loop(),
+            embedder=embedder,
+            clock=clock or SystemClock(),
+            calibrations=calibrations or {},
+            load_encoder=load_encoder,
+            loop=asyncio.get_running_loop(),
         )
+        application = cls(settings, foundation)
         application.models.start()
         application._sweeping = asyncio.create_task(application._sweep())
         application._keeping = [
@@ -275,107 +246,6 @@ class Application:
         await self.index_files.write_all()
         await asyncio.to_thread(self._close)
 
-    @classmethod
-    def _open(
-        cls,
-        settings: ServiceSettings,
-        embedder: Embedder,
-        clock: Clock,
-        calibrations: Mapping[str, Calibration],
-        load_encoder: EncoderLoader,
-        loop: asyncio.AbstractEventLoop,
-    ) -> Self:
-        directory = DataDirectory(settings.data_dir)
-        version = embedder.model_version
-        loaded = {version: LoadedEncoder(embedder, calibrations.get(version))}
-        threads = SearchThreads(settings.search.threads or len(os.sched_getaffinity(0)))
-        try:
-            make_index = index_factory(
-                settings.index.backend,
-                gather_rows=settings.search.gather_rows,
-                segment_rows=settings.index.segment_rows,
-                threads=threads,
-                milvus=settings.milvus,
-                gpu=settings.gpu,
-            )
-            galleries = Galleries(loaded, make_index=make_index, threads=threads)
-            catalog = Catalog(
-                settings.resolved_database_url(),
-                clock=clock,
-                inserted=galleries.inserted,
-                read_threads=settings.catalog.read_threads,
-                max_group=settings.catalog.max_group,
-                max_pending=settings.catalog.max_pending_writes,
-                auto_upgrade=settings.catalog.auto_upgrade,
-            )
-        except BaseException:
-            threads.close()
-            directory.close()
-            raise
-        ledger: ErasureLedger | None = None
-        replication: Replication | None = None
-        try:
-            blobs = open_blob_store(settings.resolved_blob_url())
-            ledger = open_ledger(settings, catalog, clock)
-            retention = Retention(
-                catalog=catalog,
-                galleries=galleries,
-                blobs=blobs,
-                clock=clock,
-                settings=settings.retention,
-            )
-            retention.drop_expired()
-            _adopt_model(catalog, settings, embedder, clock)
-            index_files = IndexKeeper(
-                settings.data_dir / "index",
-                catalog=catalog,
-                galleries=galleries,
-                segment_rows=settings.index.segment_rows,
-                changes=settings.index.changes_per_write,
-            )
-            shelf = BundleShelf(settings.data_dir / "bundles")
-            if orphans := shelf.sweep(catalog.read_now(registry.shelved)):
-                logger.warning("bundles: removed %d archives of no model", orphans)
-            archives = Archives(shelf, blobs)
-            encoders = Encoders(loaded, catalog=catalog, archives=archives, load=load_encoder)
-            asyncio.run_coroutine_threadsafe(encoders.load_all(), loop).result()
-            galleries.load(catalog, index_files.fill)
-            remove_deleted_images(catalog, blobs)
-            # After the indexes were filled, which may take long: who is known is waited for.
-            replication = Replication(
-                catalog,
-                galleries,
-                settings.replicas,
-                database_url=settings.resolved_database_url(),
-                data_dir=settings.data_dir,
-            )
-            replication.start()
-            return cls(
-                settings,
-                directory=directory,
-                catalog=catalog,
-                galleries=galleries,
-                index_files=index_files,
-                blobs=blobs,
-                ledger=ledger,
-                retention=retention,
-                replication=replication,
-                shelf=shelf,
-                archives=archives,
-                encoders=encoders,
-                loop=loop,
-                embedder=embedder,
-                clock=clock,
-            )
-        except BaseException:
-            if replication is not None:
-                replication.close()
-            catalog.close()
-            if ledger is not None:
-                ledger.close()
-            directory.close()
-            raise
-
     async def _sweep(self) -> None:
         try:
             self.sweep_report = await asyncio.to_thread(
@@ -392,29 +262,7 @@ class Application:
             logger.exception("the blob store could not be swept; it is tried at the next start")
 
     def _close(self) -> None:
-        self.replication.close()
         self.search.close()
         self._search_threads.shutdown()
-        self._galleries.close()
-        self.index_files.close()
         self._blob_threads.shutdown()
-        self._catalog.close()
-        self._ledger.close()
-        self._directory.close()
-
-
-def _adopt_model(
-    catalog: Catalog, settings: ServiceSettings, embedder: Embedder, clock: Clock
-) -> None:
-    """Make the encoder's model the live one everywhere, and see that ``default`` exists."""
-    names = {record.name for record in catalog.read_now(gallery_reads.all_galleries)}
-    for name in sorted(names | {DEFAULT_GALLERY}):
-        ensure = partial(
-            gallery_writes.ensure_gallery,
-            name=name,
-            model_version=embedder.model_version,
-            dimension=embedder.dimension,
-            now=clock.now(),
-            max_galleries=settings.limits.max_galleries,
-        )
-        catalog.writer.change(ensure).result()
+        self._foundation.close()

@@ -18,7 +18,6 @@ from service.catalog.records import CameraRecord, CropInsert, GalleryRecord
 from service.catalog.store import Catalog
 from service.domain import names
 from service.gallery.backend import IndexFactory
-from service.gallery.search_threads import SearchThreads
 
 __all__ = ["Galleries"]
 
@@ -33,7 +32,6 @@ class Galleries:
     Args:
         encoders: Those that run in this process, by version.
         make_index: Makes the index of a model, in the backend chosen.
-        threads: The threads that all galleries search on.
     """
 
     def __init__(
@@ -41,11 +39,9 @@ class Galleries:
         encoders: Mapping[str, LoadedEncoder],
         *,
         make_index: IndexFactory,
-        threads: SearchThreads | None = None,
     ) -> None:
         self._encoders = encoders
         self._make_index = make_index
-        self._threads = threads
         self._by_name: dict[str, Gallery] = {}
         self._by_row: dict[int, Gallery] = {}
         self.models_changed: Callable[[Gallery], None] = lambda _: None
@@ -114,11 +110,6 @@ class Galleries:
     def fill(self, connection: Connection, serving: Serving) -> Filled:
         """Fill the index of a model with what this connection sees."""
         return self._fill(connection, serving)
-
-    def close(self) -> None:
-        """End the searching threads."""
-        if self._threads is not None:
-            self._threads.close()
 
     def inserted(self, batch: Sequence[tuple[CropInsert, int]]) -> None:
         """The catalog has committed these crops; called by its writer thread."""

@@ -101,7 +101,7 @@ def test_nothing_is_deleted_when_the_ledger_cannot_be_written(
         async with opened() as application:
             stored = await application.ingest.submit(IngestItem("", "c1", at(0), b"x"))
             with monkeypatch.context() as patch:
-                patch.setattr(application._ledger, "append", full)
+                patch.setattr(application._foundation.ledger, "append", full)
                 with pytest.raises(Unavailable, match="no room"):
                     await application.crops.delete("", str(stored.crop_id))
             assert (await application.crops.get("", str(stored.crop_id), True)).image == b"x"
