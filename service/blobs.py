@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -18,9 +19,6 @@ from service.domain.ports import BlobStore
 __all__ = ["FolderBlobStore", "RemoteBlobStore", "open_blob_store"]
 
 _TEMPORARY = ".writing"
-
-# No single image takes so long to write.
-HALF_WRITTEN_SECONDS = 3600.0
 
 
 class FolderBlobStore:
@@ -50,20 +48,19 @@ class FolderBlobStore:
             ) from error
 
     def _forget_half_written(self) -> None:
-        """Remove what a crash left behind, not what another process is writing to this folder; by
-        the clock of the file system, which both share.
-        """
-        left_behind = list(self._temporary.iterdir())
-        if not left_behind:
-            return
-        os.utime(self._temporary)
-        now = self._temporary.stat().st_mtime
-        for path in left_behind:
+        """Remove what a crash left behind, not what another process is writing to this folder."""
+        for path in self._temporary.iterdir():
             try:
-                if now - path.stat().st_mtime > HALF_WRITTEN_SECONDS:
-                    path.unlink()
+                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 continue
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(handle)
 
     def put(self, key: str, data: bytes) -> None:
         """Store the bytes whole; durable when this returns."""
@@ -72,10 +69,12 @@ class FolderBlobStore:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(handle, "wb") as file:
+                # Until it has its name; the system frees the lock when the process dies.
+                fcntl.flock(handle, fcntl.LOCK_EX)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            self._rename(temporary, target)
+                self._rename(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

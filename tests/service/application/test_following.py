@@ -152,7 +152,8 @@ def test_cameras_and_galleries_of_another_process_become_known(
             await two.cameras.create("site", Camera("c1"))
             stored = await two.ingest.submit(IngestItem("site", "c1", at(0), b"seen"))
             await one._catalog.run(one._galleries.discover)
-            await one._catalog.run(one._galleries.get("").follow)
+            for name in ("", "site"):
+                await one._catalog.run(one._galleries.get(name).follow)
             await one.ingest.submit(IngestItem("", "c9", at(0), b"here"))
             answer = await one.search.search(SearchQuery(gallery="site", image=b"seen"))
             assert [match.crop.crop_id for match in answer.matches] == [stored.crop_id]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -96,7 +95,6 @@ def test_images_of_no_crop_are_swept(opened, run, at, tmp_path) -> None:
         orphan.write_bytes(b"left by a crash")
         half = blobs / ".writing" / "half"
         half.write_bytes(b"half")
-        os.utime(half, (time.time() - 4000,) * 2)
         foreign = blobs / "README"
         foreign.write_text("not ours")
         async with opened(cameras=False) as application:
