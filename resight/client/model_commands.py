@@ -32,6 +32,11 @@ _FILLINGS = {
     messages.Filling.STATE_PAUSED: "paused",
     messages.Filling.STATE_COMPLETE: "complete",
 }
+_SOURCES = {
+    messages.Filling.SOURCE_IMAGES: "images",
+    messages.Filling.SOURCE_MAP: "map",
+    messages.Filling.SOURCE_NONE: "none",
+}
 _GATES = {
     messages.GateVerdict.OUTCOME_UNSPECIFIED: "unknown",
     messages.GateVerdict.OUTCOME_PASSED: "passed",
@@ -137,6 +142,7 @@ def promote(
         "sampled_crops": done.sampled_crops,
         "vectors": done.vectors,
         "unsearchable_crops": done.unsearchable_crops,
+        "dual_served_crops": done.dual_served_crops,
     }
     text = (
         f"{version} answers; {done.previous_version} is kept to go back to. {done.vectors} "
@@ -144,6 +150,8 @@ def promote(
     )
     if done.unsearchable_crops:
         text += f"; {done.unsearchable_crops} crops can be found no more"
+    if done.dual_served_crops:
+        text += f"; {done.dual_served_crops} older crops are found with {done.previous_version}"
     emit(payload, as_json=as_json, text=text)
 
 
@@ -239,9 +247,8 @@ def _shown(model: messages.Model) -> dict[str, Any]:
 
 def _filling(filling: messages.Filling) -> dict[str, Any]:
     ended = filling.complete_time.ToJsonString() if filling.HasField("complete_time") else None
-    mapped = filling.source == messages.Filling.SOURCE_MAP
     return {
-        "source": "map" if mapped else "images",
+        "source": _SOURCES.get(filling.source, str(filling.source)),
         "state": _FILLINGS.get(filling.state, str(filling.state)),
         "total_crops": filling.total_crops,
         "done_crops": filling.done_crops,

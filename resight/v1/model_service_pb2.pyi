@@ -416,6 +416,8 @@ class Filling(_message.Message):
         """The stored images."""
         SOURCE_MAP: Filling._Source.ValueType  # 2
         """The live model's vectors, by the bundle's map."""
+        SOURCE_NONE: Filling._Source.ValueType  # 3
+        """Nothing: older crops are searched with the model before until they expire."""
 
     class Source(_Source, metaclass=_SourceEnumTypeWrapper):
         """What the vectors are made of."""
@@ -426,6 +428,8 @@ class Filling(_message.Message):
     """The stored images."""
     SOURCE_MAP: Filling.Source.ValueType  # 2
     """The live model's vectors, by the bundle's map."""
+    SOURCE_NONE: Filling.Source.ValueType  # 3
+    """Nothing: older crops are searched with the model before until they expire."""
 
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -653,6 +657,7 @@ class PromoteModelResponse(_message.Message):
     SAMPLED_CROPS_FIELD_NUMBER: _builtins.int
     VECTORS_FIELD_NUMBER: _builtins.int
     UNSEARCHABLE_CROPS_FIELD_NUMBER: _builtins.int
+    DUAL_SERVED_CROPS_FIELD_NUMBER: _builtins.int
     previous_version: _builtins.str
     """Version of the model that answered before and is kept fed."""
     sampled_crops: _builtins.int
@@ -661,6 +666,8 @@ class PromoteModelResponse(_message.Message):
     """Vectors of the model before the promotion, in catalog and index."""
     unsearchable_crops: _builtins.int
     """Crops that have no vector of it and can be found no more."""
+    dual_served_crops: _builtins.int
+    """Crops that have no vector of it and are found with the model before."""
     @_builtins.property
     def model(self) -> Global___Model:
         """The live model."""
@@ -673,10 +680,11 @@ class PromoteModelResponse(_message.Message):
         sampled_crops: _builtins.int = ...,
         vectors: _builtins.int = ...,
         unsearchable_crops: _builtins.int = ...,
+        dual_served_crops: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "previous_version", b"previous_version", "sampled_crops", b"sampled_crops", "unsearchable_crops", b"unsearchable_crops", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dual_served_crops", b"dual_served_crops", "model", b"model", "previous_version", b"previous_version", "sampled_crops", b"sampled_crops", "unsearchable_crops", b"unsearchable_crops", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -380,6 +380,7 @@ class Match(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     PROBABILITY_FIELD_NUMBER: _builtins.int
     RERANK_DISTANCE_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """Cosine similarity to the query, -1 to 1, higher is better."""
     probability: _builtins.float
@@ -388,6 +389,10 @@ class Match(_message.Message):
     """
     rerank_distance: _builtins.float
     """With `rerank`: the distance by which the match was ranked, lower is better."""
+    model_version: _builtins.str
+    """Where older crops have vectors of the model before alone: version of the encoder that gave the
+    score. Empty where all of the answer is of one model.
+    """
     @_builtins.property
     def crop(self) -> _types_pb2.Crop:
         """The matching crop."""
@@ -399,10 +404,11 @@ class Match(_message.Message):
         score: _builtins.float = ...,
         probability: _builtins.float | None = ...,
         rerank_distance: _builtins.float | None = ...,
+        model_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "_rerank_distance", b"_rerank_distance", "crop", b"crop", "probability", b"probability", "rerank_distance", b"rerank_distance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "_rerank_distance", b"_rerank_distance", "crop", b"crop", "probability", b"probability", "rerank_distance", b"rerank_distance", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "_rerank_distance", b"_rerank_distance", "crop", b"crop", "model_version", b"model_version", "probability", b"probability", "rerank_distance", b"rerank_distance", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__probability: _TypeAlias = _typing.Literal["probability"]  # noqa: Y015
     _WhichOneofArgType__probability: _TypeAlias = _typing.Literal["_probability", b"_probability"]  # noqa: Y015

@@ -47,6 +47,7 @@ class Asked:
         rerank: How the best are ranked again, or None.
         digest: Of everything but the page wanted.
         cursor: Where the page before ended, or None.
+        beside: The model that older crops are searched with, or None.
     """
 
     gallery: Gallery
@@ -62,6 +63,7 @@ class Asked:
     rerank: CheckedRerank | None
     digest: bytes
     cursor: Cursor | None
+    beside: Serving | None = None
 
     @property
     def calibration(self) -> Calibration | None:
@@ -95,7 +97,8 @@ class Asking:
         gallery = self._galleries.get(query.gallery)
         limits = self._limits
         top_k = queries.top_k(query.top_k, limit=limits.max_top_k)
-        serving = gallery.serving
+        models = gallery.models
+        serving = models.live
         lowest = _lowest_score(query, serving)
         chosen = query.filter.checked(
             max_cameras=limits.max_filter_cameras, max_terms=limits.max_filter_terms
@@ -152,6 +155,7 @@ class Asking:
             ),
             digest=digested,
             cursor=decode_cursor(query.page_token, query=digested, model_version=serving.version),
+            beside=models.beside,
         )
 
     async def _own_cameras(

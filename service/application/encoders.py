@@ -110,7 +110,7 @@ class Encoders:
             fed = await self._catalog.read(lifecycle_reads.fed_models, record.gallery_row)
             await self.obtain(fed.live)
             for warm in fed.all[1:]:
-                await self._attempt(warm)
+                await (self.obtain(warm) if fed.dual else self._attempt(warm))
 
     async def _attempt(self, record: GalleryRecord) -> None:
         """As ``obtain``; what fails is logged."""

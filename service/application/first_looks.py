@@ -62,7 +62,7 @@ def _alike(prepared: Sequence[Prepared], deepest: int) -> list[list[int]]:
     """Places of queries that can be looked up together, at least two and a bounded number."""
     groups: list[list[int]] = []
     for place, item in enumerate(prepared):
-        if _depth(item.asked) > deepest + 1:
+        if item.asked.beside is not None or _depth(item.asked) > deepest + 1:
             continue
         for group in groups:
             vectors = sum(len(prepared[other].probe.wanted) for other in group)

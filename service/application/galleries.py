@@ -137,7 +137,8 @@ class Galleries:
                 warm.append(self.serving(other))
                 self._fill(connection, warm[-1])
         ready = len(warm) == len(fed.all) - 1
-        models = Models(fed.generation if ready else UNREADY, serving, tuple(warm))
+        beside = warm[-1] if fed.dual and warm else None
+        models = Models(fed.generation if ready else UNREADY, serving, tuple(warm), beside)
         applied = log_reads.newest_position(connection, record.gallery_row)
         logger.info(
             "gallery %s: %d vectors of model %s loaded in %.2f s, %d of them from index files",

@@ -24,7 +24,7 @@ from service.application.model_changes import Promoted, RolledBack, Staged
 from service.application.model_check import ModelCheck
 from service.application.reembedding import Reembedding
 from service.application.served_bundle import ServedBundle
-from service.application.serving import Serving
+from service.application.serving import LoadedEncoder, Serving
 from service.application.unbroken import Unbroken
 from service.catalog import fillings, lifecycle, lifecycle_reads
 from service.catalog.lifecycle import Actor, Note
@@ -109,9 +109,9 @@ class Lifecycle:
         if digest is not None:
             await self._archives.fetch(live.name, digest)
             await self._archives.share(live.name, digest)
+            encoder = await self._encoders.obtain(record)
             if source is FillingSource.MAP:
-                await self._reembedding.vector_map(record, live.record.model_version)
-            await self._encoders.obtain(record)
+                source = await self._without_images(live, record, encoder)
             await self._served_bundle.keep(live.record)
 
         def apply(connection: Connection) -> str:
@@ -126,6 +126,19 @@ class Lifecycle:
 
         retired = await self._changed(live, apply, "stage", note)
         return Staged(record.model_version, retired, source)
+
+    async def _without_images(
+        self, live: Gallery, record: GalleryRecord, encoder: LoadedEncoder
+    ) -> FillingSource:
+        """The bundle's map, or both models side by side where both have calibrations."""
+        try:
+            await self._reembedding.vector_map(record, live.record.model_version)
+        except FailedPrecondition as error:
+            both = encoder.calibration and live.serving.encoder.calibration
+            if error.reason != "NO_VECTOR_MAP" or both is None:
+                raise
+            return FillingSource.NONE
+        return FillingSource.MAP
 
     async def promote(
         self,
@@ -173,7 +186,10 @@ class Lifecycle:
             )
 
         missing = await self._changed(live, apply, "promote", note)
-        return Promoted(record.model_version, before, checked, missing)
+        dual = source is FillingSource.NONE
+        return Promoted(
+            record.model_version, before, checked, 0 if dual else missing, missing if dual else 0
+        )
 
     async def rollback(
         self, gallery: str, *, reason: str = "", actor: Actor = Actor.CALLER

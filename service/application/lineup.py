@@ -156,7 +156,8 @@ def _arranged(fed: FedModels, known: dict[int, Serving]) -> Models | None:
     servings = [serving for serving in found if serving is not None]
     if len(servings) < len(found):
         return None
-    return Models(fed.generation, servings[0], tuple(servings[1:]))
+    beside = servings[-1] if fed.dual else None
+    return Models(fed.generation, servings[0], tuple(servings[1:]), beside)
 
 
 def _log(gallery: Gallery) -> None:

@@ -22,13 +22,15 @@ class Staged:
 @dataclass(frozen=True, slots=True)
 class Promoted:
     """What answers from now on, what did before, what was verified, and how many crops cannot be
-    found any more because they have no vector of the new model.
+    found any more because they have no vector of the new model; ``dual_served``: how many are
+    found with the model before.
     """
 
     model_version: str
     previous_version: str
     checked: Checked
     unsearchable: int
+    dual_served: int = 0
 
 
 @dataclass(frozen=True, slots=True)

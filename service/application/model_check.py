@@ -69,10 +69,12 @@ class ModelCheck:
         drawn = await self._catalog.read(
             model_vectors.sample, gallery.row, serving.record.model_row, starts
         )
-        if source is FillingSource.MAP:
+        if source is not FillingSource.IMAGES:
             # Those that came after it was staged were embedded, and have no image either.
             until = await self._catalog.read(lifecycle_reads.filled_until, serving.record.model_row)
             drawn = [(crop, vector) for crop, vector in drawn if crop.crop_row <= until]
+        if not drawn and source is not FillingSource.IMAGES:
+            return Checked(0, 0, vectors)
         crops = [crop for crop, _ in drawn]
         live = gallery.record
         rows = [crop.crop_row for crop in crops]

@@ -27,7 +27,7 @@ from service.catalog import lifecycle_reads, registry
 from service.catalog.lifecycle import Actor
 from service.catalog.lifecycle_reads import FedModels, LastEvent
 from service.catalog.store import Catalog
-from service.domain.filling import Filling, FillingState
+from service.domain.filling import Filling, FillingSource, FillingState
 from service.domain.model import GateOutcome, Model, ModelState
 from service.domain.ports import Clock
 
@@ -89,7 +89,8 @@ class PromotionPolicy:
     ) -> None:
         chosen = None
         if fed.shadow is not None and filling is not None:
-            if filling.state is FillingState.COMPLETE:
+            # Without vectors of older crops its answers say nothing.
+            if filling.state is FillingState.COMPLETE and filling.source is not FillingSource.NONE:
                 chosen = fed.shadow.model_row, "shadow"
         elif fed.previous is not None and event is not None and self._on_probation(event):
             chosen = fed.previous.model_row, "previous"

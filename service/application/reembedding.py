@@ -73,6 +73,8 @@ class Reembedding:
         Raises:
             Unavailable, OSError: not now.
         """
+        if source is FillingSource.NONE:
+            return []
         if source is FillingSource.IMAGES:
             return list(await asyncio.gather(*(self._embedded(serving, crop) for crop in crops)))
         mapping = await self.vector_map(serving.record, live.model_version)
@@ -102,7 +104,8 @@ class Reembedding:
         except NotFound as error:
             raise FailedPrecondition(
                 "privacy.store_images is off, so no crop can be embedded anew, and the bundle has "
-                f"no map that carries old vectors over: {error.message}",
+                f"no map that carries old vectors over: {error.message}. Serving them beside the "
+                "new ones needs a calibration in both bundles",
                 field="model_version",
                 reason="NO_VECTOR_MAP",
             ) from error

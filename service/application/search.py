@@ -12,6 +12,7 @@ import numpy as np
 
 from resight.errors import DeadlineExceeded
 from service.application.asked import Asked, Asking
+from service.application.dual_search import NO_PROBE, DualSearch
 from service.application.embed import Embed
 from service.application.fence import Fence
 from service.application.galleries import Galleries
@@ -76,6 +77,12 @@ class Search:
         self._reranks = RerankQueue(limits.max_waiting_reranks)
         self._limits = limits
         self._mirror = mirror
+        self._dual = DualSearch(
+            catalog=catalog,
+            vectors=self._vectors,
+            search_threads=search_threads,
+            deepest=limits.max_ranked,
+        )
 
     @property
     def threads(self) -> Executor:
@@ -114,6 +121,9 @@ class Search:
         asked = await self._asking.checked(query)
         if with_examples:
             asked = _with_examples(asked)
+        if asked.beside is not None:
+            self._dual.check(query, asked)
+            return Prepared(query, asked, NO_PROBE)
         return Prepared(query, asked, await self._probe(query, asked))
 
     async def answer(self, prepared: Prepared, *, first: FirstLook | None = None) -> SearchAnswer:
@@ -131,6 +141,8 @@ class Search:
         query, asked, probe = prepared.query, prepared.asked, prepared.probe
         if query.deadline is not None and time.monotonic() >= query.deadline:
             raise DeadlineExceeded("the deadline passed before the search began; allow more time")
+        if asked.beside is not None:
+            return await self._dual.answer(query, asked, asked.beside)
         ranking = Ranking(
             asked, probe, deepest=self._limits.max_ranked, deadline=query.deadline, first=first
         )

@@ -56,11 +56,14 @@ class Models:
             here, so that no crop is stored without its vector.
         live: The one that answers.
         warm: Others that get a vector of every crop: one about to be promoted, one to go back to.
+        beside: The one of them that older crops are searched with, as they have no vector of the
+            live one.
     """
 
     generation: int
     live: Serving
     warm: tuple[Serving, ...] = ()
+    beside: Serving | None = None
 
     @property
     def fed(self) -> tuple[Serving, ...]:

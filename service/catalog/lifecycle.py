@@ -101,22 +101,25 @@ def stage(
                 field="retire_previous",
                 reason="PREVIOUS_KEPT",
             )
+        _refuse_needed(connection, gallery_row, known)
         _retired(connection, gallery_row, previous, note)
     of_gallery = crops.c.gallery_row == gallery_row
     total, until = connection.execute(
         select(func.count(), func.coalesce(func.max(crops.c.crop_row), 0)).where(of_gallery)
     ).one()
+    nothing = source is FillingSource.NONE
     connection.execute(
         insert(model_fillings).values(
             model_row=model.model_row,
             source=source.value,
-            state=FillingState.RUNNING.value,
-            last_row=0,
+            state=(FillingState.COMPLETE if nothing else FillingState.RUNNING).value,
+            last_row=until if nothing else 0,
             until_row=until,
             total=total,
             done=0,
             start_time=note.now,
             update_time=note.now,
+            complete_time=note.now if nothing else None,
         )
     )
     _move(connection, gallery_row, model, ModelState.SHADOW, "stage", note)
@@ -144,9 +147,11 @@ def promote(
     """
     known = _locked(connection, gallery_row)
     model = _wanted(known, version, ModelState.SHADOW, doing="promoted")
-    filling = connection.execute(
-        select(model_fillings.c.state).where(model_fillings.c.model_row == model.model_row)
-    ).scalar_one()
+    filling, source = connection.execute(
+        select(model_fillings.c.state, model_fillings.c.source).where(
+            model_fillings.c.model_row == model.model_row
+        )
+    ).one()
     if filling != FillingState.COMPLETE.value:
         raise FailedPrecondition(
             f"model {version} has not got a vector of every crop yet (filling is {filling}); wait, "
@@ -155,7 +160,7 @@ def promote(
             reason="FILLING_INCOMPLETE",
         )
     missing = missing_vectors(connection, gallery_row, model.model_row)
-    if missing and not allow_missing:
+    if missing and not allow_missing and source != FillingSource.NONE.value:
         raise FailedPrecondition(
             f"{missing} crops have no vector of model {version} and could not be found with it; "
             "GetModel names the first of them. Resume the filling to try them again, delete them, "
@@ -212,6 +217,8 @@ def retire(connection: Connection, gallery_row: int, version: str, *, note: Note
         return False
     if model is None or model.state not in (ModelState.SHADOW, ModelState.PREVIOUS):
         model = _wanted(known, version, ModelState.PREVIOUS, doing="retired")
+    if model.state is ModelState.PREVIOUS:
+        _refuse_needed(connection, gallery_row, known)
     _retired(connection, gallery_row, model, note)
     note_models_changed(connection, gallery_row, now=note.now)
     return True
@@ -277,6 +284,23 @@ def _flip(
     _move(connection, gallery_row, chosen, ModelState.LIVE, kind, note)
     note_models_changed(connection, gallery_row, now=note.now)
     return live.version
+
+
+def _refuse_needed(connection: Connection, gallery_row: int, known: list[_Known]) -> None:
+    """The previous model stays while crops can be found with it alone."""
+    live = next(one for one in known if one.state is ModelState.LIVE)
+    source = connection.execute(
+        select(model_fillings.c.source).where(model_fillings.c.model_row == live.model_row)
+    ).scalar()
+    if source == FillingSource.NONE.value and (
+        count := missing_vectors(connection, gallery_row, live.model_row)
+    ):
+        raise FailedPrecondition(
+            f"{count} crops have a vector of the previous model alone and would be found no more; "
+            "wait until they have expired, or delete them",
+            field="model_version",
+            reason="DUAL_SERVED",
+        )
 
 
 def _retired(connection: Connection, gallery_row: int, model: _Known, note: Note) -> None:

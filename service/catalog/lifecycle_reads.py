@@ -50,11 +50,14 @@ _FED = {ModelState.LIVE: 0, ModelState.SHADOW: 1, ModelState.PREVIOUS: 1}
 
 @dataclass(frozen=True, slots=True)
 class FedModels:
-    """The models of a gallery that every crop has a vector of, at one generation."""
+    """The models of a gallery that every new crop gets a vector of, at one generation; ``dual``
+    when the crops from before the live one have vectors of the previous alone.
+    """
 
     live: GalleryRecord
     shadow: GalleryRecord | None
     previous: GalleryRecord | None
+    dual: bool = False
 
     @property
     def generation(self) -> int:
@@ -88,15 +91,19 @@ def fed_models(connection: Connection, gallery_row: int) -> FedModels:
             models.c.dimension,
             galleries.c.generation,
             models.c.state,
+            model_fillings.c.source,
         )
         .join(models, models.c.gallery_row == galleries.c.gallery_row)
+        .outerjoin(model_fillings, model_fillings.c.model_row == models.c.model_row)
         .where(
             galleries.c.gallery_row == gallery_row,
             models.c.state.in_([state.value for state in _FED]),
         )
     ).all()
     found = {row.state: GalleryRecord(*row[:6]) for row in rows}
-    return FedModels(found["live"], found.get("shadow"), found.get("previous"))
+    previous = found.get("previous")
+    none = any(row.state == "live" and row.source == FillingSource.NONE.value for row in rows)
+    return FedModels(found["live"], found.get("shadow"), previous, none and previous is not None)
 
 
 def model_record(

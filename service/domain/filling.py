@@ -18,6 +18,8 @@ class FillingSource(Enum):
     IMAGES = "images"
     # The live model's vectors, carried over by the bundle's map.
     MAP = "map"
+    # Nothing: older crops are searched with the model before until they expire.
+    NONE = "none"
 
 
 class FillingState(Enum):

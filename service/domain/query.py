@@ -64,13 +64,15 @@ class SearchQuery:
 
 class Match(NamedTuple):
     """One match, its cosine similarity to the query, -1 to 1, and what the bundle's calibration
-    makes of it; None without one. Re-ranked, the distance it was ranked by.
+    makes of it; None without one. Re-ranked, the distance it was ranked by. Where a gallery answers
+    with two models, the version of the one that gave the score; else empty.
     """
 
     crop: Crop
     score: float
     probability: float | None = None
     rerank_distance: float | None = None
+    model_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

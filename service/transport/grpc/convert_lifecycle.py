@@ -14,6 +14,7 @@ __all__ = ["filling_message", "promoted_message"]
 _SOURCES = {
     FillingSource.IMAGES: messages.Filling.SOURCE_IMAGES,
     FillingSource.MAP: messages.Filling.SOURCE_MAP,
+    FillingSource.NONE: messages.Filling.SOURCE_NONE,
 }
 _STATES = {
     FillingState.RUNNING: messages.Filling.STATE_RUNNING,
@@ -49,4 +50,5 @@ def promoted_message(promoted: Promoted, model: Model) -> messages.PromoteModelR
         sampled_crops=promoted.checked.sampled,
         vectors=promoted.checked.vectors,
         unsearchable_crops=promoted.unsearchable,
+        dual_served_crops=promoted.dual_served,
     )

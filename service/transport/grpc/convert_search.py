@@ -109,6 +109,7 @@ def add_matches(messages: Any, matches: Sequence[Match]) -> None:
             score=match.score,
             probability=match.probability,
             rerank_distance=match.rerank_distance,
+            model_version=match.model_version,
         )
         fill_crop(added.crop, match.crop)
 

@@ -68,6 +68,7 @@ class PromotedAnswer(BaseModel):
     sampled_crops: int
     vectors: int
     unsearchable_crops: int
+    dual_served_crops: int
 
     @classmethod
     def of(cls, promoted: Promoted, model: Model) -> Self:
@@ -78,6 +79,7 @@ class PromotedAnswer(BaseModel):
             sampled_crops=promoted.checked.sampled,
             vectors=promoted.checked.vectors,
             unsearchable_crops=promoted.unsearchable,
+            dual_served_crops=promoted.dual_served,
         )
 
 

@@ -113,6 +113,9 @@ class Match(BaseModel):
     score: float
     probability: float | None = Field(description="Absent without a calibration in the bundle.")
     rerank_distance: float | None
+    model_version: str = Field(
+        default="", description="Of this score, where an answer is of two models; else empty."
+    )
 
     @classmethod
     def of(cls, match: domain.Match) -> Self:
@@ -122,6 +125,7 @@ class Match(BaseModel):
             score=match.score,
             probability=match.probability,
             rerank_distance=match.rerank_distance,
+            model_version=match.model_version,
         )
 
 

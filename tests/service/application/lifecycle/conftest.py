@@ -182,7 +182,15 @@ def site(tmp_path: Path, catalog_url: str, make_bundle: Callable[..., bytes]) ->
             | overrides
         )
         application = await Application.open(
-            settings, embedder=served.embedder, clock=clock, load_encoder=load
+            settings,
+            embedder=served.embedder,
+            clock=clock,
+            calibrations={
+                version: calibration
+                for version, calibration in [(served.embedder.model_version, served.calibration)]
+                if calibration is not None
+            },
+            load_encoder=load,
         )
         try:
             await application.cameras.create("", Camera("c1"))
