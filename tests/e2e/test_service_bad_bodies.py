@@ -155,6 +155,18 @@ BODIES: dict[str, tuple[str, bytes, dict[str, str], int, str]] = {
         "crops", part("camera_id", b"door") * 2 + part("image", b"z", file=True) + b"--x--", FORM,
         400, "camera_id",
     ),
+    "a threshold twice": (
+        "search",
+        part("min_score", b"0.9") + part("min_score", b"-1") + part("image", b"z", file=True)
+        + b"--x--",
+        FORM, 400, "min_score comes twice",
+    ),
+    "a filter as a file": (
+        "search",
+        part("include_attributes", b"coat=red", file=True) + part("image", b"z", file=True)
+        + b"--x--",
+        FORM, 400, "include_attributes is a text",
+    ),
 }  # fmt: skip
 
 
@@ -191,6 +203,8 @@ def check(answer: httpx.Response, status: int, named: str) -> None:
         ("start_time=2026-01-01T00:00:00", 422, "start_time"),
         ("start_time=9999-12-31T23:59:59-23:59", 400, "start_time"),
         ("&".join(["include_zones=z"] * 3000), 400, "include_zones"),
+        ("page_size=1&page_size=2", 400, "page_size comes twice"),
+        ("start_time=2026-01-01T00:00:00Z&start_time=1999-01-01T00:00:00Z", 400, "start_time"),
     ],
 )
 def test_queries_of_a_listing(url: str, query: str, status: int, named: str) -> None:

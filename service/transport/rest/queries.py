@@ -23,7 +23,7 @@ from service.transport.rest.search_schemas import (
     SearchBody,
     SearchResult,
 )
-from service.transport.rest.strict_route import StrictRoute
+from service.transport.rest.strict_route import StrictRoute, once
 from service.transport.rest.timeout import TIMEOUT_HEADER, deadline_after
 from service.transport.search_metrics import counted
 
@@ -50,6 +50,7 @@ _PLAIN = (
     *OwnCameraFields.model_fields,
 )
 _RERANK = "rerank_candidates"
+_FILES = ("image", "negative_image")
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 _IMAGES = {"type": "array", "items": {"type": "string", "format": "binary"}}
 # No setting allows more examples.
@@ -161,13 +162,15 @@ async def _query(request: Request) -> tuple[SearchBody, list[bytes], list[bytes]
 
 
 def _fields(form: FormData) -> SearchBody:
-    unknown = sorted(
-        set(form) - {"image", "negative_image", *_LISTS, *_TERMS, *_TIMES, *_PLAIN, _RERANK}
-    )
+    unknown = sorted(set(form) - {*_FILES, *_LISTS, *_TERMS, *_TIMES, *_PLAIN, _RERANK})
     if unknown:
         raise InvalidArgument(
             f"{unknown[0]} is no field of this form; see /v1/openapi.json", field=unknown[0]
         )
+    once(form, (*_PLAIN, *_TIMES, _RERANK))
+    for name, value in form.multi_items():
+        if name not in _FILES and not isinstance(value, str):
+            raise InvalidArgument(f"{name} is a text; send it without a file name", field=name)
     return SearchBody.model_validate(
         {name: form[name] for name in _PLAIN if name in form}
         | ({"rerank": {"candidates": form[_RERANK]}} if _RERANK in form else {})

@@ -1,8 +1,9 @@
 """Routes that refuse what they would otherwise pass over in silence.
 
 A misspelled filter that is ignored answers a question nobody asked. So an unknown query parameter
-or form field, a key that comes twice in one JSON object and a body of another content type are
-errors here; in JSON bodies the models themselves refuse unknown fields.
+or form field, one that comes twice and is no list, a key that comes twice in one JSON object and a
+body of another content type are errors here; in JSON bodies the models themselves refuse unknown
+fields.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterable
-from typing import Any
+from typing import Any, get_origin
 from urllib.parse import unquote_to_bytes
 
 from fastapi import HTTPException, Request, Response, params
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, QueryParams
 
 from resight.errors import InvalidArgument
 
-__all__ = ["StrictRoute"]
+__all__ = ["StrictRoute", "once"]
 
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 _SHOWN = 80
@@ -33,6 +34,11 @@ class StrictRoute(APIRoute):
         """FastAPI's own handler behind our checks."""
         handle = super().get_route_handler()
         queries = {field.alias for field in self.dependant.query_params}
+        single = {
+            field.alias
+            for field in self.dependant.query_params
+            if get_origin(field.field_info.annotation) is not list
+        }
         body = self.dependant.body_params
         forms = {field.alias for field in body if isinstance(field.field_info, params.Form)}
 
@@ -40,17 +46,29 @@ class StrictRoute(APIRoute):
             request = _StrictRequest(request.scope, request.receive)
             _decodable(request.scope["query_string"])
             _known(request.query_params, queries - request.path_params.keys(), "query parameter")
+            once(request.query_params, single)
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if forms:
                 _expect(kind, _FORMS[:1] if _with_file(body) else _FORMS)
                 form = await request.form()
                 _known(form, forms, "field of this form")
-                _once(form)
+                once(form, forms)
             elif body:
                 _expect(kind, ("application/json",))
             return await handle(request)
 
         return strict
+
+
+def once(given: QueryParams | FormData, single: Collection[str]) -> None:
+    """Refuse several values where one would win unseen.
+
+    Raises:
+        InvalidArgument: one of ``single`` comes twice.
+    """
+    for name, count in Counter(name for name, _ in given.multi_items()).items():
+        if count > 1 and name in single:
+            raise InvalidArgument(f"{name} comes twice; send it once", field=name)
 
 
 class _StrictRequest(Request):
@@ -86,13 +104,6 @@ def _decodable(query: bytes) -> None:
         raise InvalidArgument(
             "the query of the URL is not UTF-8; percent-encode text in UTF-8", field="query"
         ) from error
-
-
-def _once(form: FormData) -> None:
-    names = [name for name, _ in form.multi_items()]
-    for name in form:
-        if names.count(name) > 1:
-            raise InvalidArgument(f"{name} comes twice; send it once", field=name)
 
 
 def _known(names: Iterable[str], known: Collection[str], what: str) -> None:
