@@ -61,7 +61,8 @@ class Vocabulary(Generic[K]):
 
     def encode(self, values: Iterable[K]) -> NDArray[np.int32]:
         """The code of each value, int32 (N,); new ones are added."""
-        codes, known = self._codes, len(self._codes)
+        # Not len(codes): values whose encoding broke off are made up for here.
+        codes, known = self._codes, len(self._values)
         found = np.array([codes.setdefault(value, len(codes)) for value in values], np.int32)
         if len(codes) > known:
             added = list(islice(reversed(codes), len(codes) - known))[::-1]

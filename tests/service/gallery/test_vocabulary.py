@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -33,6 +35,20 @@ def test_values_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> N
     lacking = Vocabulary([-2, 5])
     lacking.freeze()
     assert lacking.find([-1]) == []
+
+
+def test_encoding_that_breaks_off_leaves_the_words_right() -> None:
+    words = Vocabulary(["a"])
+
+    def broken() -> Iterator[str]:
+        yield "b"
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        words.encode(broken())
+    assert words.encode(["c", "b", "a"]).tolist() == [2, 1, 0]
+    assert list(words.values) == ["a", "b", "c"]
+    assert words.find(["a", "b", "c"]) == [0, 1, 2]
 
 
 KEYS, VALUES = ["bag", "coat", "id"], ["red", "blue", "1", "2"]
