@@ -240,6 +240,8 @@ class Runtime:
 
     def _refresh_gauges(self) -> None:
         gauges = self._application.gauges()
+        # A model that answers no more must not go on with its last figure.
+        GALLERY_VECTORS.clear()
         for name, gauge in gauges.items():
             GALLERY_VECTORS.labels(name, gauge.model_version).set(gauge.vectors)
         INDEX_LAG.set(max((gauge.index_lag_seconds for gauge in gauges.values()), default=0.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from service.catalog.store import Catalog
 __all__ = ["EncoderLoader", "Encoders", "nothing_loads"]
 
 logger = logging.getLogger(__name__)
+
+UNUSED_SECONDS = 30.0
 
 
 class EncoderLoader(Protocol):
@@ -67,6 +70,7 @@ class Encoders:
         self._archives = archives
         self._load = load
         self._one_at_a_time = asyncio.Lock()
+        self._unused_since: dict[str, float] = {}
 
     async def obtain(self, record: GalleryRecord) -> LoadedEncoder:
         """The encoder of a gallery's model, loaded from its archive when it does not run yet.
@@ -77,6 +81,7 @@ class Encoders:
             ResightError: it cannot run here.
         """
         async with self._one_at_a_time:
+            self._unused_since.pop(record.model_version, None)
             known = self.loaded.get(record.model_version)
             if known is not None:
                 return known
@@ -125,20 +130,28 @@ class Encoders:
                 error,
             )
 
-    async def keep(self, versions: Collection[str]) -> None:
-        """End the encoders that no gallery uses any more."""
+    async def end_unused(self, used: Collection[str]) -> None:
+        """End the encoders that no gallery has used for a while: a search that began before a
+        change of models, or a model about to be staged, still finds its own.
+        """
+        now = time.monotonic()
         for version in [*self.loaded]:
-            if version not in versions and version not in self._served:
-                await self._end(self.loaded.pop(version))
-                logger.info("encoder %s ended", version)
+            if version in used or version in self._served:
+                self._unused_since.pop(version, None)
+            elif now - self._unused_since.setdefault(version, now) >= UNUSED_SECONDS:
+                await self._end(version)
 
     async def close(self) -> None:
         """End every encoder that was loaded here."""
-        await self.keep(())
+        for version in self.loaded.keys() - self._served:
+            await self._end(version)
 
-    async def _end(self, loaded: LoadedEncoder) -> None:
+    async def _end(self, version: str) -> None:
+        self._unused_since.pop(version, None)
+        loaded = self.loaded.pop(version)
         if loaded.close is not None:
             await loaded.close()
+        logger.info("encoder %s ended", version)
 
 
 def _counted(encoder: LoadedEncoder) -> LoadedEncoder:

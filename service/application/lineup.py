@@ -66,8 +66,12 @@ class Lineup:
         async with self._locks.setdefault(gallery.row, asyncio.Lock()):
             while not await self._refreshed(gallery):
                 pass
-        used = [serving.version for one in self._galleries.all() for serving in one.models.fed]
-        await self._encoders.keep(used)
+
+    async def end_unused(self) -> None:
+        """End the encoders that no gallery uses any more."""
+        galleries = self._galleries.all()
+        used = [serving.version for one in galleries for serving in one.models.fed]
+        await self._encoders.end_unused(used)
 
     def refresh_unready(self) -> None:
         """Begin to load what did not run at start; what fails is logged, and tried again."""

@@ -30,6 +30,8 @@ from service.settings import ServiceSettings
 
 __all__ = ["ModelKeeping"]
 
+TIDY_SECONDS = 10.0
+
 
 class ModelKeeping:
     """The models of all galleries; ``start`` on the event loop, ``close`` at the end.
@@ -116,6 +118,7 @@ class ModelKeeping:
             Repeating("filling shadows", self._filler.fill_all, interval=self._poll_seconds),
             Repeating("removing models", self._removal.remove_all, interval=self._poll_seconds),
             Repeating("looking at models", self._policy.look, interval=self._poll_seconds),
+            Repeating("ending encoders", self.lineup.end_unused, interval=TIDY_SECONDS),
             Repeating("mirroring searches", self.mirror.run, interval=self._poll_seconds),
         ]
 

@@ -100,6 +100,12 @@ def test_each_crop_answers_with_its_own_model(
                 SearchQuery(image=image_of(503), top_k=100, min_probability=bound)
             )
             assert len(answer.matches) == 20
+            batch = [SearchQuery(image=image_of(number), top_k=10) for number in (500, 501)]
+            for number, one in zip(
+                (500, 501), await it.application.search_batch.search(batch), strict=True
+            ):
+                first = [own for _, own, _ in ranked(it, vector_of, number, 30)[:10]]
+                assert [it.crops[match.crop.crop_id] for match in one.matches] == first
             # A stored crop asks with the vectors it has.
             own = await search(SearchQuery(crop_id=str(new_ids[0]), top_k=100))
             assert len(own.matches) == 49

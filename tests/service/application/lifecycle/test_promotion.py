@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from resight.errors import FailedPrecondition
-from service.application import ingest
+from service.application import encoders, ingest
 from service.catalog.models import embeddings
 from service.domain.filling import FailureReason
 
@@ -17,7 +17,7 @@ def states(listed) -> dict[str, str]:
     return {model.model_version: model.state.value for model in listed.items}
 
 
-def test_a_candidate_becomes_the_model_that_answers(site, run, query) -> None:
+def test_a_candidate_becomes_the_model_that_answers(site, run, query, monkeypatch) -> None:
     async def work() -> None:
         async with site() as it:
             lifecycle = it.application.models.lifecycle
@@ -29,6 +29,8 @@ def test_a_candidate_becomes_the_model_that_answers(site, run, query) -> None:
             filling = await it.filled(version)
             assert (filling.total, filling.done, filling.failed) == (30, 30, 0)
             assert await it.check() == 1, "the shadow answers nobody"
+            live = it.application._galleries.get("").serving.index
+            assert (len(live), live.tombstones) == (30, 0), "filling leaves the live index alone"
             await it.ingest(range(30, 40))
             promoted = await lifecycle.promote("", version)
             assert (promoted.previous_version, promoted.unsearchable) == (it.versions[1], 0)
@@ -48,6 +50,15 @@ def test_a_candidate_becomes_the_model_that_answers(site, run, query) -> None:
             assert await it.check() == 2
             await lifecycle.retire("", it.versions[1])
             assert await it.check() == 2
+            other = await it.register(3)
+            await lifecycle.stage("", other)
+            monkeypatch.setattr(encoders, "UNUSED_SECONDS", 0.0)
+            loaded = it.application.models._encoders.loaded
+            await it.application.models.lineup.end_unused()
+            assert other in loaded
+            await lifecycle.retire("", other)
+            await it.application.models.lineup.end_unused()
+            assert set(loaded) == {it.versions[1], version}, "the served one stays"
             await it.ingest(range(45, 50))
             await it.until(lambda: len(query(select(embeddings.c.model_row).distinct())) == 1)
             with pytest.raises(FailedPrecondition) as caught:
