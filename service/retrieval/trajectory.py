@@ -1,8 +1,9 @@
 """Sightings of one person as a way between cameras.
 
 A visit is a longest run of sightings before one camera in which none begins more than the gap after
-all before it have ended; crops of one track are one sighting, from its first to its last. Visits
-are ordered by their beginning. A hop from visit a to visit b of another camera takes
+all before it have ended; crops of one track are one sighting, from its first to its last, parted
+where it pauses for longer than an hour: trackers begin to count anew. Visits are ordered by their
+beginning. A hop from visit a to visit b of another camera takes
 b.start - a.end and is impossible when the table knows the pair and that is less than its minimum.
 The way is the sequence of visits, each hop possible, of the largest sum of weights: the
 probability of a visit's best sighting, or (1 + score) / 2 without a calibration. What it leaves out
@@ -16,7 +17,8 @@ Only neighbours are compared with each other.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from service.domain.query import Match
 from service.domain.trajectory import Conflict, Hop, HopKind, TravelTime, Visit
@@ -24,10 +26,16 @@ from service.domain.trajectory import Conflict, Hop, HopKind, TravelTime, Visit
 __all__ = ["Table", "best_way", "conflicts", "hop", "visits"]
 
 MICROS = 1_000_000
+TRACK_PAUSE_SECONDS = 3600.0
 Table = Mapping[tuple[str, str], TravelTime]
 
 
-def visits(sightings: Sequence[Match], gap_seconds: float) -> list[Visit]:
+def visits(
+    sightings: Sequence[Match],
+    gap_seconds: float,
+    *,
+    track_pause_seconds: float = TRACK_PAUSE_SECONDS,
+) -> list[Visit]:
     """The visits of sightings, by beginning, end and camera."""
     units: dict[tuple[str, str, str], list[Match]] = {}
     for match in sightings:
@@ -36,8 +44,9 @@ def visits(sightings: Sequence[Match], gap_seconds: float) -> list[Visit]:
         units.setdefault((crop.camera_id, crop.track_id, alone), []).append(match)
     spans = sorted(
         (
-            (key[0], min(map(_time, unit)), max(map(_time, unit)), unit)
-            for key, unit in units.items()
+            (key[0], _time(unit[0]), _time(unit[-1]), unit)
+            for key, members in units.items()
+            for unit in _parted(members, track_pause_seconds * MICROS)
         ),
         key=lambda span: span[:3],
     )
@@ -55,6 +64,17 @@ def visits(sightings: Sequence[Match], gap_seconds: float) -> list[Visit]:
         Visit(sorted(run, key=lambda match: (_time(match), match.crop.crop_id))) for run in runs
     ]
     return sorted(found, key=lambda visit: (visit.start, visit.end, visit.camera_id))
+
+
+def _parted(members: Sequence[Match], pause: float) -> Iterator[list[Match]]:
+    """The members by time, parted where more than ``pause`` microseconds lie between two."""
+    ordered = sorted(members, key=_time)
+    start = 0
+    for place, (one, other) in enumerate(pairwise(ordered), 1):
+        if _time(other) - _time(one) > pause:
+            yield ordered[start:place]
+            start = place
+    yield ordered[start:]
 
 
 def hop(one: Visit, other: Visit, table: Table) -> Hop | None:

@@ -49,16 +49,20 @@ def table_of(least: dict[tuple[str, str], int]) -> dict[tuple[str, str], TravelT
     return checked_travel_times(times, limit=100)
 
 
-@given(sightings, st.integers(0, 20))
+@given(sightings, st.integers(0, 20), st.integers(5, 60))
 def test_visits_are_the_components_of_spans_closer_than_the_gap(
-    rows: list[tuple[str, int, str, float]], gap: int
+    rows: list[tuple[str, int, str, float]], gap: int, pause: int
 ) -> None:
     matches = seen(rows)
     spans: dict[object, list[Match]] = {}
-    for match in matches:
+    last: dict[object, tuple[int, int]] = {}
+    for match in sorted(matches, key=lambda match: match.crop.capture_micros):
         crop = match.crop
         key = (crop.camera_id, crop.track_id) if crop.track_id else crop.crop_id
-        spans.setdefault(key, []).append(match)
+        part, before = last.get(key, (0, crop.capture_micros))
+        part += crop.capture_micros - before > pause * SECOND
+        last[key] = part, crop.capture_micros
+        spans.setdefault((key, part), []).append(match)
     parts = [{m.crop.crop_id for m in span} for span in spans.values()]
     units = list(spans.values())
     joined = True
@@ -74,13 +78,22 @@ def test_visits_are_the_components_of_spans_closer_than_the_gap(
                 del units[other], parts[other]
                 joined = True
                 break
-    found = visits(matches, gap)
+    found = visits(matches, gap, track_pause_seconds=pause)
     got = [{m.crop.crop_id for m in visit.sightings} for visit in found]
     assert sorted(map(sorted, got)) == sorted(map(sorted, parts))
     assert [v.start for v in found] == sorted(v.start for v in found)
     for visit in found:
         order = [m.crop.capture_micros for m in visit.sightings]
         assert order == sorted(order)
+
+
+def test_a_name_that_a_tracker_gives_again_the_next_day_is_another_track() -> None:
+    day = 86_400
+    rows = [("a", 0, "17", 0.9), ("a", 50, "17", 0.9), ("b", 300, "3", 0.9),
+            ("a", day, "17", 0.9), ("b", day + 300, "9", 0.9)]  # fmt: skip
+    ordered = visits(seen(rows), 10)
+    assert [len(visit.sightings) for visit in ordered] == [2, 1, 1, 1]
+    assert best_way(ordered, table_of({("a", "b"): 60})) == [0, 1, 2, 3]
 
 
 def possible(one: Visit, other: Visit, table: dict[tuple[str, str], TravelTime]) -> bool:
