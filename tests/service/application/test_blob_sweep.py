@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,29 +32,33 @@ def replica(opened: Callable, tmp_path: Path) -> Callable[..., Any]:
     return open_replica
 
 
-@contextmanager
-def ingest_held(application: Any, item: IngestItem) -> Iterator[Any]:
-    """An ingest that has written its image and waits, until told, before it commits."""
-    reached, go_on = asyncio.Event(), asyncio.Event()
-    insert = application._catalog.insert
+@asynccontextmanager
+async def ingest_held(application: Any, item: IngestItem) -> AsyncIterator[Callable[[], Any]]:
+    """An ingest that has written its image and waits to be committed: `await finish()`."""
+    begun, go_on = threading.Event(), threading.Event()
 
-    async def held(item: Any) -> Any:
-        reached.set()
-        await go_on.wait()
-        return await insert(item)
+    def hold() -> None:
+        begun.set()
+        go_on.wait(60)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(application._catalog, "insert", held)
-        task = asyncio.create_task(application.ingest.submit(item))
+    before = set(application._blobs.keys())
+    holding = asyncio.create_task(application._catalog.run(hold))
+    await asyncio.to_thread(begun.wait, 60)
+    task = asyncio.create_task(application.ingest.submit(item))
 
-        async def finish() -> Any:
-            go_on.set()
-            return await task
+    async def finish() -> Any:
+        go_on.set()
+        return await task
 
-        try:
-            yield SimpleNamespace(reached=reached.wait, finish=finish)
-        finally:
-            go_on.set()
+    try:
+        async with asyncio.timeout(30):
+            while application.pending_writes == 0:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        assert len(set(application._blobs.keys()) - before) == 1
+        yield finish
+    finally:
+        go_on.set()
+        await holding
 
 
 def put_orphan(application: Any, clock: Any) -> str:
@@ -71,13 +75,12 @@ def test_an_image_in_flight_elsewhere_survives_the_start_of_another_replica(
             await a._sweeping
             await a.cameras.create("", Camera("c1"))
             orphan = put_orphan(a, clock)
-            with ingest_held(a, IngestItem("", "c1", at(0), b"image")) as held:
-                await held.reached()
+            async with ingest_held(a, IngestItem("", "c1", at(0), b"image")) as finish:
                 (in_flight,) = set(a._blobs.keys()) - {orphan}
                 async with replica("b", sweep_seconds=3600) as b:
                     await asyncio.sleep(0.3)
                     assert {orphan, in_flight} == set(a._blobs.keys())
-                stored = await held.finish()
+                stored = await finish()
             async with replica("b", sweep_seconds=1) as b:
                 assert stored.outcome is Outcome.ACCEPTED
                 await b._sweeping
@@ -130,8 +133,7 @@ def test_an_image_swept_while_its_process_was_held_for_dead_is_written_again(
             await a._sweeping
             beat = a.replication._membership.beat
             monkeypatch.setattr(a.replication._membership, "beat", lambda: 1 / 0)
-            with ingest_held(a, IngestItem("", "c1", at(0), b"image")) as held:
-                await held.reached()
+            async with ingest_held(a, IngestItem("", "c1", at(0), b"image")) as finish:
                 (key,) = a._blobs.keys()
                 await asyncio.sleep(0.7)
                 async with replica("b", **settings) as b:
@@ -142,7 +144,7 @@ def test_an_image_swept_while_its_process_was_held_for_dead_is_written_again(
                 monkeypatch.setattr(a.replication._membership, "beat", beat)
                 while not a.replication.fence.is_open:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
-                stored = await held.finish()
+                stored = await finish()
             async with replica("b", **settings) as b:
                 assert stored.outcome is Outcome.ACCEPTED
                 assert list(a._blobs.keys()) == [key]
@@ -175,18 +177,17 @@ def test_who_commits_and_ends_while_it_is_asked_who_is_there_keeps_its_image(
             await a._sweeping
             await a.cameras.create("", Camera("c1"))
             loop = asyncio.get_running_loop()
-            with ingest_held(a, IngestItem("", "c1", at(0), b"image")) as held:
-                await held.reached()
+            async with ingest_held(a, IngestItem("", "c1", at(0), b"image")) as finish:
 
                 def others_end() -> bool:
-                    asyncio.run_coroutine_threadsafe(held.finish(), loop).result()
+                    asyncio.run_coroutine_threadsafe(finish(), loop).result()
                     return True
 
                 report = await asyncio.to_thread(
                     sweep, a._catalog, a._blobs, BlobsInFlight(), is_alone=others_end
                 )
                 assert (report.images, report.orphans) == (1, 0)
-                crop_id = str((await held.finish()).crop_id)
+                crop_id = str((await finish()).crop_id)
             assert (await a.crops.get("", crop_id, include_image=True)).image == b"image"
 
     run(work())
