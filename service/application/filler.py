@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
@@ -17,7 +19,7 @@ from service.application.gallery import Gallery
 from service.application.reembedding import Reembedding
 from service.application.serving import Serving
 from service.catalog import fillings, lifecycle_reads
-from service.catalog.fillings import Backlog, Lease
+from service.catalog.fillings import Backlog, Filled, Lease
 from service.catalog.store import Catalog
 from service.domain.filling import FillingSource, FillingState
 from service.domain.identifier import uuid7
@@ -97,11 +99,12 @@ class Filler:
     async def _store(
         self, gallery: Gallery, serving: Serving, source: FillingSource, found: Backlog
     ) -> None:
-        made = await self._reembedding.made(
-            serving, found.crops, source=source, live=gallery.record
-        )
+        async with self._held(serving.record.model_row):
+            made = await self._reembedding.made(
+                serving, found.crops, source=source, live=gallery.record
+            )
 
-        def apply(connection: Connection) -> int:
+        def apply(connection: Connection) -> Filled:
             return fillings.store(
                 connection,
                 gallery.row,
@@ -111,10 +114,32 @@ class Filler:
                 lease=self._lease(),
             )
 
-        await self._catalog.change(apply, committed=lambda _: gallery.follow())
+        def committed(stored: Filled) -> None:
+            if stored.crop_ids:
+                gallery.filled(serving.record.model_row, stored.crop_ids, stored.first)
+
+        await self._catalog.change(apply, committed=committed)
         for item in made:
             outcome = "filled" if item.reason is None else item.reason.value.lower()
             MODEL_FILLED.labels(gallery.name, outcome).inc()
+
+    @asynccontextmanager
+    async def _held(self, model_row: int) -> AsyncIterator[None]:
+        """Extend the lease for as long as a block takes: a slow encoder is no dead process."""
+
+        async def extend() -> None:
+            while True:
+                await asyncio.sleep(self._settings.fill_lease_seconds / 3)
+                await self._catalog.change(
+                    lambda connection: fillings.take_lease(connection, model_row, self._lease())
+                )
+
+        extending = asyncio.create_task(extend())
+        try:
+            yield
+        finally:
+            extending.cancel()
+            await asyncio.wait([extending])
 
     def _lease(self) -> Lease:
         length = timedelta(seconds=self._settings.fill_lease_seconds)

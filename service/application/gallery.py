@@ -13,7 +13,7 @@ import numpy as np
 from resight.errors import NotFound
 from service.application.following import follow
 from service.application.serving import Models, Serving
-from service.catalog import gallery_reads
+from service.catalog import gallery_reads, vector_reads
 from service.catalog.log_reads import Change
 from service.catalog.models import CHANGE_CAMERA_ADDED, CHANGE_MODELS
 from service.catalog.records import CameraRecord, CropInsert, GalleryRecord
@@ -190,6 +190,22 @@ class Gallery:
         for serving in self.models.fed:
             serving.index.add(_index_rows(inserts, serving.record.model_row))
         self.applied = fresh[-1][1]
+
+    def filled(self, model_row: int, crop_ids: Sequence[UUID], first: int) -> None:
+        """Make vectors searchable that this process has committed for crops which had none of this
+        model, given with the position of the first one's change.
+        """
+        serving = next((one for one in self.models.fed if one.record.model_row == model_row), None)
+        if serving is None or first != self.applied + 1:
+            self.follow()
+            return
+        last = first + len(crop_ids) - 1
+        self.heard_of(last)
+        with self._catalog.connect() as connection:
+            rows = vector_reads.vectors_of(connection, serving.record, crop_ids)
+        if rows is not None:
+            serving.index.add(rows)
+        self.applied = last
 
     def follow(self) -> None:
         """Apply everything that the log says and the indexes lack.

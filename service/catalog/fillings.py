@@ -27,6 +27,7 @@ from service.domain.filling import FailureReason, FillingState
 
 __all__ = [
     "Backlog",
+    "Filled",
     "Lease",
     "Made",
     "backlog",
@@ -55,6 +56,14 @@ class Backlog:
     crops: Sequence[StoredCrop]
     until_row: int
     ends: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """Crops that were given a vector, and the position of the first one's change."""
+
+    crop_ids: Sequence[UUID]
+    first: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +127,8 @@ def store(
     made: Sequence[Made],
     *,
     lease: Lease,
-) -> int:
-    """Store the vectors of a block under the gallery's lock; returns how many.
+) -> Filled:
+    """Store the vectors of a block under the gallery's lock.
 
     A crop that has been deleted, or has got its vector, is passed over.
 
@@ -158,7 +167,7 @@ def store(
         connection.execute(insert(model_failures), failed)
     values: dict[str, Any] = {
         "last_row": found.until_row,
-        "done": row.done + stored,
+        "done": row.done + len(stored.crop_ids),
         "update_time": lease.now,
         "expire_time": lease.now + lease.length,
     }
@@ -217,14 +226,14 @@ def _insert(
     made: Sequence[Made],
     *,
     now: datetime,
-) -> int:
+) -> Filled:
     fresh = [
         (item.crop, item.vector.astype("<f4", copy=False).tobytes())
         for item in made
         if item.vector is not None
     ]
     if not fresh:
-        return 0
+        return Filled((), 0)
     connection.execute(
         insert(embeddings),
         [
@@ -234,8 +243,9 @@ def _insert(
     )
     newest = take_positions(connection, gallery_row, len(fresh))
     ids = [crop.crop_id for crop, _ in fresh]
-    log_crops(connection, gallery_row, CHANGE_VECTOR_ADDED, ids, newest - len(fresh) + 1, now)
-    return len(fresh)
+    first = newest - len(fresh) + 1
+    log_crops(connection, gallery_row, CHANGE_VECTOR_ADDED, ids, first, now)
+    return Filled(ids, first)
 
 
 def _filled(

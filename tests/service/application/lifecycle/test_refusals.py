@@ -186,3 +186,28 @@ def test_another_process_that_fills_is_left_alone(site, run, sabotage) -> None:
             assert (await lifecycle.filling("", version)).done == 10, "its lease has ended"
 
     run(work())
+
+
+def test_a_block_that_takes_longer_than_the_lease_is_kept(site, run, query) -> None:
+    async def work() -> None:
+        async with site(models={"fill_lease_seconds": 1.0}) as it:
+            await it.ingest(range(6))
+            version = await it.register(2)
+            await it.application.models._repeating[0].close()
+            await it.application.models.lifecycle.stage("", version)
+            filler = it.application.models._filler
+            made = filler._reembedding.made
+            times = []
+
+            async def slow(*arguments: object, **options: object) -> object:
+                times.append(query("SELECT expire_time FROM model_fillings")[0][0])
+                await asyncio.sleep(1.5)
+                times.append(query("SELECT expire_time FROM model_fillings")[0][0])
+                return await made(*arguments, **options)
+
+            filler._reembedding.made = slow
+            await filler.fill_all()
+            assert (await it.filled(version)).done == 6
+            assert times[1] - times[0] >= 1_000_000, "extended on the way, in microseconds"
+
+    run(work())
