@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from resight.v1 import gallery_service_pb2 as gallery
 from resight.v1 import model_service_pb2 as models
 from resight.v1 import search_service_pb2 as search
 from resight.v1.types_pb2 import Camera, Crop
+from tests.conftest import PostgresqlServer
 
 RESIGHT = Path(sys.executable).with_name("resight")
 QUICK = {"RESIGHT_MODELS__POLL_SECONDS": "0.05", "RESIGHT_MODELS__FILL_BLOCK": "8"}
@@ -204,3 +207,43 @@ def test_kill_9_in_the_middle_of_filling_and_around_promotion(
         with pytest.raises(grpc.RpcError) as caught:
             connection.models.PromoteModel(models.PromoteModelRequest(model_version=version))
         assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_another_replica_goes_on_filling(
+    start_service: Any,
+    postgresql_server: PostgresqlServer,
+    tmp_path: Path,
+    make_jpeg: Callable[..., bytes],
+    make_bundle: Callable[..., Path],
+) -> None:
+    archive = make_bundle(tmp_path / "next.tar")
+    images = {number: make_jpeg(number) for number in range(100)}
+    with postgresql_server.database() as url, ExitStack() as stack:
+        places = QUICK | {
+            "RESIGHT_DATABASE_URL": url,
+            "RESIGHT_BLOB_URL": f"file://{tmp_path}/blobs",
+            "RESIGHT_ERASURES_DIR": f"{tmp_path}/erasures",
+            "RESIGHT_MODELS__FILL_SHARE": "0.1",
+            "RESIGHT_MODELS__FILL_LEASE_SECONDS": "1",
+        }
+        subprocess.run(
+            [str(RESIGHT), "db", "upgrade"], env=os.environ | places, check=True, timeout=60
+        )
+        a, b = (
+            stack.enter_context(start_service(tmp_path / name, **places)) for name in ("a", "b")
+        )
+        other = stack.enter_context(connect(b.grpc))
+        with connect(a.grpc) as connection:
+            fill_gallery(connection, images)
+            version = register(connection, archive)
+            connection.models.StageModel(models.StageModelRequest(model_version=version))
+            wanted = models.GetModelRequest(model_version=version)
+            while not (found := other.models.GetModel(wanted).filling).done_crops:
+                time.sleep(0.02)
+        a.stop(signal.SIGKILL)
+        assert 0 < found.done_crops < len(images), "killed in the middle"
+        done = filled(other, version)
+        assert (done.done_crops, done.failed_crops) == (len(images), 0)
+        promoted = other.models.PromoteModel(models.PromoteModelRequest(model_version=version))
+        assert promoted.vectors == len(images)
+        finds_all(other, images, version)
