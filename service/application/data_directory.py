@@ -17,7 +17,8 @@ UNFINISHED_RESTORE = "restore-not-finished.json"
 class DataDirectory:
     """Holds the directory's lock until closed; the system frees it when the process dies.
 
-    Two services over one catalog would each answer from an index that misses the other's crops.
+    Index files and the replica's identity are one process's; and two over one SQLite catalog would
+    each answer from an index that misses the other's crops.
 
     Args:
         path: Made when missing.

@@ -16,6 +16,7 @@ from sqlalchemy import text
 
 from resight.errors import NotFound, Unavailable
 from service.application.application import Application
+from service.application.bell import Bell
 from service.application.ingest import IngestItem, Outcome
 from service.application.membership import Membership
 from service.domain.crop import Camera
@@ -436,5 +437,65 @@ def test_replicas_that_start_together_on_an_empty_catalog(
                 assert stored.outcome in (Outcome.ACCEPTED, Outcome.DUPLICATE)
 
         await asyncio.gather(*(start(name) for name in "abcd"))
+
+    run(work())
+
+
+async def found_on(reader: Application, stored: UUID) -> None:
+    async def found() -> bool:
+        try:
+            return stored in await ids_found(reader, b"x")
+        except Unavailable:
+            return False
+
+    await eventually(found)
+
+
+def test_a_replica_is_told_of_changes_and_does_not_wait_for_its_next_look(
+    both: Together, run: Callable, at: Callable
+) -> None:
+    async def work() -> None:
+        async with both(poll_seconds=60) as (a, b):
+            # Listening begins with the first wait.
+            await asyncio.sleep(0.5)
+            for number in range(3):
+                stored = await a.ingest.submit(item(number, at))
+                await found_on(b, stored.crop_id)
+
+    run(work())
+
+
+def test_a_replica_that_is_told_nothing_finds_changes_by_looking(
+    both: Together, run: Callable, at: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        monkeypatch.setattr(Bell, "wait", lambda _, seconds, stopping: stopping.wait(seconds))
+        async with both() as (a, b):
+            stored = await a.ingest.submit(item(0, at))
+            await found_on(b, stored.crop_id)
+
+    run(work())
+
+
+def test_replicas_whose_connections_are_broken_go_on(
+    both: Together, run: Callable, at: Callable, query: Callable
+) -> None:
+    async def work() -> None:
+        async with both() as (a, b):
+            for number in range(3):
+                broken = query(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+                assert broken[0][0] >= 4
+
+                async def stored(number: int = number) -> bool:
+                    result = await a.ingest.submit(item(number, at))
+                    return result.outcome in (Outcome.ACCEPTED, Outcome.DUPLICATE)
+
+                await eventually(stored)
+                result = await a.ingest.submit(item(number, at))
+                await found_on(b, result.crop_id)
+                await found_on(a, result.crop_id)
 
     run(work())
