@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -64,19 +65,30 @@ class FolderBlobStore:
 
     def put(self, key: str, data: bytes) -> None:
         """Store the bytes whole; durable when this returns."""
-        target = self._path(key)
-        temporary = self._temporary / secrets.token_hex(16)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self.put_all([(key, data)])
+
+    def put_all(self, blobs: Sequence[tuple[str, bytes]]) -> None:
+        """Store many; durable when this returns. Written first and flushed then, they share much
+        of what a journal writes.
+        """
+        targets = [self._path(key) for key, _ in blobs]
+        token = secrets.token_hex(16)
+        temporary = [self._temporary / f"{token}-{number}" for number in range(len(blobs))]
         try:
-            with os.fdopen(handle, "wb") as file:
-                # Until it has its name; the system frees the lock when the process dies.
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                self._rename(temporary, target)
+            with ExitStack() as open_files:
+                handles = [
+                    _written(path, data, open_files)
+                    for path, (_, data) in zip(temporary, blobs, strict=True)
+                ]
+                for handle in handles:
+                    os.fsync(handle)
+                for path, target in zip(temporary, targets, strict=True):
+                    self._rename(path, target)
+            for folder in {target.parent for target in targets}:
+                flush_folder(folder)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            for path in temporary:
+                path.unlink(missing_ok=True)
             raise
 
     def get(self, key: str) -> bytes:
@@ -110,7 +122,6 @@ class FolderBlobStore:
         except FileNotFoundError:
             self._make_folder(target.parent)
             temporary.rename(target)
-        flush_folder(target.parent)
 
     def _make_folder(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -123,6 +134,18 @@ class FolderBlobStore:
         if any(part in ("", ".", "..", _TEMPORARY) for part in parts):
             raise InvalidArgument(f"{key!r} is not a key of the blob store", field="key")
         return self._root.joinpath(*parts)
+
+
+def _written(path: Path, data: bytes, open_files: ExitStack) -> int:
+    """A new file, written and not yet flushed, which is closed with ``open_files``."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    open_files.callback(os.close, handle)
+    # Until it has its name; the system frees the lock when the process dies.
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
+    return handle
 
 
 class RemoteBlobStore:
@@ -142,6 +165,10 @@ class RemoteBlobStore:
     def put(self, key: str, data: bytes) -> None:
         """Store the bytes whole."""
         self._files.pipe_file(self._path(key), data)
+
+    def put_all(self, blobs: Sequence[tuple[str, bytes]]) -> None:
+        """Store many, side by side where the file system can."""
+        self._files.pipe({self._path(key): data for key, data in blobs})
 
     def get(self, key: str) -> bytes:
         """The bytes; raises KeyError when there are none."""

@@ -334,12 +334,16 @@ _STAGES = {name: STAGE_DURATION.labels(name) for name in get_args(Stage)}
 
 
 class stage:  # noqa: N801 -- reads as the statement it is: `with stage("decode"):`
-    """Times one stage: ``with stage("decode"): ...``; the time counts when the stage fails too."""
+    """Times one stage: ``with stage("decode"): ...``; the time counts when the stage fails too.
 
-    __slots__ = ("_begun", "_histogram")
+    It counts once for each of the ``items`` that go through together.
+    """
 
-    def __init__(self, name: Stage) -> None:
+    __slots__ = ("_begun", "_histogram", "_items")
+
+    def __init__(self, name: Stage, *, items: int = 1) -> None:
         self._histogram = _STAGES[name]
+        self._items = items
         self._begun = 0.0
 
     def __enter__(self) -> Self:
@@ -352,7 +356,9 @@ class stage:  # noqa: N801 -- reads as the statement it is: `with stage("decode"
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._histogram.observe(perf_counter() - self._begun)
+        seconds = perf_counter() - self._begun
+        for _ in range(self._items):
+            self._histogram.observe(seconds)
 
 
 def exposition() -> bytes:

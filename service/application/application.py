@@ -27,6 +27,7 @@ from service.application.encoders import EncoderLoader, nothing_loads
 from service.application.foundation import Foundation, open_foundation
 from service.application.gallery import GalleryGauges
 from service.application.ingest import Ingest
+from service.application.landing import Landing
 from service.application.model_keeping import ModelKeeping
 from service.application.registry import Registry
 from service.application.run_records import RunRecords
@@ -107,13 +108,17 @@ class Application:
             catalog=catalog,
             galleries=galleries,
             lineup=self.models.lineup,
-            blobs=blobs,
-            blob_threads=self._blob_threads,
-            in_flight=self._in_flight,
-            unbroken=self._unbroken,
+            landing=Landing(
+                catalog=catalog,
+                blobs=blobs,
+                blob_threads=self._blob_threads,
+                lanes=settings.blobs.threads,
+                in_flight=self._in_flight,
+                unbroken=self._unbroken,
+                images_stored=images_stored,
+            ),
             clock=clock,
             limits=limits,
-            images_stored=images_stored,
         )
         self.embed = Embed(galleries=galleries, limits=limits)
         self.search = Search(

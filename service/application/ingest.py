@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
@@ -26,13 +25,12 @@ from resight.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from service.application.blob_sweep import BlobsInFlight
 from service.application.duplicates import Duplicates
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery, LiveCamera
+from service.application.landing import Landing
 from service.application.lineup import Lineup
 from service.application.serving import Models
-from service.application.unbroken import Unbroken
 from service.catalog.duplicate_reads import CropIdentity
 from service.catalog.records import CropInsert, InsertOutcome, InsertStatus
 from service.catalog.store import Catalog
@@ -40,9 +38,8 @@ from service.domain import names
 from service.domain.crop import Crop, new_crop
 from service.domain.identifier import image_key, uuid7
 from service.domain.instant import CaptureTimeRule
-from service.domain.ports import BlobStore, Clock, Priority
+from service.domain.ports import Clock, Priority
 from service.settings import LimitSettings
-from service.telemetry import stage
 
 __all__ = ["Ingest", "IngestItem", "IngestResult", "Outcome"]
 
@@ -107,23 +104,14 @@ class Ingest:
         catalog: Catalog,
         galleries: Galleries,
         lineup: Lineup,
-        blobs: BlobStore,
-        blob_threads: Executor,
-        in_flight: BlobsInFlight,
-        unbroken: Unbroken,
+        landing: Landing,
         clock: Clock,
         limits: LimitSettings,
-        images_stored: bool = True,
     ) -> None:
-        self._images_stored = images_stored
-        self._unbroken = unbroken
-        self._catalog = catalog
         self._duplicates = Duplicates(catalog)
         self._galleries = galleries
         self._lineup = lineup
-        self._blobs = blobs
-        self._blob_threads = blob_threads
-        self._in_flight = in_flight
+        self._landing = landing
         self._clock = clock
         self._limits = limits
         self._rule = CaptureTimeRule(
@@ -172,7 +160,7 @@ class Ingest:
             blob_id = uuid7(self._clock.now())
             insert = _insert(models, camera, crop, blob_id, vectors)
             key = image_key(gallery.name, blob_id)
-            outcome = await self._unbroken.run(self._commit(insert, key, item.image))
+            outcome = await self._landing.store(insert, key, item.image)
             if outcome.status is not InsertStatus.OUTDATED:
                 break
             await self._models_current(gallery, item)
@@ -197,32 +185,18 @@ class Ingest:
 
     async def _vectors(self, models: Models, item: IngestItem) -> dict[int, NDArray[np.float32]]:
         """A vector of every model that is fed, by key of model."""
-        made = await asyncio.gather(
-            *(
-                serving.encoder.embedder.embed_image(
-                    item.image, priority=Priority.BULK, deadline=item.deadline
-                )
-                for serving in models.fed
+        wanted = [
+            serving.encoder.embedder.embed_image(
+                item.image, priority=Priority.BULK, deadline=item.deadline
             )
-        )
+            for serving in models.fed
+        ]
+        # A task of its own for the only one would be work for nothing.
+        made = [await wanted[0]] if len(wanted) == 1 else await asyncio.gather(*wanted)
         for serving, vector in zip(models.fed, made, strict=True):
             _refuse_broken_vector(vector, serving.record.dimension)
         rows = [serving.record.model_row for serving in models.fed]
         return dict(zip(rows, made, strict=True))
-
-    async def _commit(self, insert: CropInsert, key: str, image: bytes) -> InsertOutcome:
-        """Image first, catalog second: a crash between the two leaves an image, never a crop."""
-        if not self._images_stored:
-            return await self._catalog.insert(insert)
-        with self._in_flight.holding(insert.blob_id) as flight:
-            await self._write_image(key, image)
-            outcome = await self._catalog.insert(insert)
-            if outcome.status is not InsertStatus.INSERTED:
-                await self._discard_image(key)
-            elif not flight.was_safe:
-                # Another process may have swept it as left behind.
-                await self._write_image(key, image)
-        return outcome
 
     def _checked(self, item: IngestItem) -> Crop:
         if not item.image:
@@ -245,21 +219,6 @@ class Ingest:
             rule=self._rule,
             now=now,
         )
-
-    async def _write_image(self, key: str, image: bytes) -> None:
-        def timed() -> None:
-            with stage("blob"):
-                self._blobs.put(key, image)
-
-        await asyncio.get_running_loop().run_in_executor(self._blob_threads, timed)
-
-    async def _discard_image(self, key: str) -> None:
-        """Remove the image of a crop that was not stored; the next start's sweep would, too."""
-        try:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._blob_threads, self._blobs.delete, key)
-        except OSError:
-            logger.warning("image %s belongs to no crop and could not be removed yet", key)
 
 
 def _refuse_broken_vector(vector: NDArray[np.float32], dimension: int) -> None:

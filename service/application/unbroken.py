@@ -22,10 +22,14 @@ class Unbroken:
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Await the work; cancelling the awaiting caller leaves the work running."""
+        return await asyncio.shield(self.begin(work))
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin work that nobody may await."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
-        return await asyncio.shield(task)
+        return task
 
     async def drain(self) -> None:
         """Wait for everything that was begun."""

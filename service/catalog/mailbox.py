@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 __all__ = ["Mailbox"]
@@ -33,6 +35,20 @@ class Mailbox:
         except asyncio.CancelledError:
             future.cancel()
             raise
+
+    async def results(self, futures: Sequence[Future[T]]) -> list[T | BaseException]:
+        """What each future came to, once all are done; cancelling it cancels none of them."""
+        waiting: list[asyncio.Future[T]] = []
+        for future in futures:
+            waiting.append(answer := self.loop.create_future())
+            future.add_done_callback(partial(self._deliver, answer))
+        found: list[T | BaseException] = []
+        for answer in waiting:
+            try:
+                found.append(await answer)
+            except Exception as error:
+                found.append(error)
+        return found
 
     def _deliver(self, waiting: asyncio.Future[Any], done: Future[Any]) -> None:
         self._arrived.append((waiting, done))

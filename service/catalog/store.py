@@ -134,6 +134,11 @@ class Catalog:
         with stage("db"):
             return await self._mailbox().result(self.writer.insert(item))
 
+    async def insert_all(self, items: Sequence[CropInsert]) -> list[InsertOutcome | BaseException]:
+        """Store crops in this order; what became of each, or why it failed, after the commit."""
+        with stage("db", items=len(items)):
+            return await self._mailbox().results(self.writer.insert_all(items))
+
     def _mailbox(self) -> Mailbox:
         loop = asyncio.get_running_loop()
         if self._mail is None or self._mail.loop is not loop:

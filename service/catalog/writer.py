@@ -115,6 +115,12 @@ class CatalogWriter:
         self._put(request)
         return request.future
 
+    def insert_all(self, items: Sequence[CropInsert]) -> list[Future[InsertOutcome]]:
+        """Store crops one after the other, with no other request between them."""
+        requests = [_Insert(item) for item in items]
+        self._put(*requests)
+        return [request.future for request in requests]
+
     def run(self, work: Callable[[], T]) -> Future[T]:
         """Run ``work`` on the writer's thread, between two transactions."""
         request = _Work(work)
@@ -129,18 +135,20 @@ class CatalogWriter:
                 self._queue.put(None)
         self._thread.join()
 
-    def _put(self, request: _Request) -> None:
+    def _put(self, *requests: _Request) -> None:
         with self._gate:
             if self._closed:
                 raise Unavailable("the service is stopping; send it again", reason="STOPPING")
             # Its own work is not put off: an index that lags would never catch up under load.
-            if self._queue.qsize() >= self._max_pending and not isinstance(request, _Work):
+            own = all(isinstance(request, _Work) for request in requests)
+            if not own and self._queue.qsize() >= self._max_pending:
                 raise ResourceExhausted(
                     f"{self._max_pending} writes are waiting for the catalog; send it again later, "
                     "or raise catalog.max_pending_writes",
                     reason="CATALOG_BUSY",
                 )
-            self._queue.put(request)
+            for request in requests:
+                self._queue.put(request)
 
     def _run(self) -> None:
         stopping = False

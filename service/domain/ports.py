@@ -104,6 +104,12 @@ class BlobStore(Protocol):
         """Store the bytes whole; durable when this returns."""
         ...
 
+    def put_all(self, blobs: Sequence[tuple[str, bytes]]) -> None:
+        """Store many, each whole, keys distinct; durable when this returns. When it raises, some
+        may be stored.
+        """
+        ...
+
     def get(self, key: str) -> bytes:
         """The bytes; raises KeyError when there are none."""
         ...

@@ -33,6 +33,56 @@ def test_a_blob_is_kept_replaced_and_removed(store) -> None:
     store.delete("g/cd/2")
 
 
+def test_many_blobs_are_stored_at_once(store) -> None:
+    store.put("g/ab/1", b"old")
+    many = [("g/ab/1", b"one"), ("g/cd/2", b""), ("h/ab/3", b"3" * 100_000)]
+    store.put_all(many)
+    assert {key: store.get(key) for key in store.keys()} == dict(many)  # noqa: SIM118
+    store.put_all([])
+    for key, _ in many:
+        store.delete(key)
+
+
+def test_many_files_are_flushed_before_they_are_named_and_their_folders_after(
+    tmp_path: Path, monkeypatch
+) -> None:
+    store = FolderBlobStore(tmp_path)
+    flushed: list[Path] = []
+    flush = os.fsync
+
+    def watched(handle: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        named = [key for key in ("g/ab/1", "g/cd/2") if (tmp_path / key).exists()]
+        # A name before its content is safe would be a file of zeros after a power cut.
+        assert path.is_dir() or not named
+        flushed.append(path)
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    store.put_all([("g/ab/1", b"one"), ("g/cd/2", b"two")])
+    assert sum(path.parent.name == ".writing" for path in flushed) == 2
+    assert {tmp_path / "g/ab", tmp_path / "g/cd"} <= set(flushed)
+    # Made on the way: they must not be lost either.
+    assert {tmp_path, tmp_path / "g"} <= set(flushed)
+
+
+def test_of_many_that_fail_nothing_half_written_stays(tmp_path: Path, monkeypatch) -> None:
+    store = FolderBlobStore(tmp_path)
+    flush, calls = os.fsync, []
+
+    def fails_at_the_second(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", fails_at_the_second)
+    with pytest.raises(OSError, match="No space"):
+        store.put_all([("g/ab/1", b"one"), ("g/ab/2", b"two"), ("g/ab/3", b"three")])
+    assert list(store.keys()) == []
+    assert list((tmp_path / ".writing").iterdir()) == []
+
+
 def test_kinds() -> None:
     assert isinstance(open_blob_store("memory://bucket"), RemoteBlobStore)
     with pytest.raises(InvalidArgument, match="blob_url"):

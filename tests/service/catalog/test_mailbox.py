@@ -79,3 +79,26 @@ def test_who_leaves_cancels_what_was_not_begun_and_harms_nobody() -> None:
         assert await staying == 1
 
     asyncio.run(work())
+
+
+def test_a_group_gets_its_answers_in_its_order_and_faults_as_values() -> None:
+    async def work() -> None:
+        mailbox = Mailbox(asyncio.get_running_loop())
+        futures: list[Future[int]] = [Future() for _ in range(6)]
+        waiting = asyncio.create_task(mailbox.results(futures))
+        await asyncio.sleep(0)
+
+        def answer() -> None:
+            futures[3].set_exception(KeyError(3))
+            for place in (5, 0, 4, 2, 1):
+                futures[place].set_result(place)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        found = await asyncio.wait_for(waiting, 30)
+        thread.join()
+        assert isinstance(found[3], KeyError)
+        assert [*found[:3], *found[4:]] == [0, 1, 2, 4, 5]
+        assert await mailbox.results([]) == []
+
+    asyncio.run(work())

@@ -91,6 +91,18 @@ def test_waiting_requests_share_a_commit_and_keep_their_order(setting: Setting) 
     assert stored.crops == 100
 
 
+def test_a_group_is_stored_in_one_transaction_with_nothing_between(setting: Setting) -> None:
+    release = setting.hold()
+    before = setting.catalog.writer.commits
+    items = [setting.crop() for _ in range(20)]
+    futures = setting.catalog.writer.insert_all(items)
+    release.set()
+    found = [future.result() for future in futures]
+    assert [outcome.crop_id for outcome in found] == [item.crop.crop_id for item in items]
+    assert [outcome.position for outcome in found] == list(range(2, 22))
+    assert setting.catalog.writer.commits - before == 2
+
+
 def test_a_refused_change_leaves_its_neighbours_alone(setting: Setting) -> None:
     release = setting.hold()
     first = setting.catalog.writer.insert(setting.crop())
