@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from resight.attribute_terms import parse_attribute_terms
 from resight.client.connection import DEFAULT_TARGET, connect
 from resight.client.options import AsJson, Gallery, Target, instant
+from resight.client.provenance import provenance
 from resight.console import emit
 from resight.crops import read_crop
 from resight.errors import InvalidArgument
@@ -208,6 +209,7 @@ def _match(rank: int, match: search_service_pb2.Match) -> dict[str, Any]:
         "rank": rank,
         "score": round(match.score, 6),
         "probability": match.probability if match.HasField("probability") else None,
+        "rerank_distance": match.rerank_distance if match.HasField("rerank_distance") else None,
         "camera_id": crop.camera_id,
         "capture_time": crop.capture_time.ToJsonString(),
         "track_id": crop.track_id,
@@ -223,10 +225,7 @@ def _table(payload: dict[str, Any]) -> str:
         lines += [_line(match) for match in group["matches"]]
     groups = len(payload["groups"])
     found = f"{groups} groups" if groups else f"{len(payload['matches'])} matches"
-    lines.append(
-        f"{found}; {payload['mode']} of {payload['rows_scanned']} of "
-        f"{payload['rows_total']} crops, model {payload['model_version']}"
-    )
+    lines.append(f"{found}; {provenance(payload)}")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from resight.client.connection import DEFAULT_TARGET, connect
 from resight.client.options import AsJson, Gallery, Target, instant
+from resight.client.provenance import provenance
 from resight.console import emit
 from resight.crops import read_crop
 from resight.errors import InvalidArgument
@@ -163,7 +164,7 @@ def _text(payload: dict[str, Any]) -> str:
         for visit in payload["conflicts"]
     ]
     more = "; more sightings than were looked at, raise --most" if payload["truncated"] else ""
-    lines.append(f"{len(payload['visits'])} visits, model {payload['model_version']}{more}")
+    lines.append(f"{len(payload['visits'])} visits; {provenance(payload)}{more}")
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from resight.cli import app
@@ -73,6 +74,9 @@ def test_the_command_ranks_again(site: Site, tmp_path: Path) -> None:
     query = ("search", str(tmp_path / "q.jpg"), "--top-k", "5", "--rerank", "20")
     done = CliRunner().invoke(app, [*query, *at])
     assert done.exit_code == 0, done.stderr
-    found = [match["crop_id"] for match in json.loads(done.stdout)["matches"]]
+    found = json.loads(done.stdout)["matches"]
     rerank = search_pb2.Rerank(candidates=20)
-    assert found == crop_ids(site.grpc(image=site.image(4300), top_k=5, rerank=rerank))
+    answer = site.grpc(image=site.image(4300), top_k=5, rerank=rerank)
+    assert [match["crop_id"] for match in found] == crop_ids(answer)
+    ranked_by = [match.rerank_distance for match in answer.matches]
+    assert [match["rerank_distance"] for match in found] == pytest.approx(ranked_by)
