@@ -69,6 +69,8 @@ class IndexKeeper:
         self._folders: dict[int, IndexFolder] = {}
         # Up to which change of the log the folder of a model is, by key of the model.
         self._held: dict[int, int] = {}
+        # The models that alone have a folder, by key of the gallery.
+        self._alone: dict[int, set[int]] = {}
 
     def fill(self, connection: Connection, serving: Serving) -> Filled:
         """Fill the index of a model with what this connection sees."""
@@ -87,14 +89,15 @@ class IndexKeeper:
 
     async def keep(self) -> None:
         """Write every index that is due, until cancelled; first those that had to be read from the
-        catalog, so that a service that never ends well does not begin with old files for ever.
+        catalog, so that a service that never ends well does not begin with old files for ever. The
+        files of a model that was retired, here, on another replica or before a crash, go at once.
         """
         await self.write_all()
         while True:
-            await asyncio.sleep(self._interval)
             for gallery in self._galleries.all():
-                if self._behind(gallery) >= self._changes:
+                if self._behind(gallery) >= self._changes or self._has_others(gallery):
                     await self._tried(gallery)
+            await asyncio.sleep(self._interval)
 
     async def write_all(self) -> None:
         """Write every index that has changed; failures are logged, the catalog has everything."""
@@ -138,6 +141,13 @@ class IndexKeeper:
         held = (self._held.get(serving.record.model_row, 0) for serving in gallery.models.fed)
         return gallery.applied - min(held)
 
+    def _has_others(self, gallery: Gallery) -> bool:
+        """Whether a model may have a folder that the gallery feeds no more."""
+        alone = self._alone.get(gallery.row)
+        if alone is None:
+            return bool(self._others(gallery.name, gallery.models.fed))
+        return not alone <= {serving.record.model_row for serving in gallery.models.fed}
+
     def _write(self, gallery: Gallery) -> None:
         models, snapshots, mark = self._captured(gallery)
         for serving, snapshot in zip(models, snapshots, strict=True):
@@ -158,6 +168,7 @@ class IndexKeeper:
                 time.perf_counter() - began,
             )
         self._forget_others(gallery.name, models)
+        self._alone[gallery.row] = {serving.record.model_row for serving in models}
 
     def _captured(
         self, gallery: Gallery
@@ -194,11 +205,14 @@ class IndexKeeper:
 
     def _forget_others(self, name: str, models: Sequence[Serving]) -> None:
         """Remove the files of models that no index here follows: they would outlive erasures."""
+        for path in self._others(name, models):
+            shutil.rmtree(path)
+
+    def _others(self, name: str, models: Sequence[Serving]) -> list[Path]:
         kept = {_model_folder(serving.version) for serving in models}
         folder = self._root / name
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.name not in kept and path.is_dir():
-                shutil.rmtree(path)
+        there = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [path for path in there if path.name not in kept and path.is_dir()]
 
 
 def _captured(index: GalleryIndex, mark: LogMark) -> Snapshot | None:
