@@ -99,6 +99,13 @@ BODIES: dict[str, tuple[str, bytes, dict[str, str], int, str]] = {
     "no object": ("cameras", b"[]", JSON, 422, "body"),
     "an unknown field": ("search", search(colour="red"), JSON, 422, "colour"),
     "an unknown field, inside": ("search", search(filter={"colour": 1}), JSON, 422, "colour"),
+    "an image that is no base64": (
+        "search", search(positives=[{"image": "!!!" + "A" * 8}]), JSON, 422, "base64",
+    ),
+    "an image of a batch in base64 cut short": (
+        "search-batch", json.dumps({"queries": [{"positives": [{"image": "QUI"}]}]}).encode(), JSON,
+        422, "base64",
+    ),
     "another type": ("search", search(), {"content-type": "text/plain"}, 400, "content-type"),
     "no type": ("search", search(), {}, 400, "content-type"),
     "text for a batch": (

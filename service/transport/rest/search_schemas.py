@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Base64Bytes, BaseModel, Field
+from pydantic import BaseModel, EncodedBytes, EncoderProtocol, Field
+from pydantic_core import PydanticCustomError
 
 from resight.errors import ResightError
 from service.domain import examples
@@ -27,10 +30,29 @@ class Embedding(Strict):
     model_version: str
 
 
+class _StrictBase64(EncoderProtocol):
+    """Lines may be broken; any other foreign character would be passed over unseen elsewhere."""
+
+    @classmethod
+    def decode(cls, data: bytes) -> bytes:
+        try:
+            return base64.b64decode(b"".join(data.split()), validate=True)
+        except binascii.Error as error:
+            raise PydanticCustomError("base64_decode", "Input should be base64") from error
+
+    @classmethod
+    def encode(cls, value: bytes) -> bytes:
+        return base64.b64encode(value)
+
+    @classmethod
+    def get_json_format(cls) -> Literal["base64"]:
+        return "base64"
+
+
 class Example(Strict):
     """Exactly one of an image (base64), a stored crop and an embedding."""
 
-    image: Base64Bytes | None = None
+    image: Annotated[bytes, EncodedBytes(encoder=_StrictBase64)] | None = None
     crop_id: str | None = None
     embedding: Embedding | None = None
     weight: float | None = None
