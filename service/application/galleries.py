@@ -18,6 +18,7 @@ from service.catalog.records import CameraRecord, CropInsert, GalleryRecord
 from service.catalog.store import Catalog
 from service.domain import names
 from service.gallery.backend import IndexFactory
+from service.milvus.index import MilvusIndex
 
 __all__ = ["Galleries"]
 
@@ -106,6 +107,12 @@ class Galleries:
                 reason="MODEL_NOT_LOADED",
             )
         return Serving(record, encoder, self._make_index(record))
+
+    def discard(self, record: GalleryRecord) -> None:
+        """Remove the index of a retired model, where it lies outside this process."""
+        index = self._make_index(record)
+        if isinstance(index, MilvusIndex):
+            index.discard()
 
     def fill(self, connection: Connection, serving: Serving) -> Filled:
         """Fill the index of a model with what this connection sees."""

@@ -71,6 +71,7 @@ class ModelKeeping:
         )
         self._removal = ModelRemoval(
             catalog=catalog,
+            galleries=galleries,
             archives=archives,
             block=models.removal_block,
             keep_archives=models.keep_retired,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
 
 from sqlalchemy import Connection
 
 from service.application.archives import Archives
+from service.application.galleries import Galleries
 from service.catalog import lifecycle, lifecycle_reads, model_vectors, registry
 from service.catalog.store import Catalog
 
@@ -21,23 +23,32 @@ class ModelRemoval:
 
     Args:
         catalog: Where vectors are.
+        galleries: Whose indexes they are in.
         archives: Where bundles are.
         block: Vectors deleted in one transaction.
         keep_archives: Whether the bundles of retired models stay.
     """
 
     def __init__(
-        self, *, catalog: Catalog, archives: Archives, block: int, keep_archives: bool
+        self,
+        *,
+        catalog: Catalog,
+        galleries: Galleries,
+        archives: Archives,
+        block: int,
+        keep_archives: bool,
     ) -> None:
         self._catalog = catalog
+        self._galleries = galleries
         self._archives = archives
         self._block = block
         self._keep_archives = keep_archives
 
     async def remove_all(self) -> None:
         """Delete everything that is left of retired models."""
-        for gallery, sha256, model_row in await self._catalog.read(lifecycle_reads.removals):
-            removed = 0
+        for record, sha256 in await self._catalog.read(lifecycle_reads.removals):
+            await asyncio.to_thread(self._galleries.discard, record)
+            gallery, model_row, removed = record.name, record.model_row, 0
             delete = partial(model_vectors.delete_vectors, model_row=model_row, limit=self._block)
             while count := await self._catalog.change(delete):
                 removed += count

@@ -236,21 +236,23 @@ def last_event(connection: Connection, gallery_row: int) -> LastEvent | None:
     return None if row is None else LastEvent(*row)
 
 
-def removals(connection: Connection) -> list[tuple[str, bytes | None, int]]:
-    """Retired models of which something is left: name of the gallery, digest of the archive if one
-    is stored, key of the model.
-    """
+def removals(connection: Connection) -> list[tuple[GalleryRecord, bytes | None]]:
+    """Retired models of which something is left, and the digest of the archive if one is stored."""
     rows = connection.execute(
         select(
+            galleries.c.gallery_row,
             galleries.c.name,
+            models.c.model_row,
+            models.c.version,
+            models.c.dimension,
+            galleries.c.generation,
             model_bundles.c.sha256,
             model_bundles.c.size_bytes,
-            model_removals.c.model_row,
         )
         .join(models, models.c.gallery_row == galleries.c.gallery_row)
         .join(model_removals, model_removals.c.model_row == models.c.model_row)
         .outerjoin(model_bundles, model_bundles.c.model_row == models.c.model_row)
     )
     return [
-        (row.name, bytes(row.sha256) if row.size_bytes else None, row.model_row) for row in rows
+        (GalleryRecord(*row[:6]), bytes(row.sha256) if row.size_bytes else None) for row in rows
     ]
