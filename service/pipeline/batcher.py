@@ -53,6 +53,10 @@ from service.telemetry import ABANDONED, BATCH_SIZE, QUEUE_DEPTH, REJECTED, STAG
 __all__ = ["BatchPolicy", "Batcher"]
 
 
+_QUEUED = STAGE_DURATION.labels("queue")
+_DEPTH = {priority: QUEUE_DEPTH.labels(priority.name.lower()) for priority in Priority}
+
+
 @dataclass(frozen=True)
 class BatchPolicy:
     """How batches are made.
@@ -133,7 +137,7 @@ class Batcher:
         if priority is Priority.INTERACTIVE:
             self._asked = now
         self._queue.push(priority, _Entry(image, reply, deadline, now))
-        self._publish_depth()
+        _DEPTH[priority].set(self._queue.depth(priority))
         self._changed.set()
         return reply
 
@@ -214,7 +218,7 @@ class Batcher:
                 REJECTED.labels("deadline").inc()
                 _fail(entry, DeadlineExceeded("the deadline passes before the image is embedded"))
             else:
-                STAGE_DURATION.labels("queue").observe(now - entry.queued)
+                _QUEUED.observe(now - entry.queued)
                 batch.append(entry)
         self._publish_depth()
         return batch
@@ -259,8 +263,8 @@ class Batcher:
                 entry.reply.set_result(outcome)
 
     def _publish_depth(self) -> None:
-        for priority in Priority:
-            QUEUE_DEPTH.labels(priority.name.lower()).set(self._queue.depth(priority))
+        for priority, gauge in _DEPTH.items():
+            gauge.set(self._queue.depth(priority))
 
 
 def _fail(entry: _Entry, error: Exception) -> None:

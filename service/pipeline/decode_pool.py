@@ -8,6 +8,7 @@ caller left before its turn is never decoded.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -25,13 +26,24 @@ __all__ = ["DecodePool", "Prepare"]
 Prepare = Callable[[bytes], ImageArray]
 """Encoded image to (H,W,3) uint8 at the encoder's size; raises `UndecodableImage` and the like."""
 
+_ABANDONED = ABANDONED.labels("decode")
+_DURATION = STAGE_DURATION.labels("decode")
 _SMOOTHING = 0.05  # weight of the newest duration in the moving average
+# What bulk images handed to a thread together may take, as predicted, and measure: to hand over a
+# small one costs as much as a third of its decoding, and a query waits for one such group at most.
+_TOGETHER_SECONDS = 0.002
+_TOGETHER_BYTES = 65_536
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
     data: bytes
+    priority: Priority
     reply: asyncio.Future[ImageArray]
+
+
+# An image or why there is none, and seconds; None: its caller left before its turn.
+_Done = tuple[ImageArray | Exception, float] | None
 
 
 class DecodePool:
@@ -62,7 +74,7 @@ class DecodePool:
         if self._closed:
             raise _stopped()
         reply: asyncio.Future[ImageArray] = asyncio.get_running_loop().create_future()
-        self._queue.push(priority, _Job(data, reply))
+        self._queue.push(priority, _Job(data, priority, reply))
         self._start()
         return reply
 
@@ -78,36 +90,71 @@ class DecodePool:
         return self._seconds * images / self._threads
 
     def _start(self) -> None:
-        while self._free and (job := self._queue.pop()) is not None:
-            if job.reply.done():
-                ABANDONED.labels("decode").inc()
-                continue
+        while self._free and (jobs := self._next()):
             self._free -= 1
-            done = asyncio.get_running_loop().run_in_executor(
-                self._executor, self._on_thread, job.data
-            )
-            done.add_done_callback(partial(self._settle, job))
+            done = asyncio.get_running_loop().run_in_executor(self._executor, self._on_thread, jobs)
+            done.add_done_callback(partial(self._settle, jobs))
 
-    def _on_thread(self, data: bytes) -> tuple[ImageArray, float]:
+    def _next(self) -> list[_Job]:
+        """What a free thread is given: a query alone, or a few small bulk images."""
+        most = 1
+        if self._seconds:
+            fair = math.ceil(len(self._queue) / self._free)
+            most = max(1, min(fair, int(_TOGETHER_SECONDS / self._seconds)))
+        jobs: list[_Job] = []
+        size = 0
+        while len(jobs) < most and not (jobs and self._queue.depth(Priority.INTERACTIVE)):
+            job = self._queue.pop()
+            if job is None:
+                break
+            if job.reply.done():
+                _ABANDONED.inc()
+                continue
+            jobs.append(job)
+            size += len(job.data)
+            if job.priority is Priority.INTERACTIVE or size > _TOGETHER_BYTES:
+                break
+        return jobs
+
+    def _on_thread(self, jobs: list[_Job]) -> list[_Done]:
+        return [None if job.reply.done() else self._prepared(job.data) for job in jobs]
+
+    def _prepared(self, data: bytes) -> _Done:
         begun = perf_counter()
-        image = self._prepare(data)
+        try:
+            image = self._prepare(data)
+        except Exception as error:
+            return error, perf_counter() - begun
         return image, perf_counter() - begun
 
-    def _settle(self, job: _Job, done: asyncio.Future[tuple[ImageArray, float]]) -> None:
+    def _settle(self, jobs: list[_Job], done: asyncio.Future[list[_Done]]) -> None:
         self._free += 1
-        if done.cancelled():
-            if not job.reply.done():
-                job.reply.set_exception(_stopped())
-        elif (error := done.exception()) is not None:
-            if not job.reply.done():
-                job.reply.set_exception(error)
+        lost = _stopped() if done.cancelled() else done.exception()
+        if lost is not None:
+            for job in jobs:
+                _answer(job, lost)
         else:
-            image, seconds = done.result()
-            STAGE_DURATION.labels("decode").observe(seconds)
-            self._seconds += (seconds - self._seconds) * (_SMOOTHING if self._seconds else 1.0)
-            if not job.reply.done():
-                job.reply.set_result(image)
+            for job, result in zip(jobs, done.result(), strict=True):
+                if result is None:
+                    _ABANDONED.inc()
+                    continue
+                image, seconds = result
+                if not isinstance(image, Exception):
+                    _DURATION.observe(seconds)
+                    self._seconds += (seconds - self._seconds) * (
+                        _SMOOTHING if self._seconds else 1.0
+                    )
+                _answer(job, image)
         self._start()
+
+
+def _answer(job: _Job, image: ImageArray | BaseException) -> None:
+    if job.reply.done():
+        return
+    if isinstance(image, BaseException):
+        job.reply.set_exception(image)
+    else:
+        job.reply.set_result(image)
 
 
 def _stopped() -> Unavailable:

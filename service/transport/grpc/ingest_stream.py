@@ -26,6 +26,8 @@ from service.transport.grpc.ingest_room import IngestRoom
 
 __all__ = ["IngestStream"]
 
+_INGESTED = {outcome: INGESTED.labels(outcome.value) for outcome in Outcome}
+
 
 class IngestStream:
     """Serves one stream; ``answers`` is called once.
@@ -128,11 +130,11 @@ class IngestStream:
         try:
             item = ingest_item(request)
         except ResightError as error:
-            INGESTED.labels(Outcome.REJECTED.value).inc()
+            _INGESTED[Outcome.REJECTED].inc()
             answer = _rejected(sequence, error)
         else:
             result = await self._ingest.submit(item)
-            INGESTED.labels(result.outcome.value).inc()
+            _INGESTED[result.outcome].inc()
             answer = ingest_answer(sequence, result)
         self._answers.put_nowait(answer)
         del self._in_flight[sequence]
