@@ -38,7 +38,10 @@ def connect(uri: str, *, token: str = "", database: str = "", timeout: float = 3
             field="index.backend",
             reason="EXTRA_MISSING",
         ) from error
-    with translated(f"milvus.uri {uri!r}"):
+    what = f"milvus.uri {uri!r}"
+    if not is_server(uri):
+        what += " (a milvus-lite file, which one process at a time may open)"
+    with translated(what):
         return pymilvus.MilvusClient(uri=uri, token=token, db_name=database, timeout=timeout)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import importlib
 import itertools
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -196,6 +199,16 @@ def test_without_the_extra_the_message_names_it(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "pymilvus", None)
     with pytest.raises(FailedPrecondition, match=r"resight\[service-cpu,milvus\]"):
         connect("http://localhost:19530")
+
+
+def test_a_file_that_another_process_has_open_is_said_plainly(tmp_path: Path) -> None:
+    milvus_client()
+    lock = importlib.import_module("milvus_lite.db").LOCK_FILENAME
+    (tmp_path / "held.db").mkdir()
+    with (tmp_path / "held.db" / lock).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(Unavailable, match="one process at a time"):
+            connect(str(tmp_path / "held.db"))
 
 
 def test_no_server_is_said_plainly() -> None:
