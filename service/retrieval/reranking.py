@@ -11,9 +11,10 @@ d_J     = 1 - sum_g min(V_pg, V_qg) / sum_g max(V_pg, V_qg)                     
 d*      = (1 - w) d_J + w d                                                            (eq. 12)
 
 Intended deviations: d is 1 - cosine, which lies on the scale of d_J (the authors' program divides
-squared distances by their largest, so that one far crop changes every answer). Neighbours are
-sought among the query and its candidates alone; with every row a candidate that is the published
-method.
+squared distances by their largest, so that one far crop changes every answer). V is as in eq. 7 and
+two thirds are enough: the program also scales each V to a sum of one and asks for more than two
+thirds, which the paper does not say. Neighbours are sought among the query and its candidates
+alone; with every row a candidate that is the published method.
 
 Only V_p on the places where V_q is not zero, and the sum of V_p, enter eq. 10: for sums of
 nonnegative numbers sum max = sum V_p + sum V_q - sum min. So averages are taken of those columns
