@@ -93,11 +93,12 @@ class Asking:
             NotFound: unknown gallery, crop or camera.
             FailedPrecondition: a probability asked of a model without calibration; a token of
                 another model.
+            Unavailable: the model that answers does not run here (``MODEL_NOT_LOADED``).
         """
         gallery = self._galleries.get(query.gallery)
         limits = self._limits
         top_k = queries.top_k(query.top_k, limit=limits.max_top_k)
-        models = gallery.models
+        models = gallery.answering()
         serving = models.live
         lowest = _lowest_score(query, serving)
         chosen = query.filter.checked(

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import numpy as np
 
-from resight.errors import NotFound
+from resight.errors import NotFound, Unavailable
 from service.application.following import follow
 from service.application.serving import Models, Serving
 from service.catalog import gallery_reads, vector_reads
@@ -89,6 +89,23 @@ class Gallery:
         for serving in before.fed:
             if serving not in models.fed:
                 serving.index.discard()
+
+    def answering(self) -> Models:
+        """Its models, to answer with.
+
+        Raises:
+            Unavailable: the live one was retired before its successor ran (``MODEL_NOT_LOADED``).
+        """
+        models = self._models
+        if models.outlived:
+            raise Unavailable(
+                f"model {models.live.version} of gallery {self.name!r} was retired, and the one "
+                "that answers now does not run in this process yet; ask another replica, or try "
+                "again later (its log says why)",
+                field="gallery",
+                reason="MODEL_NOT_LOADED",
+            )
+        return models
 
     @property
     def serving(self) -> Serving:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from resight.errors import ResightError
 from service.application.encoders import Encoders
@@ -121,6 +122,8 @@ class Lineup:
         if models is not None:
             gallery.models = models
             _log(gallery)
+        elif gallery.models.live.record.model_row not in {one.model_row for one in fed.all}:
+            gallery.models = replace(gallery.models, generation=UNREADY, outlived=True)
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._soon, gallery)
 

@@ -58,12 +58,15 @@ class Models:
         warm: Others that get a vector of every crop: one about to be promoted, one to go back to.
         beside: The one of them that older crops are searched with, as they have no vector of the
             live one.
+        outlived: The live one was retired while its successor did not run here: it gets no new
+            crops, so it answers no more.
     """
 
     generation: int
     live: Serving
     warm: tuple[Serving, ...] = ()
     beside: Serving | None = None
+    outlived: bool = False
 
     @property
     def fed(self) -> tuple[Serving, ...]:

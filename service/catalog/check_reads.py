@@ -21,6 +21,7 @@ __all__ = [
     "image_records",
     "log_gaps",
     "pending_removals",
+    "with_vector",
 ]
 
 
@@ -137,6 +138,22 @@ def foreign_vectors(connection: Connection, gallery: GalleryRecord) -> list[UUID
         )
     )
     return list(connection.scalars(statement))
+
+
+def with_vector(
+    connection: Connection, gallery: GalleryRecord, crop_ids: Sequence[UUID]
+) -> set[UUID]:
+    """Which of these crops (a few thousand at most) have a vector of this gallery's model."""
+    statement = (
+        select(crops.c.crop_id)
+        .join(embeddings, embeddings.c.crop_row == crops.c.crop_row)
+        .where(
+            crops.c.gallery_row == gallery.gallery_row,
+            crops.c.crop_id.in_(crop_ids),
+            embeddings.c.model_row == gallery.model_row,
+        )
+    )
+    return set(connection.scalars(statement))
 
 
 def pending_removals(connection: Connection, keys: Sequence[str]) -> set[str]:

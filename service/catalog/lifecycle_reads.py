@@ -92,6 +92,7 @@ def fed_models(connection: Connection, gallery_row: int) -> FedModels:
             galleries.c.generation,
             models.c.state,
             model_fillings.c.source,
+            model_fillings.c.start_time,
         )
         .join(models, models.c.gallery_row == galleries.c.gallery_row)
         .outerjoin(model_fillings, model_fillings.c.model_row == models.c.model_row)
@@ -101,9 +102,15 @@ def fed_models(connection: Connection, gallery_row: int) -> FedModels:
         )
     ).all()
     found = {row.state: GalleryRecord(*row[:6]) for row in rows}
-    previous = found.get("previous")
-    none = any(row.state == "live" and row.source == FillingSource.NONE.value for row in rows)
-    return FedModels(found["live"], found.get("shadow"), previous, none and previous is not None)
+    by_state = {row.state: row for row in rows}
+    live, before = by_state["live"], by_state.get("previous")
+    dual = (
+        live.source == FillingSource.NONE.value
+        and before is not None
+        # After a rollback the previous model is the newer one: no crop has its vector alone.
+        and (before.start_time is None or before.start_time < live.start_time)
+    )
+    return FedModels(found["live"], found.get("shadow"), found.get("previous"), dual)
 
 
 def model_record(

@@ -88,9 +88,11 @@ class Verification:
         Raises:
             InvalidArgument, NotFound: bad arguments, unknown gallery.
             ResourceExhausted: another verification is running.
-            Unavailable: catalog or blob store do not answer.
+            Unavailable: catalog or blob store do not answer, or the model that answers does not
+                run here (``MODEL_NOT_LOADED``).
         """
         live = self._galleries.get(gallery)
+        live.answering()
         wanted = _wanted(all_images, sample)
         if self._running.locked():
             raise ResourceExhausted(
