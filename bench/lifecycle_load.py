@@ -128,7 +128,9 @@ class Answer:
 
 @dataclass(slots=True)
 class Judgement:
-    """What was found wrong; all but ``answers``, ``matches`` and ``retries`` should be 0."""
+    """What was found wrong; all but ``answers``, ``matches`` and ``retries`` should be 0. An answer
+    that is full (1,000 matches) is not asked for crops that are not in it.
+    """
 
     answers: int = 0
     matches: int = 0
@@ -211,7 +213,8 @@ class Load:
             found.mixed += int((np.abs(rows @ query - answer.scores) > TOLERANCE).sum())
             found.out_of_order += int((np.diff(answer.scores) > 0).sum())
             there = set(answer.numbers.tolist())
-            found.incomplete += len(self._due(answer) - there)
+            if len(answer.numbers) < TOP_K:
+                found.incomplete += len(self._due(answer) - there)
             found.erased += sum(
                 self.deleted.get(number, answer.ended) < answer.began for number in there
             )
