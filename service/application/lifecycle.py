@@ -192,16 +192,21 @@ class Lifecycle:
         )
 
     async def rollback(
-        self, gallery: str, *, reason: str = "", actor: Actor = Actor.CALLER
+        self,
+        gallery: str,
+        *,
+        leaving: str = "",
+        reason: str = "",
+        actor: Actor = Actor.CALLER,
     ) -> RolledBack:
         """Make the previous model answer again; the live one becomes the previous and is kept fed.
 
         Raises:
             InvalidArgument, NotFound: bad reason, unknown gallery.
-            FailedPrecondition: there is no previous model (``NO_PREVIOUS``).
+            FailedPrecondition: as ``catalog.lifecycle.rollback``.
         """
         live, note = self._galleries.get(gallery), self._note(actor, reason)
-        apply = partial(lifecycle.rollback, gallery_row=live.row, note=note)
+        apply = partial(lifecycle.rollback, gallery_row=live.row, leaving=leaving, note=note)
         return RolledBack(*await self._changed(live, lambda c: apply(c), "rollback", note))
 
     async def retire(

@@ -130,7 +130,7 @@ def _refused(
         what = f"agrees with the one made anew by {float(stored @ made):.4f} only"
     return FailedPrecondition(
         f"crop {crop.crop_id}: the stored vector of model {serving.version} {what}; retire the "
-        "model and stage another registration of it",
+        "model and register a bundle made anew: a version that was retired does not come back",
         field="model_version",
         reason="VERIFICATION_FAILED",
     )

@@ -169,7 +169,13 @@ class PromotionPolicy:
             )
         if reason:
             logger.error("gallery %s: rolling back: %s", gallery.name, reason)
-            await self._lifecycle.rollback(gallery.name, reason=reason, actor=Actor.POLICY)
+            # Another replica's policy may have come to the same.
+            await self._lifecycle.rollback(
+                gallery.name,
+                leaving=fed.live.model_version,
+                reason=reason,
+                actor=Actor.POLICY,
+            )
 
     def _counted(self, gallery: Gallery, event: LastEvent) -> tuple[int, int]:
         embedder = gallery.serving.encoder.embedder

@@ -182,14 +182,32 @@ def promote(
     return missing
 
 
-def rollback(connection: Connection, gallery_row: int, *, note: Note) -> tuple[str, str]:
+def rollback(
+    connection: Connection, gallery_row: int, *, leaving: str = "", note: Note
+) -> tuple[str, str]:
     """Make the previous model live again and the live one the previous; returns the versions of
     both, the live one first.
 
+    Args:
+        connection: In a transaction.
+        gallery_row: Which gallery.
+        leaving: The live model as the caller knows it; empty for whichever is. Of two that roll
+            back the same model the second would bring it back.
+        note: Who and why.
+
     Raises:
-        FailedPrecondition: there is no previous model (``NO_PREVIOUS``).
+        FailedPrecondition: another model is live than the one to leave (``MODEL_STATE``), or there
+            is no previous one (``NO_PREVIOUS``).
     """
     known = _locked(connection, gallery_row)
+    live = next(one for one in known if one.state is ModelState.LIVE)
+    if leaving and live.version != leaving:
+        raise FailedPrecondition(
+            f"model {live.version} answers, not {leaving[:80]!a}, which was to be left: somebody "
+            "has changed models meanwhile",
+            field="model_version",
+            reason="MODEL_STATE",
+        )
     previous = next((one for one in known if one.state is ModelState.PREVIOUS), None)
     if previous is None:
         raise FailedPrecondition(

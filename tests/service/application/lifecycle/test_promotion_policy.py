@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from resight.errors import ResightError
+from resight.errors import FailedPrecondition, ResightError
+from service.catalog import lifecycle_reads
 from service.domain.model import GateOutcome, GateVerdict
 from service.domain.query import SearchQuery
 
@@ -73,6 +74,28 @@ def test_an_encoder_that_fails_is_rolled_back(site, run, query) -> None:
             assert query(LAST) == [("rollback", "policy")]
             await asyncio.sleep(0.3)
             assert live(it) == it.versions[1], "and stays so"
+
+    run(work())
+
+
+def test_two_replicas_that_judge_alike_roll_back_once(site, run, query, monkeypatch) -> None:
+    async def work() -> None:
+        async with site(models=EAGER) as it:
+            await it.ingest(range(20))
+            version = await it.register(2, gate=passed_against(it.versions[1]))
+            await it.until(lambda: live(it) == version)
+            lifecycle, row = it.application.models.lifecycle, it.application._galleries.get("").row
+            fed = it.application._catalog.read_now(lifecycle_reads.fed_models, row)
+            event = it.application._catalog.read_now(lifecycle_reads.last_event, row)
+            policy = it.application.models._policy
+            monkeypatch.setattr(policy, "_counted", lambda *_: (0, 100))
+            judged = policy._judged(it.application._galleries.get(""), fed, event)
+            # What the other replica's does between this one's look and its decision.
+            await lifecycle.rollback("", leaving=version)
+            with pytest.raises(FailedPrecondition) as caught:
+                await judged
+            assert caught.value.reason == "MODEL_STATE"
+            assert live(it) == it.versions[1]
 
     run(work())
 
