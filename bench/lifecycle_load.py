@@ -37,6 +37,8 @@ __all__ = ["Judgement", "Load", "encoder_archive", "image", "items"]
 HEIGHT, WIDTH, DIMENSION = 16, 8, 32
 TOLERANCE = 1e-4
 TOP_K = 1000
+# Crops on their way in, and deleted ones that an answer had room for.
+SLACK = 10
 START = 1_767_225_600
 _NUMBERS = (1 << 60) - 1
 
@@ -128,8 +130,8 @@ class Answer:
 
 @dataclass(slots=True)
 class Judgement:
-    """What was found wrong; all but ``answers``, ``matches`` and ``retries`` should be 0. An answer
-    that is full (1,000 matches) is not asked for crops that are not in it.
+    """What was found wrong; all but ``answers``, ``matches`` and ``retries`` should be 0. While
+    there may be more crops than an answer has room for, none is asked for those it lacks.
     """
 
     answers: int = 0
@@ -213,7 +215,7 @@ class Load:
             found.mixed += int((np.abs(rows @ query - answer.scores) > TOLERANCE).sum())
             found.out_of_order += int((np.diff(answer.scores) > 0).sum())
             there = set(answer.numbers.tolist())
-            if len(answer.numbers) < TOP_K:
+            if sum(when < answer.ended for _, when in self.acknowledged.values()) < TOP_K - SLACK:
                 found.incomplete += len(self._due(answer) - there)
             found.erased += sum(
                 self.deleted.get(number, answer.ended) < answer.began for number in there
