@@ -157,6 +157,9 @@ def promote(
 
 @app.command()
 def rollback(
+    leaving: Annotated[
+        str, typer.Option(help="The model to leave; refused when another one answers.")
+    ] = "",
     reason: Reason = "",
     target: Target = DEFAULT_TARGET,
     gallery: Gallery = "default",
@@ -165,7 +168,7 @@ def rollback(
     """Make the previous model answer again, at once."""
     with connect(target) as connection:
         done = connection.models.RollbackModel(
-            messages.RollbackModelRequest(gallery=gallery, reason=reason)
+            messages.RollbackModelRequest(gallery=gallery, reason=reason, model_version=leaving)
         )
     payload = {"model": _shown(done.model), "previous_version": done.previous_version}
     text = f"{done.model.model_version} answers again; {done.previous_version} is kept"

@@ -698,19 +698,25 @@ class RollbackModelRequest(_message.Message):
 
     GALLERY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
     gallery: _builtins.str
     """Gallery; `default` when empty."""
     reason: _builtins.str
     """Why, kept in the catalog; at most 500 characters, may be empty."""
+    model_version: _builtins.str
+    """The model that answers and is to be left; refused with MODEL_STATE when another one answers, so
+    that a call sent twice does not bring it back. Whichever answers when empty.
+    """
     def __init__(
         self,
         *,
         gallery: _builtins.str = ...,
         reason: _builtins.str = ...,
+        model_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery", "model_version", b"model_version", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -119,7 +119,11 @@ def test_a_model_is_staged_promoted_and_rolled_back_on_the_command_line(
             finds_all(connection, images, version)
             states = {m["model_version"]: m["state"] for m in told("list")["models"]}
             assert states == {version: "live", service.model: "previous"}
-            assert told("rollback", "--reason", "try")["model"]["model_version"] == service.model
+            leave = ("rollback", "--leaving", version, "--reason", "try")
+            assert told(*leave)["model"]["model_version"] == service.model
+            twice = resight(*leave)
+            assert twice.returncode == 1, "sent again it does not bring the model back"
+            assert "answers, not" in twice.stderr
             finds_all(connection, images, service.model)
             assert told("retire", version)["model"]["state"] == "retired"
             assert resight("rollback").returncode == 1
@@ -153,7 +157,9 @@ def test_rest_says_the_same(
         assert (promoted["model"]["state"], promoted["vectors"]) == ("live", 10)
         again = client.post(f"/{version}/promote", json={})
         assert again.json()["reason"] == "MODEL_STATE"
-        back = client.post("/rollback", json={}).json()
+        other = client.post("/rollback", json={"model_version": service.model})
+        assert other.json()["reason"] == "MODEL_STATE"
+        back = client.post("/rollback", json={"model_version": version}).json()
         assert back["model"]["model_version"] == service.model
         assert client.post(f"/{version}/retire", json={}).json()["state"] == "retired"
 

@@ -93,7 +93,9 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: messages.RollbackModelRequest, _context: Context
     ) -> messages.RollbackModelResponse:
         """Makes the previous model answer again."""
-        done = await self._lifecycle.rollback(request.gallery, reason=request.reason)
+        done = await self._lifecycle.rollback(
+            request.gallery, leaving=request.model_version, reason=request.reason
+        )
         return messages.RollbackModelResponse(
             model=await self._model(request.gallery, done.model_version),
             previous_version=done.previous_version,

@@ -60,7 +60,7 @@ def router(registry: Registry, lifecycle: Lifecycle) -> APIRouter:
     @routes.post("/rollback")
     async def rollback_model(gallery: str, body: Rollback) -> RolledBackAnswer:
         """Make the previous model answer again."""
-        done = await lifecycle.rollback(gallery, reason=body.reason)
+        done = await lifecycle.rollback(gallery, leaving=body.model_version, reason=body.reason)
         return RolledBackAnswer(
             model=await answer(gallery, done.model_version),
             previous_version=done.previous_version,

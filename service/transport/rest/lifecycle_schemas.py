@@ -41,9 +41,10 @@ class Promote(_Body):
 
 
 class Rollback(_Body):
-    """Why."""
+    """Why, and which model is to be left; whichever answers when empty."""
 
     reason: str = ""
+    model_version: str = ""
 
 
 class Retire(_Body):
