@@ -200,7 +200,7 @@ class Gallery:
         if not fresh:
             return
         self.heard_of(fresh[-1][1])
-        if fresh[0][1] != self.applied + 1:
+        if (fresh[0][1], fresh[-1][1]) != (self.applied + 1, self.applied + len(fresh)):
             self.follow()
             return
         inserts = [item for item, _ in fresh]

@@ -22,8 +22,8 @@ from service.application.serving import Serving
 from service.catalog import log_reads
 from service.catalog.store import Catalog
 from service.domain.ports import BlobStore
-from service.gallery.backend import segmented
-from service.gallery.index import Snapshot
+from service.gallery.index import SegmentedIndex, Snapshot
+from service.verification.elsewhere import compare_elsewhere
 from service.verification.findings import Findings, Report, Told
 from service.verification.gallery import compare, compare_warm
 from service.verification.images import ImageCheck
@@ -126,11 +126,18 @@ class Verification:
         findings = Findings()
         with ExitStack() as stack:
             connection, states = self._pinned(live, stack)
-            (record, snapshot), *warm = [(each.record, held) for each, held in states]
-            compared = compare(connection, record, snapshot, findings=findings, told=told)
+            (serving, snapshot), *warm = states
+            compared = compare(connection, serving.record, snapshot, findings=findings, told=told)
             wrong = set(compared.wrong)
             for other, held in warm:
-                wrong.update(compare_warm(connection, other, held, findings))
+                if held is not None:
+                    wrong.update(compare_warm(connection, other.record, held, findings))
+        report = compared.report
+        for each, held in states:
+            if held is None:
+                wrong.update(compare_elsewhere(self._catalog, live, each, findings))
+                if each is serving:
+                    report = replace(report, rows=len(each.index))
         images = ImageCheck(
             live.name,
             live.row,
@@ -142,7 +149,7 @@ class Verification:
         )
         images.compare(findings, sample=sample)
         report = replace(
-            compared.report,
+            report,
             images=len(images),
             images_read=images.read,
             findings=findings.all(),
@@ -154,18 +161,19 @@ class Verification:
 
     def _pinned(
         self, live: Gallery, stack: ExitStack
-    ) -> tuple[Connection, Sequence[tuple[Serving, Snapshot]]]:
-        """A connection that sees the state that the indexes are up to, taken between two writes."""
+    ) -> tuple[Connection, Sequence[tuple[Serving, Snapshot | None]]]:
+        """A connection that sees the state that the indexes are up to, taken between two writes;
+        without a snapshot where the rows lie outside this process.
+        """
 
-        def look() -> tuple[Connection, Sequence[tuple[Serving, Snapshot]]]:
+        def look() -> tuple[Connection, Sequence[tuple[Serving, Snapshot | None]]]:
             while True:
                 live.follow()
                 opened = ExitStack()
                 connection = opened.enter_context(self._catalog.connect_apart())
                 if log_reads.newest_position(connection, live.row) == live.applied:
                     stack.push(opened)
-                    states = [(each, segmented(each.index).snapshot) for each in live.models.fed]
-                    return connection, states
+                    return connection, [(each, _snapshot(each)) for each in live.models.fed]
                 # Another replica has written in between.
                 opened.close()
 
@@ -180,6 +188,11 @@ class Verification:
         for start in range(0, len(wrong), BLOCK):
             work: Callable[[], None] = partial(again, wrong[start : start + BLOCK])
             self._catalog.writer.run(work).result()
+
+
+def _snapshot(serving: Serving) -> Snapshot | None:
+    index = serving.index
+    return index.snapshot if isinstance(index, SegmentedIndex) else None
 
 
 def _wanted(all_images: bool, sample: int | None) -> int | None:
