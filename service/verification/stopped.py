@@ -9,18 +9,20 @@ from dataclasses import replace
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from resight.errors import FailedPrecondition
 from service.application.data_directory import DataDirectory
 from service.application.following import follow
 from service.application.index_keeper import index_folder
 from service.blobs import open_blob_store
-from service.catalog import gallery_reads, log_reads, schema, vector_reads
+from service.catalog import gallery_reads, lifecycle_reads, log_reads, schema, vector_reads
 from service.catalog.engine import open_engine, unavailable
 from service.catalog.records import GalleryRecord
 from service.gallery.index import SegmentedIndex
 from service.gallery.index_folder import IndexFolder, LogMark, UnusableError
 from service.settings import ServiceSettings
+from service.snapshot.target_database import sqlite_file
 from service.verification.findings import Findings, Report, Told
-from service.verification.gallery import compare
+from service.verification.gallery import compare, compare_warm
 from service.verification.images import ImageCheck
 
 __all__ = ["verify_stopped"]
@@ -44,9 +46,17 @@ def verify_stopped(
         told: Progress.
 
     Raises:
-        FailedPrecondition: the service is running, or its schema is not this version's.
+        FailedPrecondition: the service is running, there is no catalog, or its schema is not this
+            version's.
         Unavailable: the database or the blob store does not answer.
     """
+    catalog = sqlite_file(settings.resolved_database_url())
+    if catalog is not None and not catalog.is_file():
+        raise FailedPrecondition(
+            f"there is no catalog at {catalog}; name the service's data directory with --data",
+            field="data_dir",
+            reason="CATALOG_MISSING",
+        )
     directory = DataDirectory(settings.data_dir)
     try:
         with _connected(settings) as connection:
@@ -72,6 +82,13 @@ def _verify(
     compared = compare(
         connection, record, None if index is None else index.snapshot, findings=findings, told=told
     )
+    wrong = bool(compared.wrong)
+    warm = lifecycle_reads.fed_models(connection, record.gallery_row).all[1:]
+    for other in warm:
+        files = index_folder(settings.data_dir / "index", other)
+        held = _read(connection, other, files, settings, findings)
+        if held is not None:
+            wrong |= bool(compare_warm(connection, other, held.snapshot, findings))
     images = ImageCheck(
         record.name,
         record.gallery_row,
@@ -85,8 +102,11 @@ def _verify(
         compared.report, images=len(images), images_read=images.read, findings=findings.all()
     )
     unsound = any(finding.kind == "INDEX_FILES_DAMAGED" for finding in findings.all())
-    if repair and (compared.wrong or unsound):
+    if repair and (wrong or unsound):
         made = _rewrite(connection, record, folder, settings)
+        for other in warm:
+            files = index_folder(settings.data_dir / "index", other)
+            _rewrite(connection, other, files, settings)
         return replace(report, repaired=made)
     return report
 

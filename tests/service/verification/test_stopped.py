@@ -104,3 +104,10 @@ def test_a_running_service_is_not_looked_at_behind_its_back(opened, run, setting
                 verify_stopped(settings, sample=0, repair=False)
 
     run(work())
+
+
+def test_a_directory_without_a_catalog_is_named_and_not_made(tmp_path) -> None:
+    settings = load_settings({"data_dir": tmp_path / "elsewhere"})
+    with pytest.raises(FailedPrecondition, match="there is no catalog at"):
+        verify_stopped(settings, sample=0, repair=False)
+    assert not settings.data_dir.exists()
