@@ -40,7 +40,7 @@ _SUMMARIES = {
     "track": "Follow the person in an image between the cameras of a running service.",
     "cameras": "Register and list the cameras of a running service.",
     "gallery": "Count, verify, back up and restore what is stored.",
-    "models": "List, stage, promote, roll back and retire the encoders of a running service.",
+    "models": "Register, stage, promote, roll back and retire the encoders of a running service.",
     "config": "Show the effective settings.",
     "db": "Create or upgrade the catalog.",
 }

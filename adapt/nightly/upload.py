@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +10,12 @@ from google.protobuf.struct_pb2 import Struct
 
 from adapt.gate import Verdict
 from adapt.nightly.lease import Lease, patiently
+from resight.client.model_upload import SECONDS, announced, parts
 from resight.v1 import model_service_pb2 as messages
 from resight.v1.model_service_pb2_grpc import ModelServiceStub
 
 __all__ = ["register", "verdict_message"]
 
-_CHUNK = 1024 * 1024
-_SECONDS = 900.0
 _MAX_REASONS = 32
 _MAX_REASON = 500
 
@@ -35,19 +32,14 @@ def register(
         AlreadyExists: The gallery knows the encoder: nothing was learnt.
         Unavailable: The service went away and did not come back.
     """
-    with archive.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").digest()
-    upload = messages.ModelUpload(
-        **lease.key,
-        sha256=digest,
-        size_bytes=archive.stat().st_size,
-        gate=None if verdict is None else verdict_message(verdict),
-    )
+    upload = announced(archive, **lease.key)
+    if verdict is not None:
+        upload.gate.CopyFrom(verdict_message(verdict))
 
     def send() -> messages.RegisterModelResponse:
         lease.require()
         response: messages.RegisterModelResponse = stub.RegisterModel(
-            _parts(upload, archive), timeout=_SECONDS
+            parts(upload, archive), timeout=SECONDS
         )
         return response
 
@@ -64,10 +56,3 @@ def verdict_message(verdict: Verdict) -> messages.GateVerdict:
         reasons=[reason[:_MAX_REASON] for reason in verdict.reasons[:_MAX_REASONS]],
         report=json_format.ParseDict(payload, Struct()),
     )
-
-
-def _parts(upload: messages.ModelUpload, archive: Path) -> Iterator[messages.RegisterModelRequest]:
-    yield messages.RegisterModelRequest(upload=upload)
-    with archive.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            yield messages.RegisterModelRequest(chunk=chunk)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from resight.client.connection import DEFAULT_TARGET, connect
+from resight.client.model_upload import archive_of
+from resight.client.model_upload import register as upload
 from resight.client.options import AsJson, Gallery, Target
 from resight.console import emit
 from resight.v1 import model_service_pb2 as messages
@@ -15,7 +18,9 @@ from resight.v1.model_service_pb2_grpc import ModelServiceStub
 
 __all__ = ["app"]
 
-app = typer.Typer(help="List, stage, promote, roll back and retire encoders.", no_args_is_help=True)
+app = typer.Typer(
+    help="Register, list, stage, promote, roll back and retire encoders.", no_args_is_help=True
+)
 
 Version = Annotated[str, typer.Argument(help="Model version, as `resight models list` says.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the catalog.")]
@@ -76,6 +81,22 @@ def show(
         text += "\n" + _progress(filling)
         text += "".join(f"\n  {f['crop_id']} {f['reason']}" for f in filling["failures"])
     emit({"model": _shown(found.model), "filling": filling}, as_json=as_json, text=text)
+
+
+@app.command()
+def register(
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a .tar of it.")
+    ],
+    target: Target = DEFAULT_TARGET,
+    gallery: Gallery = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Send a bundle to the service, which verifies and keeps it as a candidate."""
+    with archive_of(bundle) as archive, connect(target) as connection:
+        model = upload(connection.models, gallery, archive)
+    text = f"{model.model_version} is a {_STATES[model.state]}"
+    emit({"model": _shown(model)}, as_json=as_json, text=text)
 
 
 @app.command()

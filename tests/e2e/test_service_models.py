@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -127,6 +129,52 @@ def test_a_model_is_staged_promoted_and_rolled_back_on_the_command_line(
             finds_all(connection, images, service.model)
             assert told("retire", version)["model"]["state"] == "retired"
             assert resight("rollback").returncode == 1
+
+
+def test_a_bundle_is_registered_on_the_command_line(
+    start_service: Any, tmp_path: Path, make_bundle: Callable[..., Path]
+) -> None:
+    archive = make_bundle(tmp_path / "next.tar")
+    folder = tmp_path / "next"
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    wanted = open_bundle(archive).model_version
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    (broken / "model.onnx").write_bytes(b"other")
+
+    with start_service(tmp_path / "data", **QUICK) as service:
+
+        def registered(
+            bundle: Path, *arguments: str, expected: int = 0
+        ) -> subprocess.CompletedProcess[str]:
+            command = [str(RESIGHT), "models", "register", str(bundle), "--target", service.grpc]
+            done = subprocess.run(
+                [*command, *arguments], capture_output=True, text=True, timeout=60, check=False
+            )
+            assert done.returncode == expected, done.stderr
+            return done
+
+        def sent() -> models.Model:
+            wants = models.GetModelRequest(model_version=wanted)
+            return connection.models.GetModel(wants).model
+
+        with connect(service.grpc) as connection:
+            assert registered(archive).stdout.strip() == f"{wanted} is a candidate"
+            assert sent().bundle_sha256 == hashlib.sha256(archive.read_bytes()).digest()
+            packed = json.loads(registered(folder, "--json").stdout)["model"]
+            assert (packed["model_version"], packed["state"]) == (wanted, "candidate")
+            assert packed["bundle_sha256"] == sent().bundle_sha256.hex()
+            assert packed["bundle_size_bytes"] > 0
+            assert packed["gate"] == "unknown"
+            assert not packed["run_id"]
+            connection.models.StageModel(models.StageModelRequest(model_version=wanted))
+            assert "is shadow in this gallery already" in registered(folder, expected=1).stderr
+            assert "model.onnx" in registered(broken, expected=1).stderr
+            assert "manifest.json" in registered(tmp_path, expected=1).stderr
+            assert "nothing at" in registered(tmp_path / "no.tar", expected=1).stderr
+            assert "'elsewhere'" in registered(folder, "--gallery", "elsewhere", expected=1).stderr
+            assert sent().state == models.Model.STATE_SHADOW
 
 
 def test_rest_says_the_same(
