@@ -24,13 +24,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 import adapt.nightly.admission
 import adapt.nightly.learning
 import adapt.nightly.pull
-import adapt.nightly.upload
 from adapt.gate import GateSettings, Verdict
 from adapt.nightly.night import run_night
 from adapt.nightly.outcome import NightOutcome
 from adapt.nightly.settings import NightSettings
 from adapt.nightly.state import NightState
 from resight.bundle import open_bundle
+from resight.client import model_upload
 from resight.client.connection import Connection, connect
 from resight.crops import open_source
 from resight.errors import FailedPrecondition, InvalidArgument
@@ -629,7 +629,7 @@ def test_a_service_that_dies_and_comes_back_costs_nothing(
         if when == "train":
             training.during = once
         elif when == "register":
-            parts = adapt.nightly.upload._parts
+            parts = model_upload.parts
 
             def cut(*told: Any) -> Iterator[Any]:
                 for number, part in enumerate(parts(*told)):
@@ -637,7 +637,7 @@ def test_a_service_that_dies_and_comes_back_costs_nothing(
                         once()
                     yield part
 
-            monkeypatch.setattr(adapt.nightly.upload, "_parts", cut)
+            monkeypatch.setattr("adapt.nightly.upload.parts", cut)
         else:
             keep = adapt.nightly.pull.Pull._keep
 
