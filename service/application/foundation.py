@@ -124,6 +124,7 @@ def open_foundation(
         archives = Archives(shelf, blobs)
         encoders = Encoders(loaded, catalog=catalog, archives=archives, load=load_encoder)
         asyncio.run_coroutine_threadsafe(encoders.load_all(), loop).result()
+        galleries.drop_others(catalog)
         galleries.load(catalog, index_files.fill)
         remove_deleted_images(catalog, blobs)
         # After the indexes were filled, which may take long: who is known is waited for.

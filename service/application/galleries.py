@@ -17,12 +17,16 @@ from service.catalog import gallery_reads, lifecycle_reads, log_reads
 from service.catalog.records import CameraRecord, CropInsert, GalleryRecord
 from service.catalog.store import Catalog
 from service.domain import names
+from service.domain.model import ModelState
 from service.gallery.backend import IndexFactory
+from service.milvus.collections import MilvusIndexes
 from service.milvus.index import MilvusIndex
 
 __all__ = ["Galleries"]
 
 logger = logging.getLogger(__name__)
+
+_FED = {ModelState.LIVE, ModelState.SHADOW, ModelState.PREVIOUS}
 
 Fill = Callable[[Connection, Serving], Filled]
 
@@ -113,6 +117,21 @@ class Galleries:
         index = self._make_index(record)
         if isinstance(index, MilvusIndex):
             index.discard()
+
+    def drop_others(self, catalog: Catalog) -> None:
+        """Remove the indexes of models that are fed no more, where they lie outside this process:
+        one that was retired meanwhile has vectors which no erasure would reach.
+
+        Raises:
+            Unavailable: Milvus does not answer.
+        """
+        if not isinstance(self._make_index, MilvusIndexes):
+            return
+        known = catalog.read_now(lifecycle_reads.every_model)
+        fed = [record for record, state in known if state in _FED]
+        dropped = self._make_index.drop_others(fed, [record for record, _ in known])
+        if dropped:
+            logger.warning("Milvus: %d collections of models fed no more were dropped", dropped)
 
     def fill(self, connection: Connection, serving: Serving) -> Filled:
         """Fill the index of a model with what this connection sees."""

@@ -32,6 +32,7 @@ __all__ = [
     "FedModels",
     "LastEvent",
     "archive_digest",
+    "every_model",
     "fed_models",
     "filled_until",
     "filling",
@@ -131,6 +132,24 @@ def model_record(
         .where(galleries.c.gallery_row == gallery_row, models.c.version == version)
     ).first()
     return None if row is None else (GalleryRecord(*row[:6]), ModelState(row.state))
+
+
+def every_model(connection: Connection) -> list[tuple[GalleryRecord, ModelState]]:
+    """Every model of every gallery and where it stands."""
+    rows = connection.execute(
+        select(
+            galleries.c.gallery_row,
+            galleries.c.name,
+            models.c.model_row,
+            models.c.version,
+            models.c.dimension,
+            galleries.c.generation,
+            models.c.state,
+        )
+        .join(models, models.c.gallery_row == galleries.c.gallery_row)
+        .order_by(models.c.model_row)
+    )
+    return [(GalleryRecord(*row[:6]), ModelState(row.state)) for row in rows]
 
 
 def archive_digest(connection: Connection, model_row: int) -> bytes | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable
 
 from resight.errors import FailedPrecondition, InvalidArgument
@@ -12,8 +10,9 @@ from service.catalog.records import GalleryRecord
 from service.domain.ports import GalleryIndex
 from service.gallery.index import SEGMENT_ROWS, SegmentedIndex
 from service.gallery.search_threads import SearchThreads
+from service.milvus.collections import MilvusIndexes
 
-__all__ = ["IndexFactory", "collection_name", "index_factory", "segmented"]
+__all__ = ["IndexFactory", "index_factory", "segmented"]
 
 IndexFactory = Callable[[GalleryRecord], GalleryIndex]
 
@@ -62,13 +61,6 @@ def segmented(index: GalleryIndex) -> SegmentedIndex:
     return index
 
 
-def collection_name(prefix: str, record: GalleryRecord) -> str:
-    """The Milvus collection of a gallery and model: readable, and distinct by a digest."""
-    readable = re.sub(r"[^a-z0-9]", "_", record.name)
-    told = f"{record.name}\0{record.model_version}".encode()
-    return f"{prefix}_{readable}_{hashlib.sha256(told).hexdigest()[:16]}"
-
-
 def _milvus(settings: MilvusSettings) -> IndexFactory:
     if not settings.uri:
         raise InvalidArgument(
@@ -76,30 +68,7 @@ def _milvus(settings: MilvusSettings) -> IndexFactory:
             "http://milvus:19530 (RESIGHT_MILVUS__URI)",
             field="milvus.uri",
         )
-    # Extras are imported when they are asked for.
-    from service.milvus.collection import Collection
-    from service.milvus.connection import connect, is_server
-    from service.milvus.index import MilvusIndex
-
-    client = connect(
-        settings.uri,
-        token="" if settings.token is None else settings.token.get_secret_value(),
-        database=settings.database,
-        timeout=settings.timeout_seconds,
-    )
-
-    def made(record: GalleryRecord) -> GalleryIndex:
-        return MilvusIndex(
-            Collection(
-                client,
-                collection_name(settings.prefix, record),
-                record.dimension,
-                timeout=settings.timeout_seconds,
-                embedded=not is_server(settings.uri),
-            )
-        )
-
-    return made
+    return MilvusIndexes(settings)
 
 
 def _gpu(

@@ -15,8 +15,9 @@ from resight.errors import FailedPrecondition, InvalidArgument
 from service.backend_settings import GpuSettings, MilvusSettings
 from service.catalog.records import GalleryRecord
 from service.domain.ports import RowFilter
-from service.gallery.backend import collection_name, index_factory
+from service.gallery.backend import index_factory
 from service.gallery.index import SegmentedIndex
+from service.milvus.collections import collection_name
 from tests.contract.adapters import milvus_client
 from tests.service.gallery.brute_force import Row, as_rows, unit
 from tests.service.gpu.scanners import NumpyScanner
