@@ -128,8 +128,7 @@ def restore(
     text = (
         f"{manifest.tables.get('crops', 0) - restored.erased} crops and {restored.images} images "
         f"of {manifest.create_time} restored, schema {manifest.schema} -> {restored.schema}; "
-        f"{restored.erased} crops erased again; serve it with the bundle of model "
-        f"{' or '.join(live) or 'your choice'}"
+        f"{restored.erased} crops erased again\n{restored.encoders}"
     )
     payload = {
         "snapshot": source,
@@ -139,6 +138,8 @@ def restore(
         "erased": restored.erased,
         "tables": dict(manifest.tables),
         "live_models": live,
+        "archived_models": restored.encoders.archived,
+        "needed_models": restored.encoders.needed,
     }
     emit(payload, as_json=as_json, text=text)
 

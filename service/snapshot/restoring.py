@@ -32,6 +32,7 @@ from service.erasure_ledger import erased_blobs
 from service.settings import ServiceSettings
 from service.snapshot import catalog_copy
 from service.snapshot.container import SnapshotReader, opened
+from service.snapshot.encoders import RestoredEncoders, restored_encoders
 from service.snapshot.image_packs import check_list, unpack_images
 from service.snapshot.manifest import CATALOG, IMAGE_LIST, Manifest, Told, damaged
 from service.snapshot.target_database import fill_database, filled_part, not_empty, sqlite_file
@@ -48,12 +49,14 @@ class Restored:
         schema: What the catalog has now.
         images: Written to the blob store.
         erased: Crops that were erased after the snapshot was taken, and are erased again.
+        encoders: Those that its galleries are served with.
     """
 
     manifest: Manifest
     schema: str
     images: int
     erased: int
+    encoders: RestoredEncoders
 
 
 def restore(
@@ -134,9 +137,10 @@ def _restore(
         step=step,
     )
     step("catalog written")
+    encoders = restored_encoders(settings.resolved_database_url(), snapshot.manifest.files)
     (settings.data_dir / UNFINISHED_RESTORE).unlink()
     flush_folder(settings.data_dir)
-    return Restored(snapshot.manifest, schema.head_revision(), images, again)
+    return Restored(snapshot.manifest, schema.head_revision(), images, again, encoders)
 
 
 def _refuse_newer(snapshot: SnapshotReader) -> None:
