@@ -39,6 +39,7 @@ from service.settings import ServiceSettings
 from service.telemetry import (
     ADAPTATION_LAST_SUCCESS,
     ADAPTATION_LEASE_HELD,
+    GALLERY_UNREADY,
     GALLERY_VECTORS,
     INDEX_LAG,
     MODEL_INFO,
@@ -244,6 +245,8 @@ class Runtime:
         GALLERY_VECTORS.clear()
         for name, gauge in gauges.items():
             GALLERY_VECTORS.labels(name, gauge.model_version).set(gauge.vectors)
+            GALLERY_UNREADY.labels(name, "searches").set(gauge.refuses_searches)
+            GALLERY_UNREADY.labels(name, "crops").set(gauge.refuses_crops)
         INDEX_LAG.set(max((gauge.index_lag_seconds for gauge in gauges.values()), default=0.0))
         for name, lease in self._application.lease_gauges().items():
             ADAPTATION_LEASE_HELD.labels(name).set(lease.held)

@@ -35,6 +35,7 @@ __all__ = [
     "CONTENT_TYPE",
     "ERASURES_PENDING",
     "ERASURES_REPLAYED",
+    "GALLERY_UNREADY",
     "GALLERY_VECTORS",
     "INDEX_FILLED",
     "INDEX_LAG",
@@ -154,6 +155,12 @@ GALLERY_VECTORS = Gauge(
     "resight_gallery_vectors",
     "Vectors a search can return.",
     ("gallery", "model_version"),
+    registry=REGISTRY,
+)
+GALLERY_UNREADY = Gauge(
+    "resight_gallery_unready",
+    "1 while a gallery refuses what it is asked, for a model that does not run in this process.",
+    ("gallery", "refuses"),
     registry=REGISTRY,
 )
 INDEX_LAG = Gauge(

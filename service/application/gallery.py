@@ -12,7 +12,7 @@ import numpy as np
 
 from resight.errors import NotFound, Unavailable
 from service.application.following import follow
-from service.application.serving import Models, Serving
+from service.application.serving import UNREADY, Models, Serving
 from service.catalog import gallery_reads, vector_reads
 from service.catalog.log_reads import Change
 from service.catalog.models import CHANGE_CAMERA_ADDED, CHANGE_MODELS
@@ -35,13 +35,17 @@ class LiveCamera:
 
 @dataclass(frozen=True, slots=True)
 class GalleryGauges:
-    """What the metrics show of one gallery, its index the live model's."""
+    """What the metrics show of one gallery, its index the live model's; what it refuses while a
+    model that the catalog names does not run here.
+    """
 
     model_version: str
     vectors: int
     tombstones: int
     index_bytes: int
     index_lag_seconds: float
+    refuses_searches: bool
+    refuses_crops: bool
 
 
 class Gallery:
@@ -72,6 +76,8 @@ class Gallery:
         self._models_changed = models_changed
         self._models = models
         self.applied = applied
+        # Whether the last try to run the models that the catalog names has failed.
+        self.unrefreshed = False
         self._cameras: Mapping[str, LiveCamera] = {}
         # The newest position heard of, and since when something has been waiting to be applied.
         self._heard: tuple[int, float] = (applied, 0.0)
@@ -296,6 +302,8 @@ class Gallery:
             live.index.tombstones,
             live.index.nbytes,
             self.index_lag_seconds,
+            self.models.outlived,
+            self.unrefreshed or self.models.generation == UNREADY,
         )
 
 

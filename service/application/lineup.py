@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from resight.errors import ResightError
@@ -53,7 +54,9 @@ class Lineup:
         self._encoders = encoders
         self._loop = loop
         self._locks: dict[int, asyncio.Lock] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        # One task a gallery, by its key, and what tells it that there is more to do.
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._wakes: dict[int, asyncio.Event] = {}
         self._closed = False
         galleries.models_changed = self._changed
 
@@ -65,8 +68,13 @@ class Lineup:
                 it has and takes no crops.
         """
         async with self._locks.setdefault(gallery.row, asyncio.Lock()):
-            while not await self._refreshed(gallery):
-                pass
+            try:
+                while not await self._refreshed(gallery):
+                    pass
+            except Exception:
+                gallery.unrefreshed = True
+                raise
+            gallery.unrefreshed = False
 
     async def end_unused(self) -> None:
         """End the encoders that no gallery uses any more."""
@@ -83,10 +91,11 @@ class Lineup:
     async def close(self) -> None:
         """Wait for what is under way."""
         self._closed = True
-        for task in [*self._tasks]:
+        tasks = [*self._tasks.values()]
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait([*self._tasks])
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def _refreshed(self, gallery: Gallery) -> bool:
         fed = await self._catalog.read(lifecycle_reads.fed_models, gallery.row)
@@ -128,26 +137,27 @@ class Lineup:
             self._loop.call_soon_threadsafe(self._soon, gallery)
 
     def _soon(self, gallery: Gallery) -> None:
-        if not self._closed:
-            task = self._loop.create_task(self._tried(gallery))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if self._closed:
+            return
+        self._wakes.setdefault(gallery.row, asyncio.Event()).set()
+        running = self._tasks.get(gallery.row)
+        if running is None or running.done():
+            self._tasks[gallery.row] = self._loop.create_task(self._tried(gallery))
 
     async def _tried(self, gallery: Gallery) -> None:
-        while True:
+        """Refresh until nothing is left to do; a fault is told once, and tried again."""
+        wake, told = self._wakes[gallery.row], ""
+        while wake.is_set():
+            wake.clear()
             try:
                 await self.refresh(gallery)
-            except (ResightError, OSError) as error:
-                logger.error(
-                    "gallery %s: its models cannot be brought up to date, and it takes no crops: "
-                    "%s; tried again in %.0f s",
-                    gallery.name,
-                    error,
-                    RETRY_SECONDS,
-                )
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                return
+            except Exception as error:
+                if str(error) != told:
+                    told = str(error)
+                    _log_fault(gallery, error)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(wake.wait(), RETRY_SECONDS)
+                wake.set()
 
 
 def _up_to_date(gallery: Gallery, fed: FedModels) -> bool:
@@ -165,6 +175,17 @@ def _arranged(fed: FedModels, known: dict[int, Serving]) -> Models | None:
         return None
     beside = servings[-1] if fed.dual else None
     return Models(fed.generation, servings[0], tuple(servings[1:]), beside)
+
+
+def _log_fault(gallery: Gallery, error: Exception) -> None:
+    logger.error(
+        "gallery %s: its models cannot be brought up to date, and it takes no crops: %s; tried "
+        "again every %.0f s",
+        gallery.name,
+        error,
+        RETRY_SECONDS,
+        exc_info=None if isinstance(error, (ResightError, OSError)) else error,
+    )
 
 
 def _log(gallery: Gallery) -> None:

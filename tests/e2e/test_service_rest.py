@@ -145,6 +145,8 @@ def test_probes_metrics_and_openapi(service: Any, client: httpx.Client, crops: l
     for name in (
         'resight_requests_total{code="201",method="POST /crops",protocol="rest"}',
         f'resight_gallery_vectors{{gallery="rest",model_version="{service.model}"}} 6.0',
+        'resight_gallery_unready{gallery="rest",refuses="searches"} 0.0',
+        'resight_gallery_unready{gallery="rest",refuses="crops"} 0.0',
         'resight_stage_duration_seconds_count{stage="decode"}',
         'resight_stage_duration_seconds_count{stage="queue"}',
         'resight_stage_duration_seconds_count{stage="embed"}',

@@ -24,6 +24,12 @@ async def elsewhere(it: Site, change) -> None:
     )
 
 
+def refuses(it: Site) -> tuple[bool, bool]:
+    """Searches, crops."""
+    gauges = it.application.gauges()["default"]
+    return gauges.refuses_searches, gauges.refuses_crops
+
+
 async def verified(it: Site) -> Report:
     (report,) = [
         told async for told in it.application.verification.verify("") if isinstance(told, Report)
@@ -32,7 +38,7 @@ async def verified(it: Site) -> Report:
 
 
 def test_it_answers_with_the_model_before_until_that_is_retired(
-    site, run, monkeypatch, image_of, query
+    site, run, monkeypatch, caplog
 ) -> None:
     note = Note(Actor.CALLER, "", NOON)
 
@@ -57,18 +63,21 @@ def test_it_answers_with_the_model_before_until_that_is_retired(
             await it.ingest(range(8))
             version = await it.register(2)
             encoders = it.application.models._encoders
-            obtain, whole = encoders.obtain, []
+            obtain, whole, tries, fault = encoders.obtain, [], [], ["its archive is not there"]
 
             async def obtained(record):
                 if record.model_version == version and not whole:
-                    raise FailedPrecondition("its archive is not there", reason="BUNDLE_MISSING")
+                    tries.append(fault[0])
+                    raise FailedPrecondition(fault[0], reason="BUNDLE_MISSING")
                 return await obtain(record)
 
             monkeypatch.setattr(encoders, "obtain", obtained)
             monkeypatch.setattr(lineup, "RETRY_SECONDS", 0.05)
+            assert refuses(it) == (False, False)
             await elsewhere(it, staged(version))
             await elsewhere(it, promoted(version))
             assert await it.check() == 1
+            await it.until(lambda: refuses(it) == (False, True))
             assert (await it.send(100)).outcome is Outcome.RETRY
             assert not (await verified(it)).findings
             await elsewhere(
@@ -79,11 +88,17 @@ def test_it_answers_with_the_model_before_until_that_is_retired(
                 with pytest.raises(Unavailable) as caught:
                     await refused
                 assert caught.value.reason == "MODEL_NOT_LOADED"
+            assert refuses(it) == (True, True)
+            fault[0] = "its archive is damaged"
+            await it.until(lambda: tries.count(fault[0]) > 3)
+            logged = [line for line in caplog.messages if "cannot be brought up to date" in line]
+            assert [fault[0] in line for line in logged] == [False, True]
             whole.append(True)
             gallery = it.application._galleries.get("")
             await it.until(lambda: gallery.serving.version == version)
             it.crops.clear()
             await it.ingest([200])
             assert await it.check() == 2
+            await it.until(lambda: refuses(it) == (False, False))
 
     run(work())
