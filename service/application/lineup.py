@@ -152,8 +152,8 @@ class Lineup:
             try:
                 await self.refresh(gallery)
             except Exception as error:
-                if str(error) != told:
-                    told = str(error)
+                if repr(error) != told:
+                    told = repr(error)
                     _log_fault(gallery, error)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(wake.wait(), RETRY_SECONDS)
