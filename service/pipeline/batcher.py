@@ -9,8 +9,9 @@ text-embeddings-inference; priorities, deadlines and isolation of a bad image ar
 
 A query cannot overtake what has been handed to the encoder, only what waits. So while queries come
 (one within ``calm_seconds``), bulk images fill a batch only as far as it takes ``bulk_seconds``,
-and no batch of bulk images lies prepared: a query waits for a part of one short batch, not for two
-full ones. Without queries bulk work has the encoder to itself and full batches.
+none of them fills up a batch that has a query, and no batch of bulk images lies prepared: a query
+waits for a part of one short batch, not for two full ones. Without queries bulk work has the encoder
+to itself and full batches.
 
 Invariants, each held by a property test:
 
@@ -207,7 +208,8 @@ class Batcher:
         limit = self._bulk_limit(now)
         soonest = now + self._latency.seconds(1, max_batch=self._policy.max_batch)
         while len(batch) < self._policy.max_batch:
-            if len(batch) >= limit and not self._queue.depth(Priority.INTERACTIVE):
+            queries = self._queue.depth(Priority.INTERACTIVE)
+            if not queries and len(batch) >= limit:
                 break
             entry = self._queue.pop()
             if entry is None:
@@ -220,6 +222,9 @@ class Batcher:
             else:
                 _QUEUED.observe(now - entry.queued)
                 batch.append(entry)
+                if queries > self._queue.depth(Priority.INTERACTIVE):
+                    # What comes along in a query's batch, the query waits for.
+                    limit = 0
         self._publish_depth()
         return batch
 
