@@ -10,8 +10,8 @@ text-embeddings-inference; priorities, deadlines and isolation of a bad image ar
 A query cannot overtake what has been handed to the encoder, only what waits. So while queries come
 (one within ``calm_seconds``), bulk images fill a batch only as far as it takes ``bulk_seconds``,
 none of them fills up a batch that has a query, and no batch of bulk images lies prepared: a query
-waits for a part of one short batch, not for two full ones. Without queries bulk work has the encoder
-to itself and full batches.
+waits for a part of one short batch, not for two full ones. Without queries bulk work has the
+encoder to itself and full batches.
 
 Invariants, each held by a property test:
 
