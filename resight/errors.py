@@ -16,9 +16,11 @@ __all__ = [
     "ImageTooLarge",
     "InvalidArgument",
     "NotFound",
+    "PermissionDenied",
     "Refused",
     "ResightError",
     "ResourceExhausted",
+    "Unauthenticated",
     "Unavailable",
     "UndecodableImage",
 ]
@@ -95,6 +97,18 @@ class Refused(ResightError):
     """A gate said no; exit code 3 on the command line."""
 
     reason = "REFUSED"
+
+
+class Unauthenticated(ResightError):
+    """No credentials, or none that are known and still hold; says nothing about which."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(ResightError):
+    """Who asks is known and may not do this."""
+
+    reason = "PERMISSION_DENIED"
 
 
 class ResourceExhausted(ResightError):

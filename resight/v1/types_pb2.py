@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16resight/v1/types.proto\x12\nresight.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"p\n\x06\x43\x61mera\x12\x11\n\tcamera_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0c\n\x04zone\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa6\x02\n\x04\x43rop\x12\x0f\n\x07\x63rop_id\x18\x01 \x01(\t\x12\x11\n\tcamera_id\x18\x02 \x01(\t\x12\x30\n\x0c\x63\x61pture_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08track_id\x18\x04 \x01(\t\x12\x0c\n\x04zone\x18\x05 \x01(\t\x12\x34\n\nattributes\x18\x06 \x03(\x0b\x32 .resight.v1.Crop.AttributesEntry\x12\x0e\n\x06sha256\x18\x07 \x01(\x0c\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x01(\x0c\x12\x11\n\tdimension\x18\x02 \x01(\x05\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"i\n\tTimeRange\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\",\n\rAttributeTerm\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"\xc4\x02\n\nCropFilter\x12\x1a\n\x12include_camera_ids\x18\x01 \x03(\t\x12\x1a\n\x12\x65xclude_camera_ids\x18\x02 \x03(\t\x12,\n\rcapture_range\x18\x03 \x01(\x0b\x32\x15.resight.v1.TimeRange\x12\x15\n\rinclude_zones\x18\x04 \x03(\t\x12\x15\n\rexclude_zones\x18\x05 \x03(\t\x12\x19\n\x11include_track_ids\x18\x06 \x03(\t\x12\x19\n\x11\x65xclude_track_ids\x18\x07 \x03(\t\x12\x35\n\x12include_attributes\x18\x08 \x03(\x0b\x32\x19.resight.v1.AttributeTerm\x12\x35\n\x12\x65xclude_attributes\x18\t \x03(\x0b\x32\x19.resight.v1.AttributeTermb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16resight/v1/types.proto\x12\nresight.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x01\n\x06\x43\x61mera\x12\x11\n\tcamera_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0c\n\x04zone\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x0eretention_days\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x11\n\x0f_retention_days\"\xa6\x02\n\x04\x43rop\x12\x0f\n\x07\x63rop_id\x18\x01 \x01(\t\x12\x11\n\tcamera_id\x18\x02 \x01(\t\x12\x30\n\x0c\x63\x61pture_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08track_id\x18\x04 \x01(\t\x12\x0c\n\x04zone\x18\x05 \x01(\t\x12\x34\n\nattributes\x18\x06 \x03(\x0b\x32 .resight.v1.Crop.AttributesEntry\x12\x0e\n\x06sha256\x18\x07 \x01(\x0c\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x01(\x0c\x12\x11\n\tdimension\x18\x02 \x01(\x05\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"i\n\tTimeRange\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\",\n\rAttributeTerm\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\"\xc4\x02\n\nCropFilter\x12\x1a\n\x12include_camera_ids\x18\x01 \x03(\t\x12\x1a\n\x12\x65xclude_camera_ids\x18\x02 \x03(\t\x12,\n\rcapture_range\x18\x03 \x01(\x0b\x32\x15.resight.v1.TimeRange\x12\x15\n\rinclude_zones\x18\x04 \x03(\t\x12\x15\n\rexclude_zones\x18\x05 \x03(\t\x12\x19\n\x11include_track_ids\x18\x06 \x03(\t\x12\x19\n\x11\x65xclude_track_ids\x18\x07 \x03(\t\x12\x35\n\x12include_attributes\x18\x08 \x03(\x0b\x32\x19.resight.v1.AttributeTerm\x12\x35\n\x12\x65xclude_attributes\x18\t \x03(\x0b\x32\x19.resight.v1.AttributeTermb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,18 +34,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CROP_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_CROP_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_CAMERA']._serialized_start=71
-  _globals['_CAMERA']._serialized_end=183
-  _globals['_CROP']._serialized_start=186
-  _globals['_CROP']._serialized_end=480
-  _globals['_CROP_ATTRIBUTESENTRY']._serialized_start=431
-  _globals['_CROP_ATTRIBUTESENTRY']._serialized_end=480
-  _globals['_EMBEDDING']._serialized_start=482
-  _globals['_EMBEDDING']._serialized_end=551
-  _globals['_TIMERANGE']._serialized_start=553
-  _globals['_TIMERANGE']._serialized_end=658
-  _globals['_ATTRIBUTETERM']._serialized_start=660
-  _globals['_ATTRIBUTETERM']._serialized_end=704
-  _globals['_CROPFILTER']._serialized_start=707
-  _globals['_CROPFILTER']._serialized_end=1031
+  _globals['_CAMERA']._serialized_start=72
+  _globals['_CAMERA']._serialized_end=232
+  _globals['_CROP']._serialized_start=235
+  _globals['_CROP']._serialized_end=529
+  _globals['_CROP_ATTRIBUTESENTRY']._serialized_start=480
+  _globals['_CROP_ATTRIBUTESENTRY']._serialized_end=529
+  _globals['_EMBEDDING']._serialized_start=531
+  _globals['_EMBEDDING']._serialized_end=600
+  _globals['_TIMERANGE']._serialized_start=602
+  _globals['_TIMERANGE']._serialized_end=707
+  _globals['_ATTRIBUTETERM']._serialized_start=709
+  _globals['_ATTRIBUTETERM']._serialized_end=753
+  _globals['_CROPFILTER']._serialized_start=756
+  _globals['_CROPFILTER']._serialized_end=1080
 # @@protoc_insertion_point(module_scope)

@@ -29,12 +29,17 @@ class Camera(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     ZONE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RETENTION_DAYS_FIELD_NUMBER: _builtins.int
     camera_id: _builtins.str
     """Identifier, unique in its gallery: 1 to 64 of [A-Za-z0-9._-]."""
     display_name: _builtins.str
     """What people call it; free text of at most 200 characters."""
     zone: _builtins.str
     """The zone (floor, gate, street) it looks at, used in filters; may be empty."""
+    retention_days: _builtins.float
+    """Days its crops are kept after their capture; unset for the service's own `retention.days`. Set
+    by AdminService.UpdateCameraRetention alone.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was registered; set by the service."""
@@ -46,12 +51,15 @@ class Camera(_message.Message):
         display_name: _builtins.str = ...,
         zone: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        retention_days: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retention_days", b"_retention_days", "create_time", b"create_time", "retention_days", b"retention_days"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["camera_id", b"camera_id", "create_time", b"create_time", "display_name", b"display_name", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retention_days", b"_retention_days", "camera_id", b"camera_id", "create_time", b"create_time", "display_name", b"display_name", "retention_days", b"retention_days", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__retention_days: _TypeAlias = _typing.Literal["retention_days"]  # noqa: Y015
+    _WhichOneofArgType__retention_days: _TypeAlias = _typing.Literal["_retention_days", b"_retention_days"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retention_days) -> _WhichOneofReturnType__retention_days | None: ...
 
 Global___Camera: _TypeAlias = Camera  # noqa: Y015
 

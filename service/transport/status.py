@@ -54,6 +54,8 @@ TABLE: Mapping[type[errors.ResightError], Status] = MappingProxyType(
         errors.BundleCorrupt: Status(_Code.DATA_LOSS, 500, "Bundle corrupt"),
         errors.DataLoss: Status(_Code.DATA_LOSS, 500, "Data lost"),
         errors.Refused: Status(_Code.FAILED_PRECONDITION, 409, "Refused"),
+        errors.Unauthenticated: Status(_Code.UNAUTHENTICATED, 401, "Unauthenticated"),
+        errors.PermissionDenied: Status(_Code.PERMISSION_DENIED, 403, "Permission denied"),
         errors.ResourceExhausted: Status(_Code.RESOURCE_EXHAUSTED, 429, "Too many requests"),
         errors.Unavailable: Status(_Code.UNAVAILABLE, 503, "Unavailable"),
         errors.DeadlineExceeded: Status(_Code.DEADLINE_EXCEEDED, 504, "Deadline exceeded"),
@@ -117,6 +119,8 @@ def problem(
     if request_id:
         body["request_id"] = request_id
     headers = {}
+    if isinstance(error, errors.Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="resight"'
     after = retry_after(error)
     if after is not None:
         headers["Retry-After"] = str(max(1, ceil(after)))
