@@ -41,6 +41,9 @@ _SUMMARIES = {
     "cameras": "Register and list the cameras of a running service.",
     "gallery": "Count, verify, back up and restore what is stored.",
     "models": "Register, stage, promote, roll back and retire the encoders of a running service.",
+    "erase": "Remove crops for good, after a look at the list, with a signed receipt.",
+    "keys": "Make, list and revoke API keys.",
+    "audit": "Verify the audit, and report who did what.",
     "config": "Show the effective settings.",
     "db": "Create or upgrade the catalog.",
 }

@@ -88,7 +88,7 @@ def refuse_unknown_names(settings: type[BaseSettings]) -> None:
             raise InvalidArgument(
                 f"{name}: no such setting; {section} knows {', '.join(sorted(choices))}", field=name
             )
-        close = difflib.get_close_matches(section, keys, n=1)
+        close = difflib.get_close_matches(section, keys, n=1, cutoff=0.7)
         if close:
             raise InvalidArgument(
                 f"{name}: no such section; did you mean {PREFIX}{close[0].upper()}{DELIMITER}…?",

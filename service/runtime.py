@@ -25,6 +25,7 @@ from resight.bundle import Bundle, open_bundle
 from resight.bundle.calibration import Calibration, load_calibration
 from resight.crops import ImageLimits
 from resight.errors import InvalidArgument
+from service.access.gate import Gate, OpenDoor
 from service.application.application import Application
 from service.encoder.bundle_loader import BundleLoader
 from service.encoder.cpus import usable_cpus
@@ -145,8 +146,10 @@ class Runtime:
             lifecycle=self._application.models.lifecycle,
             verification=self._application.verification,
         )
+        gate = Gate(OpenDoor())
         app = create_app(
             use_cases,
+            gate=gate,
             state=self._shown_state,
             refresh=self._refresh_gauges,
             draining=self._draining,
@@ -155,6 +158,7 @@ class Runtime:
         )
         await self._grpc.serve(
             use_cases,
+            gate=gate,
             draining=self._draining,
             max_in_flight_per_stream=settings.grpc.max_in_flight_per_stream,
             room=IngestRoom(

@@ -25,6 +25,15 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from resight.errors import InvalidArgument
+from service.access_settings import (
+    AccessSettings,
+    AuditSettings,
+    GovernanceSettings,
+    LogSettings,
+    ProbeSettings,
+    TlsSettings,
+    TracingSettings,
+)
 from service.adaptation_settings import (
     ModelSettings,
     NightlySettings,
@@ -221,6 +230,13 @@ class ServiceSettings(BaseSettings):
     privacy: PrivacySettings = PrivacySettings()
     retention: RetentionSettings = RetentionSettings()
     replicas: ReplicaSettings = ReplicaSettings()
+    access: AccessSettings = AccessSettings()
+    tls: TlsSettings = TlsSettings()
+    probes: ProbeSettings = ProbeSettings()
+    audit: AuditSettings = AuditSettings()
+    governance: GovernanceSettings = GovernanceSettings()
+    tracing: TracingSettings = TracingSettings()
+    logs: LogSettings = LogSettings()
 
     @classmethod
     def settings_customise_sources(

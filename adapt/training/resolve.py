@@ -8,12 +8,12 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import yaml  # type: ignore[import-untyped]
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from adapt.training.config import RunConfig
@@ -112,7 +112,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raise InvalidArgument(f"--config {path}: there is no such file", field="config")
     if path.stat().st_size > _MAX_FILE_BYTES:
         raise InvalidArgument(f"--config {path}: larger than 1 MiB", field="config")
-    parsers = {
+    parsers: dict[str, Callable[[str], Any]] = {
         ".yaml": yaml.safe_load,
         ".yml": yaml.safe_load,
         ".toml": tomllib.loads,

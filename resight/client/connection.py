@@ -11,6 +11,7 @@ import grpc
 from resight.client.faults import translated
 from resight.errors import Unavailable
 from resight.v1.adaptation_service_pb2_grpc import AdaptationServiceStub
+from resight.v1.admin_service_pb2_grpc import AdminServiceStub
 from resight.v1.embed_service_pb2_grpc import EmbedServiceStub
 from resight.v1.gallery_service_pb2_grpc import GalleryServiceStub
 from resight.v1.model_service_pb2_grpc import ModelServiceStub
@@ -43,6 +44,7 @@ class Connection:
     search: SearchServiceStub
     adaptation: AdaptationServiceStub
     models: ModelServiceStub
+    admin: AdminServiceStub
 
 
 @contextmanager
@@ -70,4 +72,5 @@ def connect(target: str = DEFAULT_TARGET) -> Iterator[Connection]:
                 SearchServiceStub(channel),
                 AdaptationServiceStub(channel),
                 ModelServiceStub(channel),
+                AdminServiceStub(channel),
             )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from sqlalchemy import Connection
 
 from resight.errors import FailedPrecondition, NotFound
+from service import call
 from service.application.gallery import Gallery, GalleryGauges
 from service.application.index_filling import Filled
 from service.application.serving import UNREADY, LoadedEncoder, Models, Serving
@@ -56,11 +57,15 @@ class Galleries:
     def get(self, name: str) -> Gallery:
         """A gallery by its name as a caller wrote it; empty means ``default``.
 
+        Every use case comes by here, so here the caller's galleries are enforced.
+
         Raises:
             InvalidArgument: not a name.
+            PermissionDenied: not one of the caller's.
             NotFound: no such gallery.
         """
         checked = names.gallery_name(name)
+        call.enter_gallery(checked)
         gallery = self._by_name.get(checked)
         if gallery is None:
             raise NotFound(

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
-from uuid import UUID
-
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     Column,
-    Dialect,
     Float,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     SmallInteger,
     String,
     Table,
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.types import TypeDecorator
 
-from service.domain.instant import from_micros, to_micros
+from service.catalog.columns import Micros, RowId, Uuid16, metadata
+from service.catalog.governance_models import (
+    api_keys,
+    audit_checkpoints,
+    audit_entries,
+    erasure_crops,
+    erasures,
+)
 
 __all__ = [
     "CHANGE_CAMERA_ADDED",
@@ -40,11 +40,16 @@ __all__ = [
     "adaptation_leases",
     "adaptation_run_crops",
     "adaptation_runs",
+    "api_keys",
+    "audit_checkpoints",
+    "audit_entries",
     "blob_removals",
     "cameras",
     "changes",
     "crops",
     "embeddings",
+    "erasure_crops",
+    "erasures",
     "galleries",
     "metadata",
     "model_bundles",
@@ -64,53 +69,10 @@ CHANGE_VECTOR_ADDED = 4
 CHANGE_CROPS_DROPPED = 5
 CHANGE_MODELS = 6
 
-
-class Uuid16(TypeDecorator[UUID]):
-    """A UUID as its 16 bytes: half the size of text, and ordered like the integer."""
-
-    impl = LargeBinary(16)
-    cache_ok = True
-
-    def process_bind_param(self, value: UUID | None, _dialect: Dialect) -> bytes | None:
-        """To bytes."""
-        return None if value is None else value.bytes
-
-    def process_result_value(self, value: Any | None, _dialect: Dialect) -> UUID | None:
-        """From bytes."""
-        return None if value is None else UUID(bytes=bytes(value))
-
-
-class Micros(TypeDecorator[datetime]):
-    """An instant as whole microseconds since 1970, UTC: exact, and the same in every database."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> int | None:
-        """To microseconds."""
-        return None if value is None else to_micros(value)
-
-    def process_result_value(self, value: int | None, _dialect: Dialect) -> datetime | None:
-        """From microseconds."""
-        return None if value is None else from_micros(value)
-
-
-# SQLite counts rows only in a column declared INTEGER.
-_RowId = BigInteger().with_variant(Integer, "sqlite")
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
 galleries = Table(
     "galleries",
     metadata,
-    Column("gallery_row", _RowId, primary_key=True),
+    Column("gallery_row", RowId, primary_key=True),
     Column("name", String(63), nullable=False, unique=True),
     # Newest position of the log. Updating it first locks the gallery until the commit, so that
     # positions become visible in order.
@@ -124,8 +86,8 @@ galleries = Table(
 models = Table(
     "models",
     metadata,
-    Column("model_row", _RowId, primary_key=True),
-    Column("gallery_row", _RowId, ForeignKey("galleries.gallery_row"), nullable=False),
+    Column("model_row", RowId, primary_key=True),
+    Column("gallery_row", RowId, ForeignKey("galleries.gallery_row"), nullable=False),
     Column("version", String(128), nullable=False),
     Column("dimension", Integer, nullable=False),
     Column("state", String(16), nullable=False),
@@ -137,11 +99,13 @@ models = Table(
 cameras = Table(
     "cameras",
     metadata,
-    Column("camera_row", _RowId, primary_key=True),
-    Column("gallery_row", _RowId, ForeignKey("galleries.gallery_row"), nullable=False),
+    Column("camera_row", RowId, primary_key=True),
+    Column("gallery_row", RowId, ForeignKey("galleries.gallery_row"), nullable=False),
     Column("camera_id", String(64), nullable=False),
     Column("display_name", String(200), nullable=False),
     Column("zone", String(64), nullable=False),
+    # How long its crops are kept; none: as long as the service keeps every crop.
+    Column("retention_days", Float, nullable=True),
     Column("create_time", Micros, nullable=False),
     UniqueConstraint("gallery_row", "camera_id"),
     sqlite_autoincrement=True,
@@ -150,10 +114,10 @@ cameras = Table(
 crops = Table(
     "crops",
     metadata,
-    Column("crop_row", _RowId, primary_key=True),
-    Column("gallery_row", _RowId, ForeignKey("galleries.gallery_row"), nullable=False),
+    Column("crop_row", RowId, primary_key=True),
+    Column("gallery_row", RowId, ForeignKey("galleries.gallery_row"), nullable=False),
     Column("crop_id", Uuid16, nullable=False),
-    Column("camera_row", _RowId, ForeignKey("cameras.camera_row"), nullable=False),
+    Column("camera_row", RowId, ForeignKey("cameras.camera_row"), nullable=False),
     Column("capture_time", Micros, nullable=False),
     Column("track_id", String(128), nullable=False),
     Column("zone", String(64), nullable=False),
@@ -174,8 +138,8 @@ crops = Table(
 embeddings = Table(
     "embeddings",
     metadata,
-    Column("crop_row", _RowId, ForeignKey("crops.crop_row", ondelete="CASCADE"), primary_key=True),
-    Column("model_row", _RowId, ForeignKey("models.model_row"), primary_key=True),
+    Column("crop_row", RowId, ForeignKey("crops.crop_row", ondelete="CASCADE"), primary_key=True),
+    Column("model_row", RowId, ForeignKey("models.model_row"), primary_key=True),
     # Little-endian float32, unit L2 norm.
     Column("vector", LargeBinary, nullable=False),
 )
@@ -183,11 +147,11 @@ embeddings = Table(
 changes = Table(
     "changes",
     metadata,
-    Column("gallery_row", _RowId, ForeignKey("galleries.gallery_row"), primary_key=True),
+    Column("gallery_row", RowId, ForeignKey("galleries.gallery_row"), primary_key=True),
     Column("position", BigInteger, primary_key=True, autoincrement=False),
     Column("kind", SmallInteger, nullable=False),
     Column("crop_id", Uuid16, nullable=True),
-    Column("camera_row", _RowId, nullable=True),
+    Column("camera_row", RowId, nullable=True),
     # What was captured before it is gone, of a change that dropped crops by age.
     Column("cut_off", Micros, nullable=True),
     Column("create_time", Micros, nullable=False),
@@ -213,7 +177,7 @@ replica_positions = Table(
         ForeignKey("replicas.replica_id", ondelete="CASCADE"),
         primary_key=True,
     ),
-    Column("gallery_row", _RowId, ForeignKey("galleries.gallery_row"), primary_key=True),
+    Column("gallery_row", RowId, ForeignKey("galleries.gallery_row"), primary_key=True),
     Column("position", BigInteger, nullable=False),
 )
 
@@ -228,8 +192,8 @@ blob_removals = Table(
 adaptation_runs = Table(
     "adaptation_runs",
     metadata,
-    Column("run_row", _RowId, primary_key=True),
-    Column("gallery_row", _RowId, ForeignKey("galleries.gallery_row"), nullable=False),
+    Column("run_row", RowId, primary_key=True),
+    Column("gallery_row", RowId, ForeignKey("galleries.gallery_row"), nullable=False),
     Column("run_id", Uuid16, nullable=False, unique=True),
     # SHA-256 of the lease token: whoever reads the catalog cannot act for the holder.
     Column("token_digest", LargeBinary(32), nullable=False),
@@ -259,8 +223,8 @@ adaptation_runs = Table(
 adaptation_leases = Table(
     "adaptation_leases",
     metadata,
-    Column("gallery_row", _RowId, ForeignKey("galleries.gallery_row"), primary_key=True),
-    Column("run_row", _RowId, ForeignKey("adaptation_runs.run_row"), nullable=False),
+    Column("gallery_row", RowId, ForeignKey("galleries.gallery_row"), primary_key=True),
+    Column("run_row", RowId, ForeignKey("adaptation_runs.run_row"), nullable=False),
     Column("expire_time", Micros, nullable=False),
 )
 
@@ -268,7 +232,7 @@ adaptation_leases = Table(
 adaptation_run_crops = Table(
     "adaptation_run_crops",
     metadata,
-    Column("run_row", _RowId, ForeignKey("adaptation_runs.run_row"), primary_key=True),
+    Column("run_row", RowId, ForeignKey("adaptation_runs.run_row"), primary_key=True),
     Column("crop_id", Uuid16, primary_key=True),
     Column("replay", Boolean, nullable=False),
     # Which runs used this crop: asked when a person is to be forgotten.
@@ -279,8 +243,8 @@ adaptation_run_crops = Table(
 model_bundles = Table(
     "model_bundles",
     metadata,
-    Column("model_row", _RowId, ForeignKey("models.model_row"), primary_key=True),
-    Column("run_row", _RowId, ForeignKey("adaptation_runs.run_row"), nullable=True),
+    Column("model_row", RowId, ForeignKey("models.model_row"), primary_key=True),
+    Column("run_row", RowId, ForeignKey("adaptation_runs.run_row"), nullable=True),
     Column("sha256", LargeBinary(32), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("manifest", LargeBinary, nullable=False),
@@ -297,7 +261,7 @@ model_bundles = Table(
 model_fillings = Table(
     "model_fillings",
     metadata,
-    Column("model_row", _RowId, ForeignKey("models.model_row"), primary_key=True),
+    Column("model_row", RowId, ForeignKey("models.model_row"), primary_key=True),
     Column("source", String(16), nullable=False),
     Column("state", String(16), nullable=False),
     # What is left to look at: last_row < crop_row <= until_row.
@@ -317,8 +281,8 @@ model_fillings = Table(
 model_failures = Table(
     "model_failures",
     metadata,
-    Column("model_row", _RowId, ForeignKey("models.model_row"), primary_key=True),
-    Column("crop_row", _RowId, ForeignKey("crops.crop_row", ondelete="CASCADE"), primary_key=True),
+    Column("model_row", RowId, ForeignKey("models.model_row"), primary_key=True),
+    Column("crop_row", RowId, ForeignKey("crops.crop_row", ondelete="CASCADE"), primary_key=True),
     Column("reason", String(64), nullable=False),
     Index(None, "crop_row"),
 )
@@ -327,7 +291,7 @@ model_failures = Table(
 model_removals = Table(
     "model_removals",
     metadata,
-    Column("model_row", _RowId, ForeignKey("models.model_row"), primary_key=True),
+    Column("model_row", RowId, ForeignKey("models.model_row"), primary_key=True),
     Column("last_row", BigInteger, nullable=False),
 )
 
@@ -335,9 +299,9 @@ model_removals = Table(
 model_events = Table(
     "model_events",
     metadata,
-    Column("event_row", _RowId, primary_key=True),
-    Column("gallery_row", _RowId, ForeignKey("galleries.gallery_row"), nullable=False),
-    Column("model_row", _RowId, ForeignKey("models.model_row"), nullable=False),
+    Column("event_row", RowId, primary_key=True),
+    Column("gallery_row", RowId, ForeignKey("galleries.gallery_row"), nullable=False),
+    Column("model_row", RowId, ForeignKey("models.model_row"), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("actor", String(16), nullable=False),
     Column("reason", String(500), nullable=False),

@@ -20,7 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from resight import errors
 
-__all__ = ["TABLE", "Status", "problem", "retry_after", "rpc_status", "status_of"]
+__all__ = ["TABLE", "Status", "problem", "retry_after", "rpc_status", "status_name", "status_of"]
 
 DOMAIN = "resight"
 
@@ -66,6 +66,21 @@ TABLE: Mapping[type[errors.ResightError], Status] = MappingProxyType(
 def status_of(error: errors.ResightError) -> Status:
     """The row of the error's class, or of the nearest class above it."""
     return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
+
+
+# What HTTP statuses that stand in no row, and those of several rows, are called in the audit.
+_NAMES = {200: "OK", 201: "OK", 204: "OK", 400: "INVALID_ARGUMENT", 404: "NOT_FOUND"}
+_NAMES |= {409: "FAILED_PRECONDITION", 499: "CANCELLED", 500: "INTERNAL"}
+
+
+def status_name(http: int) -> str:
+    """The name of the gRPC status that an HTTP status stands for."""
+    if http in _NAMES:
+        return _NAMES[http]
+    for row in TABLE.values():
+        if row.http == http:
+            return row.grpc.name
+    return "INVALID_ARGUMENT" if 400 <= http < 500 else "UNKNOWN"
 
 
 def retry_after(error: errors.ResightError) -> float | None:

@@ -1,4 +1,6 @@
-"""Around every call of resight.v1: errors become statuses, and the call is counted and timed."""
+"""Around every call of resight.v1: who asks is let in or not, errors become statuses, and the call
+is counted and timed.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,17 @@ from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
-from uuid import uuid4
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status as grpc_details
 
 from resight.errors import InvalidArgument, ResightError, Unavailable
+from service import call as call_in_progress
+from service.access.gate import Gate, OpenDoor
+from service.call import Call
 from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS
+from service.transport.grpc.metadata import credentials_of, purpose_of
 from service.transport.status import rpc_status, status_of
 
 __all__ = ["CallInterceptor"]
@@ -44,6 +49,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
     def __init__(self) -> None:
         self._wrapped: dict[str, Handler] = {}
         self._calls = _Calls()
+        self.gate = Gate(OpenDoor())
 
     async def refuse(self, grace: float) -> None:
         """Answer new calls UNAVAILABLE and wait, at most ``grace`` seconds, for those running.
@@ -70,7 +76,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             handler = await continuation(handler_call_details)
             if handler is None or not method.startswith(_PREFIX):
                 return handler
-            wrapped = _wrap(handler, method.removeprefix(_PREFIX), self._calls)
+            wrapped = _wrap(handler, method.removeprefix(_PREFIX), self._calls, lambda: self.gate)
             self._wrapped[method] = wrapped
         return wrapped
 
@@ -101,18 +107,18 @@ class _Calls:
                 self.idle.set()
 
 
-def _wrap(handler: Handler, method: str, calls: _Calls) -> Handler:
+def _wrap(handler: Handler, method: str, calls: _Calls, gate: Callable[[], Gate]) -> Handler:
     behaviour: Any = (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
 
     async def unary(request: Any, context: Context) -> Any:
-        async with _call(method, context, calls):
+        async with _call(method, context, calls, gate()):
             return await behaviour(_readable(request), context)
 
     async def stream(requests: Any, context: Context) -> AsyncIterator[Any]:
         async with (
-            _call(method, context, calls),
+            _call(method, context, calls, gate(), streams=True),
             aclosing(behaviour(given(requests), context)) as responses,
         ):
             async for response in responses:
@@ -159,44 +165,65 @@ async def _all_readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def _call(method: str, context: Context, calls: _Calls) -> AsyncIterator[None]:
+async def _call(
+    method: str, context: Context, calls: _Calls, gate: Gate, *, streams: bool = False
+) -> AsyncIterator[None]:
     begun = perf_counter()
     code = grpc.StatusCode.OK
+    # Each call has a task of its own, so nobody else sees it, and it need not be taken back.
+    call = Call("grpc", method, peer=context.peer())
+    call_in_progress.begin(call)
     _INFLIGHT.inc()
     try:
         with calls.one():
+            call.purpose = purpose_of(context)
+            await gate.know(call, credentials_of(context))
+            await gate.admit(call, streams=streams)
             yield
+        await gate.leave(call, code.name)
     except ResightError as error:
         code = status_of(error).grpc
-        await _abort(context, error, method)
+        await _leave(gate, call, code)
+        await _abort(context, error, call)
     except (asyncio.CancelledError, GeneratorExit):
         code = grpc.StatusCode.CANCELLED
+        await _leave(gate, call, code)
         raise
     except grpc.aio.AbortError:
         code = grpc.StatusCode(context.code())
         raise
     except Exception as error:
         code = grpc.StatusCode.INTERNAL
-        await _abort_bug(context, error, method)
+        await _leave(gate, call, code)
+        await _abort_bug(context, error, call)
     finally:
         _INFLIGHT.dec()
         REQUESTS.labels("grpc", method, code.name).inc()
         REQUEST_DURATION.labels("grpc", method).observe(perf_counter() - begun)
 
 
-async def _abort(context: Context, error: ResightError, method: str) -> None:
+async def _leave(gate: Gate, call: Call, code: grpc.StatusCode) -> None:
+    """The caller gets an error anyhow, so one of the record is for the log."""
+    try:
+        await gate.leave(call, code.name)
+    except ResightError as error:
+        _LOG.error("%s could not be recorded: %s, request %s", call.method, error, call.request_id)
+
+
+async def _abort(context: Context, error: ResightError, call: Call) -> None:
     if status_of(error).grpc is grpc.StatusCode.INTERNAL:
-        await _abort_bug(context, error, method)
-    await context.abort_with_status(grpc_details.to_status(rpc_status(error)))
-
-
-async def _abort_bug(context: Context, error: Exception, method: str) -> None:
-    """Answer a fault of ours: the caller learns an id, the log what happened."""
-    request_id = uuid4().hex
-    _LOG.error("%s failed, request %s", method, request_id, exc_info=error)
-    shown = error if isinstance(error, ResightError) else _bug(request_id)
+        await _abort_bug(context, error, call)
     await context.abort_with_status(
-        grpc_details.to_status(rpc_status(shown, request_id=request_id))
+        grpc_details.to_status(rpc_status(error, request_id=call.request_id))
+    )
+
+
+async def _abort_bug(context: Context, error: Exception, call: Call) -> None:
+    """Answer a fault of ours: the caller learns an id, the log what happened."""
+    _LOG.error("%s failed, request %s", call.method, call.request_id, exc_info=error)
+    shown = error if isinstance(error, ResightError) else _bug(call.request_id)
+    await context.abort_with_status(
+        grpc_details.to_status(rpc_status(shown, request_id=call.request_id))
     )
 
 

@@ -13,6 +13,8 @@ from resight.errors import FailedPrecondition
 from resight.v1 import (
     adaptation_service_pb2,
     adaptation_service_pb2_grpc,
+    admin_service_pb2,
+    admin_service_pb2_grpc,
     embed_service_pb2,
     embed_service_pb2_grpc,
     gallery_service_pb2,
@@ -22,8 +24,10 @@ from resight.v1 import (
     search_service_pb2,
     search_service_pb2_grpc,
 )
+from service.access.gate import Gate
 from service.transport.address import bound_socket, joined
 from service.transport.grpc.adaptation_servicer import AdaptationServicer
+from service.transport.grpc.admin_servicer import AdminServicer
 from service.transport.grpc.embed_servicer import EmbedServicer
 from service.transport.grpc.gallery_servicer import GalleryServicer
 from service.transport.grpc.health import Health
@@ -43,6 +47,7 @@ _KEEPALIVE = (
 )
 _FILES = (
     adaptation_service_pb2,
+    admin_service_pb2,
     embed_service_pb2,
     gallery_service_pb2,
     model_service_pb2,
@@ -101,6 +106,7 @@ class GrpcServer:
         self,
         use_cases: UseCases,
         *,
+        gate: Gate,
         draining: asyncio.Event,
         max_in_flight_per_stream: int,
         room: IngestRoom,
@@ -109,10 +115,12 @@ class GrpcServer:
 
         Args:
             use_cases: What is served.
+            gate: Passed by every call.
             draining: Set when the service begins to stop.
             max_in_flight_per_stream: Items of one ingest stream worked on at the same time.
             room: What all ingest streams may have in work.
         """
+        self._interceptor.gate = gate
         gallery = GalleryServicer(
             use_cases.cameras,
             use_cases.crops,
@@ -145,6 +153,7 @@ class GrpcServer:
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(use_cases.registry, use_cases.lifecycle), server
         )
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(), server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
         if self._with_reflection:
             names = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)

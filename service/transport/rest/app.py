@@ -10,6 +10,7 @@ from starlette.formparsers import MultiPartParser
 from starlette.types import ASGIApp, Scope
 
 from resight import __version__
+from service.access.gate import Gate
 from service.transport.rest import (
     adaptation,
     cameras,
@@ -41,6 +42,7 @@ _LISTS = ("/track", "/search-batch")
 def create_app(
     use_cases: UseCases,
     *,
+    gate: Gate,
     state: Callable[[], State],
     refresh: Callable[[], None],
     draining: asyncio.Event,
@@ -51,6 +53,7 @@ def create_app(
 
     Args:
         use_cases: What is served.
+        gate: Passed by every request below /v1.
         state: Whether the service is ready.
         refresh: Brings the gauges up to date before they are shown.
         draining: Set when the service begins to stop.
@@ -91,4 +94,4 @@ def create_app(
     def fields(scope: Scope) -> int:
         return _FIELDS_OF_LISTS if scope["path"].endswith(_LISTS) else _FIELDS
 
-    return Observation(BodyLimit(app, limit=limit, fields=fields))
+    return Observation(BodyLimit(app, limit=limit, fields=fields), gate=gate)

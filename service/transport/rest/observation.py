@@ -1,30 +1,43 @@
-"""Around every REST request: counted, timed, and a bug becomes a 500 that names its log entry."""
+"""Around every REST request: who asks is let in or not, it is counted and timed, and a bug becomes
+a 500 that names its log entry.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 from time import perf_counter
-from uuid import uuid4
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resight.errors import ResightError
+from service import call as call_in_progress
+from service.access.gate import Credentials, Gate
+from service.call import Call
 from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS
-from service.transport.status import problem
+from service.transport.purpose import PURPOSE, decoded_purpose
+from service.transport.status import problem, status_name
 
 __all__ = ["Observation"]
 
 _LOG = logging.getLogger(__name__)
 _CLIENT_LEFT = 499
 _VERBS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+_GUARDED = "/v1/"
 
 
 class Observation:
-    """Outermost ASGI middleware of the REST application."""
+    """Outermost ASGI middleware of the REST application.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: The application.
+        gate: Passed by every request below /v1; the routes themselves call ``admit``.
+    """
+
+    def __init__(self, app: ASGIApp, *, gate: Gate) -> None:
         self._app = app
+        self._gate = gate
         self._inflight = INFLIGHT.labels("rest")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,25 +48,74 @@ class Observation:
         begun = perf_counter()
         code = _CLIENT_LEFT
         started = False
+        guarded = scope["path"].startswith(_GUARDED)
+        scope.setdefault("state", {})["gate"] = self._gate
+        call = Call("rest", "", peer=_peer(scope))
+        # The server makes a task for every request, so nobody else sees it.
+        call_in_progress.begin(call)
 
         async def watched(message: Message) -> None:
             nonlocal code, started
             if message["type"] == "http.response.start":
-                code, started = message["status"], True
+                code = message["status"]
+                if guarded and not started:
+                    await self._gate.leave(call, status_name(code))
+                started = True
             await send(message)
 
         self._inflight.inc()
         try:
+            if guarded:
+                headers = Headers(scope=scope)
+                call.purpose = decoded_purpose(headers.get(PURPOSE, ""))
+                await self._gate.know(call, Credentials(headers.get("authorization", "")))
             await self._app(scope, receive, watched)
         except Exception as error:
             if started:
                 raise
-            await _answer_bug(error, scope, watched)
+            code = await self._answer(error, scope, send, call, guarded=guarded)
         finally:
             self._inflight.dec()
             method = _method(scope)
             REQUESTS.labels("rest", method, str(code)).inc()
             REQUEST_DURATION.labels("rest", method).observe(perf_counter() - begun)
+
+    async def _answer(
+        self, error: Exception, scope: Scope, send: Send, call: Call, *, guarded: bool
+    ) -> int:
+        """Answer an error that no route did; returns the status."""
+        known = isinstance(error, ResightError) and error.reason != "INTERNAL"
+        shown = error if isinstance(error, ResightError) and known else _bug(call.request_id)
+        if not known:
+            _LOG.error("%s failed, request %s", _method(scope), call.request_id, exc_info=error)
+        status, headers, body = problem(shown, instance=scope["path"], request_id=call.request_id)
+        if guarded:
+            await self._recorded(call, status)
+        sent = [(b"content-type", b"application/problem+json")]
+        sent += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": status, "headers": sent})
+        await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+        return status
+
+    async def _recorded(self, call: Call, status: int) -> None:
+        """The caller gets an error anyhow, so one of the record is for the log."""
+        try:
+            await self._gate.leave(call, status_name(status))
+        except ResightError as error:
+            _LOG.error(
+                "%s could not be recorded: %s, request %s", call.method, error, call.request_id
+            )
+
+
+def _bug(request_id: str) -> ResightError:
+    return ResightError(
+        f"the service failed on this request; its log says why under request {request_id}"
+    )
+
+
+def _peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return f"{client[0]}:{client[1]}" if client else ""
 
 
 def _method(scope: Scope) -> str:
@@ -61,15 +123,3 @@ def _method(scope: Scope) -> str:
     verb = scope["method"] if scope["method"] in _VERBS else "OTHER"
     route = scope.get("route")
     return f"{verb} {getattr(route, 'path', 'unmatched')}"
-
-
-async def _answer_bug(error: Exception, scope: Scope, send: Send) -> None:
-    request_id = uuid4().hex
-    _LOG.error("%s failed, request %s", _method(scope), request_id, exc_info=error)
-    shown = ResightError(
-        f"the service failed on this request; its log says why under request {request_id}"
-    )
-    status, _, body = problem(shown, instance=scope["path"], request_id=request_id)
-    headers = [(b"content-type", b"application/problem+json")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(body).encode()})

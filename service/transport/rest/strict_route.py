@@ -20,6 +20,8 @@ from pydantic_core import from_json
 from starlette.datastructures import FormData, QueryParams
 
 from resight.errors import InvalidArgument
+from service import call
+from service.access.rights import ROUTES
 
 __all__ = ["StrictRoute", "once"]
 
@@ -42,7 +44,14 @@ class StrictRoute(APIRoute):
         body = self.dependant.body_params
         forms = {field.alias for field in body if isinstance(field.field_info, params.Form)}
 
+        verb = min(self.methods or {""})
+
         async def strict(request: Request) -> Response:
+            now = call.current()
+            # A route knows its path below the prefix of its router alone.
+            prefix = "/v1/galleries/{gallery}" if "gallery" in request.path_params else "/v1"
+            now.method = ROUTES.get(f"{verb} {prefix}{self.path}", "")
+            await request.scope["state"]["gate"].admit(now)
             request = _StrictRequest(request.scope, request.receive)
             _decodable(request.scope["query_string"])
             _known(request.query_params, queries - request.path_params.keys(), "query parameter")

@@ -40,6 +40,9 @@ def test_the_tables_can_be_made_in_postgresql(table) -> None:
     keyed = {"embeddings", "changes", "blob_removals", "adaptation_leases", "model_bundles"}
     assert "BIGSERIAL" in made or table.name in keyed | {
         "adaptation_run_crops",
+        "audit_checkpoints",
+        "audit_entries",
+        "erasure_crops",
         "model_failures",
         "model_fillings",
         "model_removals",

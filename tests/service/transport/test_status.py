@@ -17,6 +17,8 @@ CANONICAL = {
     grpc.StatusCode.NOT_FOUND: {404},
     grpc.StatusCode.ALREADY_EXISTS: {409},
     grpc.StatusCode.FAILED_PRECONDITION: {400, 409},
+    grpc.StatusCode.UNAUTHENTICATED: {401},
+    grpc.StatusCode.PERMISSION_DENIED: {403},
     grpc.StatusCode.RESOURCE_EXHAUSTED: {429},
     grpc.StatusCode.UNAVAILABLE: {503},
     grpc.StatusCode.DEADLINE_EXCEEDED: {504},

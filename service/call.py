@@ -1,0 +1,89 @@
+"""The call that is being answered: who asks what, for which purpose, and what came of it.
+
+The transport begins one for every RPC and every REST request; tasks made while it is answered see
+the same one. Whatever runs apart from any call (fillings, retention, follow-up work) is the
+service's own and sees `OWN`.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import uuid4
+
+from service.domain.principal import LOCAL, Principal
+
+__all__ = ["OWN", "Call", "Protocol", "begin", "current", "enter_gallery"]
+
+Protocol = Literal["grpc", "rest", "own"]
+Noted = str | int | float | bool | None | list[str]
+
+
+@dataclass(slots=True)
+class Call:
+    """One call.
+
+    Attributes:
+        protocol: How it came.
+        method: ``Service/Method`` as in the proto, for REST that of the RPC it mirrors; empty
+            while a REST request has no route yet.
+        peer: Network address of the caller.
+        principal: Who asks; None until that is known.
+        purpose: Why, as the caller declared.
+        gallery: The gallery named, once one was.
+        request_id: The same in answer, logs, traces and audit.
+        notes: What the audit records besides; never an image, a vector or a secret.
+    """
+
+    protocol: Protocol
+    method: str
+    peer: str = ""
+    principal: Principal | None = None
+    purpose: str = ""
+    gallery: str = ""
+    request_id: str = field(default_factory=lambda: uuid4().hex)
+    notes: dict[str, Noted] = field(default_factory=dict)
+
+    @property
+    def known(self) -> Principal:
+        """Who asks.
+
+        Raises:
+            RuntimeError: nobody was let in yet.
+        """
+        if self.principal is None:
+            raise RuntimeError(f"{self.method} is answered before anybody was let in")
+        return self.principal
+
+    def note(self, **notes: Noted) -> None:
+        """Have the audit record something; the service's own work records nothing."""
+        if self is not OWN:
+            self.notes.update(notes)
+
+
+OWN = Call("own", "", principal=LOCAL)
+
+_CURRENT: ContextVar[Call] = ContextVar("call", default=OWN)
+
+
+def begin(call: Call) -> None:
+    """Make this the call that the task, and tasks it makes, work for."""
+    _CURRENT.set(call)
+
+
+def current() -> Call:
+    """The call that is being answered."""
+    return _CURRENT.get()
+
+
+def enter_gallery(name: str) -> None:
+    """The call is about this gallery, existing or not.
+
+    Raises:
+        PermissionDenied: it is not among the caller's.
+    """
+    now = current()
+    if now is not OWN:
+        now.gallery = name
+    now.known.require_gallery(name)
