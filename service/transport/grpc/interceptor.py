@@ -180,7 +180,7 @@ async def _call(
             await gate.know(call, credentials_of(context))
             await gate.admit(call, streams=streams)
             yield
-        await gate.leave(call, code.name)
+            await gate.leave(call, code.name)
     except ResightError as error:
         code = status_of(error).grpc
         await _leave(gate, call, code)
