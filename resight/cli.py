@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from resight import __version__
+from resight.client.shared_options import add_shared_options
 from resight.console import note
 from resight.errors import Refused, ResightError
 
@@ -108,6 +109,7 @@ class LazyGroup(TyperGroup):
 def _load(name: str) -> Any:
     command = typer.main.get_command(_entry_points()[name].load())
     command.name = name
+    add_shared_options(command)
     return command
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import grpc
 
+from resight.client.caller import Metadata, caller_metadata
 from resight.client.faults import translated
+from resight.client.metadata import with_metadata
+from resight.client.shared_options import chosen
 from resight.errors import Unavailable
 from resight.v1.adaptation_service_pb2_grpc import AdaptationServiceStub
 from resight.v1.admin_service_pb2_grpc import AdminServiceStub
@@ -48,16 +51,27 @@ class Connection:
 
 
 @contextmanager
-def connect(target: str = DEFAULT_TARGET) -> Iterator[Connection]:
+def connect(
+    target: str = DEFAULT_TARGET, *, metadata: Callable[[], Metadata] | None = None
+) -> Iterator[Connection]:
     """Connects to ``host:port``, closes at the end, and raises the error tree for gRPC's errors.
 
+    Args:
+        target: Where the service listens.
+        metadata: What is said with every call; by default the key and the purpose that the command
+            line or the environment names.
+
     Raises:
+        InvalidArgument: The key or the purpose cannot be one.
         Unavailable: Nothing answers there.
         ResightError: What a call inside was refused with.
     """
-    with grpc.insecure_channel(target, options=_OPTIONS) as channel:
+    if metadata is None:
+        metadata = caller_metadata(**chosen())
+    with grpc.insecure_channel(target, options=_OPTIONS) as plain:
+        channel = with_metadata(plain, metadata)
         try:
-            grpc.channel_ready_future(channel).result(timeout=_CONNECT_SECONDS)
+            grpc.channel_ready_future(plain).result(timeout=_CONNECT_SECONDS)
         except grpc.FutureTimeoutError as error:
             raise Unavailable(
                 f"no service answers at {target}; start one with `resight serve` or name another "
