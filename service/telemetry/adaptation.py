@@ -7,9 +7,17 @@ from prometheus_client import Counter, Gauge
 from service.telemetry.registry import REGISTRY
 
 __all__ = [
+    "ADAPTATION_CLUSTERS",
     "ADAPTATION_CROPS",
+    "ADAPTATION_DURATION",
+    "ADAPTATION_GATE_BASELINE_SCORE",
+    "ADAPTATION_GATE_RESULT",
+    "ADAPTATION_GATE_SCORE",
+    "ADAPTATION_LAST_ATTEMPT",
+    "ADAPTATION_LAST_OUTCOME",
     "ADAPTATION_LAST_SUCCESS",
     "ADAPTATION_LEASE_HELD",
+    "ADAPTATION_OUTLIER_SHARE",
     "ADAPTATION_RUNS",
     "ADAPTATION_STREAMED",
 ]
@@ -29,6 +37,55 @@ ADAPTATION_LEASE_HELD = Gauge(
 ADAPTATION_LAST_SUCCESS = Gauge(
     "resight_adaptation_last_success_timestamp_seconds",
     "When the last run that registered a candidate ended; absent until one has.",
+    ("gallery",),
+    registry=REGISTRY,
+)
+ADAPTATION_LAST_ATTEMPT = Gauge(
+    "resight_adaptation_last_attempt_timestamp_seconds",
+    "When the last run was started, whatever became of it; absent until one was.",
+    ("gallery",),
+    registry=REGISTRY,
+)
+ADAPTATION_LAST_OUTCOME = Gauge(
+    "resight_adaptation_last_outcome",
+    "1 for how the last run that ended did (succeeded, refused, skipped, failed, abandoned), 0 for "
+    "the others; absent until one has ended.",
+    ("gallery", "outcome"),
+    registry=REGISTRY,
+)
+ADAPTATION_DURATION = Gauge(
+    "resight_adaptation_duration_seconds",
+    "From start to end of the last run that ended.",
+    ("gallery",),
+    registry=REGISTRY,
+)
+ADAPTATION_GATE_RESULT = Gauge(
+    "resight_adaptation_gate_result",
+    "1 for what the gate said last (passed, refused), 0 for the other; absent until it has spoken.",
+    ("gallery", "verdict"),
+    registry=REGISTRY,
+)
+ADAPTATION_GATE_SCORE = Gauge(
+    "resight_adaptation_gate_score",
+    "The gate's last score of a candidate against the live encoder; above 0 is better.",
+    ("gallery",),
+    registry=REGISTRY,
+)
+ADAPTATION_GATE_BASELINE_SCORE = Gauge(
+    "resight_adaptation_gate_baseline_score",
+    "The same against the frozen baseline; absent where the gate was given none.",
+    ("gallery",),
+    registry=REGISTRY,
+)
+ADAPTATION_CLUSTERS = Gauge(
+    "resight_adaptation_clusters",
+    "Clusters in the last epoch of the last run that reported any.",
+    ("gallery",),
+    registry=REGISTRY,
+)
+ADAPTATION_OUTLIER_SHARE = Gauge(
+    "resight_adaptation_outlier_share",
+    "Share of that run's crops that were in no cluster in its last epoch.",
     ("gallery",),
     registry=REGISTRY,
 )

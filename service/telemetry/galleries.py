@@ -7,6 +7,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from service.telemetry.registry import REGISTRY, ROWS
 
 __all__ = [
+    "GALLERY_BYTES",
+    "GALLERY_TOMBSTONES",
     "GALLERY_UNREADY",
     "GALLERY_VECTORS",
     "INDEX_FILLED",
@@ -15,6 +17,7 @@ __all__ = [
     "INGESTED",
     "SEARCH_MODE",
     "SEARCH_ROWS_SCANNED",
+    "STORED",
 ]
 
 INGESTED = Counter(
@@ -23,10 +26,29 @@ INGESTED = Counter(
     ("outcome",),
     registry=REGISTRY,
 )
+STORED = Counter(
+    "resight_crops_stored",
+    "Crops acknowledged as stored.",
+    ("gallery",),
+    registry=REGISTRY,
+)
 GALLERY_VECTORS = Gauge(
     "resight_gallery_vectors",
     "Vectors a search can return.",
     ("gallery", "model_version"),
+    registry=REGISTRY,
+)
+GALLERY_TOMBSTONES = Gauge(
+    "resight_gallery_tombstones",
+    "Removed rows that still take room in the live model's index.",
+    ("gallery",),
+    registry=REGISTRY,
+)
+GALLERY_BYTES = Gauge(
+    "resight_gallery_bytes",
+    "Bytes of the index of the live model (memory) and of those fed beside it (memory_beside), in "
+    "this process.",
+    ("gallery", "tier"),
     registry=REGISTRY,
 )
 GALLERY_UNREADY = Gauge(

@@ -9,11 +9,13 @@ from typing import Literal, Self, get_args
 from prometheus_client import Counter, Gauge, Histogram
 
 from service.telemetry.registry import BATCHES, REGISTRY, SECONDS
+from service.tracing.spans import Leaf, Value, leaf
 
 __all__ = [
     "ABANDONED",
     "BATCH_FAILURES",
     "BATCH_SIZE",
+    "BATCH_WAIT",
     "INFLIGHT",
     "LOOP_LAG",
     "QUEUE_DEPTH",
@@ -61,6 +63,12 @@ BATCH_SIZE = Histogram(
     buckets=BATCHES,
     registry=REGISTRY,
 )
+BATCH_WAIT = Histogram(
+    "resight_batch_wait_seconds",
+    "Time that the image which waited longest for its batch had waited when the encoder got it.",
+    buckets=SECONDS,
+    registry=REGISTRY,
+)
 BATCH_FAILURES = Counter(
     "resight_batch_failures",
     "Batches the encoder failed on; each is halved until the item at fault stands alone.",
@@ -103,17 +111,24 @@ _STAGES = {name: STAGE_DURATION.labels(name) for name in get_args(Stage)}
 class stage:  # noqa: N801 -- reads as the statement it is: `with stage("decode"):`
     """Times one stage: ``with stage("decode"): ...``; the time counts when the stage fails too.
 
-    It counts once for each of the ``items`` that go through together.
+    It counts once for each of the ``items`` that go through together. While tracing is on it is
+    also a span of the call.
     """
 
-    __slots__ = ("_begun", "_histogram", "_items")
+    __slots__ = ("_begun", "_histogram", "_items", "_name", "_span")
 
     def __init__(self, name: Stage, *, items: int = 1) -> None:
         self._histogram = _STAGES[name]
         self._items = items
+        self._name = name
         self._begun = 0.0
 
+    def note(self, **attributes: Value) -> None:
+        """Add attributes to the span: counts and modes, never what was asked for."""
+        self._span.note(**attributes)
+
     def __enter__(self) -> Self:
+        self._span: Leaf = leaf(self._name).__enter__()
         self._begun = perf_counter()
         return self
 
@@ -124,5 +139,6 @@ class stage:  # noqa: N801 -- reads as the statement it is: `with stage("decode"
         traceback: TracebackType | None,
     ) -> None:
         seconds = perf_counter() - self._begun
+        self._span.__exit__(exc_type, exc, traceback)
         for _ in range(self._items):
             self._histogram.observe(seconds)
