@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "AccessSettings",
@@ -42,8 +42,9 @@ class AccessSettings(_Section):
 
 
 class TlsSettings(_Section):
-    """TLS of both listeners. With ``client_ca_file`` callers must show a certificate of it. The
-    files are read again when they change, every ``reload_seconds``.
+    """TLS of both listeners: files in PEM. With ``client_ca_file`` callers must show a certificate
+    of one of its CAs. The files are looked at every ``reload_seconds``, and a pair that changed and
+    can be used is the one that new connections get.
     """
 
     certificate_file: Path | None = None
@@ -51,11 +52,22 @@ class TlsSettings(_Section):
     client_ca_file: Path | None = None
     reload_seconds: float = Field(default=10.0, gt=0)
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        both = ("certificate_file", "key_file")
+        for given, missing in (both, both[::-1], ("client_ca_file", "certificate_file")):
+            if getattr(self, given) is not None and getattr(self, missing) is None:
+                raise ValueError(
+                    f"{given} is set and {missing} is not; set RESIGHT_TLS__{missing.upper()}, too,"
+                    f" or take RESIGHT_TLS__{given.upper()} away"
+                )
+        return self
+
 
 class ProbeSettings(_Section):
     """A listener of its own, without TLS and credentials, for /healthz, /readyz and /metrics: of
-    an orchestrator and Prometheus. None: they are on the REST listener, and with authentication
-    /metrics asks for credentials there.
+    an orchestrator and Prometheus. Port 0 takes a free one; None: they are on the REST listener
+    alone, and with authentication /metrics asks for credentials there.
     """
 
     host: str = "127.0.0.1"
@@ -64,7 +76,10 @@ class ProbeSettings(_Section):
 
 class AuditSettings(_Section):
     """The audit. A checkpoint is signed every ``checkpoint_entries`` entries or
-    ``checkpoint_seconds``, and at the end, and copied to ``anchor_url`` (any fsspec URL).
+    ``checkpoint_seconds``, and at the end, and copied to ``anchor_url`` (any fsspec URL). An answer
+    waits at most ``wait_seconds`` for its entry, of which at most ``max_waiting`` wait at a time.
+    Entries are removed after ``keep_days``; never when that is not set. ``record_matches`` adds the
+    ids of the crops that a search found.
     """
 
     enabled: bool = True
@@ -72,6 +87,10 @@ class AuditSettings(_Section):
     checkpoint_entries: int = Field(default=1000, ge=1)
     checkpoint_seconds: float = Field(default=300.0, gt=0)
     anchor_url: str | None = None
+    wait_seconds: float = Field(default=10.0, gt=0)
+    max_waiting: int = Field(default=4096, ge=1)
+    keep_days: float | None = Field(default=None, gt=0)
+    record_matches: bool = False
 
 
 class GovernanceSettings(_Section):

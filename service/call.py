@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Literal
 from uuid import uuid4
 
@@ -29,20 +30,30 @@ class Call:
         method: ``Service/Method`` as in the proto, for REST that of the RPC it mirrors; empty
             while a REST request has no route yet.
         peer: Network address of the caller.
+        certificate: Subject of the certificate the caller showed (RFC 4514); empty without mTLS.
         principal: Who asks; None until that is known.
         purpose: Why, as the caller declared.
         gallery: The gallery named, once one was.
         request_id: The same in answer, logs, traces and audit.
+        begun: ``perf_counter`` when it came.
+        admitted: Whether it was let go on to the method.
+        announced: Whether the audit has recorded that it begins.
+        closed: Whether its end is being recorded, or was.
         notes: What the audit records besides; never an image, a vector or a secret.
     """
 
     protocol: Protocol
     method: str
     peer: str = ""
+    certificate: str = ""
     principal: Principal | None = None
     purpose: str = ""
     gallery: str = ""
     request_id: str = field(default_factory=lambda: uuid4().hex)
+    begun: float = field(default_factory=perf_counter)
+    admitted: bool = False
+    announced: bool = False
+    closed: bool = False
     notes: dict[str, Noted] = field(default_factory=dict)
 
     @property

@@ -24,6 +24,7 @@ from service.catalog.governance_models import (
     api_keys,
     audit_checkpoints,
     audit_entries,
+    audit_signers,
     erasure_crops,
     erasures,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "api_keys",
     "audit_checkpoints",
     "audit_entries",
+    "audit_signers",
     "blob_removals",
     "cameras",
     "changes",
@@ -131,6 +133,8 @@ crops = Table(
     Index(None, "gallery_row", "capture_time", "crop_id"),
     # The order in which a night is fed, of one camera and of all.
     Index(None, "camera_row", "crop_row"),
+    # What a camera captured before a time: its own retention.
+    Index(None, "camera_row", "capture_time"),
     Index(None, "gallery_row", "crop_row"),
     sqlite_autoincrement=True,
 )
@@ -165,6 +169,8 @@ replicas = Table(
     Column("name", String(200), nullable=False),
     Column("start_time", Micros, nullable=False),
     Column("heartbeat_time", Micros, nullable=False),
+    # What the replica's code was made for; None of code from before it was told.
+    Column("schema_revision", String(32)),
 )
 
 # Up to which change a replica's indexes are.

@@ -1,0 +1,113 @@
+"""What one entry says, and its only form as bytes.
+
+The body is canonical JSON: keys sorted, no spaces, UTF-8, no NaN; numbers are integers wherever we
+choose them. The digest is of these bytes, so they are stored as they are and never made anew. The
+columns beside the body are copies, for queries.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+__all__ = [
+    "CHAIN_BEGAN",
+    "CHAIN_ENDED",
+    "DENIED",
+    "MAX_BODY",
+    "PRUNED",
+    "Entry",
+    "Facts",
+    "canonical",
+    "columns_of",
+    "stamped",
+]
+
+CHAIN_BEGAN = "audit/began"
+CHAIN_ENDED = "audit/ended"
+DENIED = "audit/denied"
+PRUNED = "audit/pruned"
+VERSION = 1
+MAX_BODY = 32 * 1024
+MAX_PRINCIPAL = 200
+MAX_ACTION = 100
+MAX_GALLERY = 64
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is to be recorded.
+
+    Args:
+        action: The RPC, or one of ``audit/…``.
+        principal: Who.
+        gallery: Where; empty for nowhere.
+        facts: Everything else; JSON values.
+    """
+
+    action: str
+    principal: str = ""
+    gallery: str = ""
+    facts: Facts = field(default_factory=dict)
+
+    def columns(self) -> dict[str, str]:
+        """What the columns beside the body hold."""
+        return {
+            "action": _text(self.action)[:MAX_ACTION],
+            "principal": _text(self.principal)[:MAX_PRINCIPAL],
+            "gallery": _text(self.gallery)[:MAX_GALLERY],
+        }
+
+    def body(self, time: datetime) -> str:
+        """The canonical JSON of the entry, recorded at ``time``."""
+        said = dict(self.facts) | self.columns() | {"v": VERSION, "time": stamped(time)}
+        text = canonical(said)
+        if len(text) > MAX_BODY:
+            text = canonical(said | {"notes": {}, "notes_left_out": True})
+        return text
+
+
+def canonical(value: Mapping[str, Any]) -> str:
+    """Canonical JSON; characters that are no text (lone surrogates, NUL) become U+FFFD."""
+    return json.dumps(
+        _clean(value), sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    )
+
+
+def stamped(time: datetime) -> str:
+    """RFC 3339, UTC, with microseconds."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def columns_of(body: str) -> dict[str, str]:
+    """The texts that the columns beside a body must hold.
+
+    Raises:
+        ValueError: the body is no entry.
+    """
+    said = json.loads(body)
+    if not isinstance(said, dict):
+        raise ValueError("no object")
+    found = {name: said.get(name) for name in ("time", "action", "principal", "gallery")}
+    if not all(isinstance(value, str) for value in found.values()):
+        raise ValueError("time, action, principal or gallery is missing")
+    return {name: str(value) for name, value in found.items()}
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, Mapping):
+        return {_clean(str(key)): _clean(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(each) for each in value]
+    return value
+
+
+def _text(value: str) -> str:
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -1,0 +1,259 @@
+"""Statements about the audit: chains, checkpoints and the keys that confirm them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    Connection,
+    Row,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    tuple_,
+    update,
+)
+
+from service.audit.chain import Head
+from service.audit.checkpoints import BASE, Checkpoint
+from service.catalog.models import audit_checkpoints, audit_entries, audit_signers
+
+__all__ = [
+    "Selection",
+    "StoredEntry",
+    "add",
+    "add_checkpoints",
+    "add_signer",
+    "all_checkpoints",
+    "all_entries",
+    "anchored",
+    "bases",
+    "entry_at",
+    "first_entries",
+    "head_of",
+    "heads",
+    "listed",
+    "not_anchored",
+    "remove_until",
+    "signers",
+]
+
+BLOCK = 2000
+
+
+class StoredEntry(NamedTuple):
+    """An entry as it is stored."""
+
+    chain_id: UUID
+    sequence: int
+    record_time: datetime
+    principal: str
+    action: str
+    gallery: str
+    body: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which entries: of a gallery, of a principal, from a time on, before a time."""
+
+    gallery: str = ""
+    principal: str = ""
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+
+_COLUMNS = tuple(audit_entries.c[name] for name in StoredEntry._fields)
+_STATED = tuple(audit_checkpoints.c[name] for name in Checkpoint.__dataclass_fields__)
+
+
+def add(connection: Connection, entries: Sequence[StoredEntry]) -> None:
+    """Store entries."""
+    connection.execute(insert(audit_entries), [entry._asdict() for entry in entries])
+
+
+def add_checkpoints(connection: Connection, checkpoints: Sequence[Checkpoint]) -> None:
+    """Store statements; one that is there already stays."""
+    for made in checkpoints:
+        here = and_(
+            audit_checkpoints.c.chain_id == made.chain_id,
+            audit_checkpoints.c.sequence == made.sequence,
+            audit_checkpoints.c.kind == made.kind,
+        )
+        if connection.execute(select(audit_checkpoints.c.sequence).where(here)).first() is None:
+            values = {name: getattr(made, name) for name in Checkpoint.__dataclass_fields__}
+            connection.execute(insert(audit_checkpoints).values(**values))
+
+
+def add_signer(connection: Connection, signer: str, public_key: str, now: datetime) -> None:
+    """Make a public key known."""
+    known = select(audit_signers.c.signer).where(audit_signers.c.signer == signer)
+    if connection.execute(known).first() is None:
+        connection.execute(
+            insert(audit_signers).values(signer=signer, public_key=public_key, create_time=now)
+        )
+
+
+def signers(connection: Connection) -> dict[str, str]:
+    """Every public key, PEM, by signer."""
+    wanted = select(audit_signers.c.signer, audit_signers.c.public_key)
+    rows = connection.execute(wanted.order_by(audit_signers.c.signer))
+    return {row.signer: row.public_key for row in rows}
+
+
+def head_of(connection: Connection, chain_id: UUID) -> Head | None:
+    """The newest stored entry of a chain."""
+    row = connection.execute(
+        select(audit_entries.c.sequence, audit_entries.c.digest)
+        .where(audit_entries.c.chain_id == chain_id)
+        .order_by(audit_entries.c.sequence.desc())
+        .limit(1)
+    ).first()
+    return None if row is None else Head(chain_id, row.sequence, bytes(row.digest))
+
+
+def heads(connection: Connection) -> list[Head]:
+    """The newest stored entry of every chain."""
+    newest = (
+        select(audit_entries.c.chain_id, func.max(audit_entries.c.sequence).label("sequence"))
+        .group_by(audit_entries.c.chain_id)
+        .subquery()
+    )
+    rows = connection.execute(
+        select(audit_entries.c.chain_id, audit_entries.c.sequence, audit_entries.c.digest).join(
+            newest,
+            and_(
+                audit_entries.c.chain_id == newest.c.chain_id,
+                audit_entries.c.sequence == newest.c.sequence,
+            ),
+        )
+    )
+    return [Head(row.chain_id, row.sequence, bytes(row.digest)) for row in rows]
+
+
+def first_entries(connection: Connection) -> list[str]:
+    """The bodies of the first entries of all chains, oldest first."""
+    first = select(audit_entries.c.body).where(audit_entries.c.sequence == 1)
+    return list(connection.execute(first.order_by(audit_entries.c.record_time)).scalars())
+
+
+def entry_at(connection: Connection, chain_id: UUID, sequence: int) -> StoredEntry | None:
+    """One entry."""
+    here = and_(audit_entries.c.chain_id == chain_id, audit_entries.c.sequence == sequence)
+    row = connection.execute(select(*_COLUMNS).where(here)).first()
+    return None if row is None else _entry(row)
+
+
+def all_entries(connection: Connection, chain_id: UUID | None = None) -> Iterator[StoredEntry]:
+    """Every entry, or those of a chain: chain by chain, in sequence."""
+    wanted = select(*_COLUMNS).order_by(audit_entries.c.chain_id, audit_entries.c.sequence)
+    if chain_id is not None:
+        wanted = wanted.where(audit_entries.c.chain_id == chain_id)
+    rows = connection.execution_options(stream_results=True, yield_per=BLOCK).execute(wanted)
+    for row in rows:
+        yield _entry(row)
+
+
+def all_checkpoints(connection: Connection) -> list[Checkpoint]:
+    """Every statement, by chain and sequence."""
+    return _checkpoints(connection)
+
+
+def bases(connection: Connection) -> list[Checkpoint]:
+    """From where on chains are kept."""
+    return [found for found in _checkpoints(connection) if found.kind == BASE]
+
+
+def not_anchored(connection: Connection, limit: int = BLOCK) -> list[Checkpoint]:
+    """Statements that were not copied outside yet, oldest first."""
+    wanted = select(*_STATED).where(audit_checkpoints.c.anchor_time.is_(None))
+    rows = connection.execute(wanted.order_by(audit_checkpoints.c.record_time).limit(limit))
+    return [_checkpoint(row) for row in rows]
+
+
+def anchored(connection: Connection, copied: Sequence[Checkpoint], now: datetime) -> None:
+    """Note that statements were copied outside."""
+    for made in copied:
+        connection.execute(
+            update(audit_checkpoints)
+            .where(
+                audit_checkpoints.c.chain_id == made.chain_id,
+                audit_checkpoints.c.sequence == made.sequence,
+                audit_checkpoints.c.kind == made.kind,
+            )
+            .values(anchor_time=now)
+        )
+
+
+def listed(
+    connection: Connection,
+    wanted: Selection,
+    *,
+    after: tuple[datetime, UUID, int] | None,
+    limit: int,
+) -> list[StoredEntry]:
+    """Entries by time, oldest first, then chain and sequence."""
+    entries = audit_entries.c
+    found = select(*_COLUMNS)
+    if wanted.gallery:
+        found = found.where(entries.gallery == wanted.gallery)
+    if wanted.principal:
+        found = found.where(entries.principal == wanted.principal)
+    if wanted.start_time is not None:
+        found = found.where(entries.record_time >= wanted.start_time)
+    if wanted.end_time is not None:
+        found = found.where(entries.record_time < wanted.end_time)
+    order = (entries.record_time, entries.chain_id, entries.sequence)
+    if after is not None:
+        time, chain_id, sequence = after
+        found = found.where(entries.record_time >= time)
+        found = found.where(tuple_(*order) > tuple_(*_bound(time, chain_id, sequence)))
+    return [_entry(row) for row in connection.execute(found.order_by(*order).limit(limit))]
+
+
+def remove_until(connection: Connection, base: Checkpoint) -> int:
+    """Remove a chain up to a base, with the statements about what goes; returns entries."""
+    entries, stated = audit_entries.c, audit_checkpoints.c
+    gone = connection.execute(
+        delete(audit_entries).where(
+            entries.chain_id == base.chain_id, entries.sequence <= base.sequence
+        )
+    ).rowcount
+    connection.execute(
+        delete(audit_checkpoints).where(
+            stated.chain_id == base.chain_id, stated.sequence < base.sequence
+        )
+    )
+    return int(gone)
+
+
+def _bound(time: datetime, chain_id: UUID, sequence: int) -> tuple[object, ...]:
+    entries = audit_entries.c
+    return (
+        literal(time, entries.record_time.type),
+        literal(chain_id, entries.chain_id.type),
+        literal(sequence, entries.sequence.type),
+    )
+
+
+def _checkpoints(connection: Connection) -> list[Checkpoint]:
+    order = (audit_checkpoints.c.chain_id, audit_checkpoints.c.sequence, audit_checkpoints.c.kind)
+    return [_checkpoint(row) for row in connection.execute(select(*_STATED).order_by(*order))]
+
+
+def _entry(row: Row[Any]) -> StoredEntry:
+    found = StoredEntry._make(row)
+    return found._replace(digest=bytes(found.digest))
+
+
+def _checkpoint(row: Row[Any]) -> Checkpoint:
+    found = Checkpoint(**row._mapping)
+    return replace(found, digest=bytes(found.digest), signature=bytes(found.signature))
