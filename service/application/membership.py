@@ -17,7 +17,7 @@ from service.application.bell import Bell
 from service.application.fence import Fence, elapsed
 from service.application.galleries import Galleries
 from service.application.roll import Roll
-from service.catalog import gallery_reads, replicas
+from service.catalog import gallery_reads, replicas, schema
 from service.catalog.engine import open_engine, unavailable
 from service.catalog.replicas import Standing
 from service.replication_settings import ReplicaSettings
@@ -73,6 +73,7 @@ class Membership:
 
         Raises:
             Unavailable: the database does not answer.
+            FailedPrecondition: the schema was changed and this code must not run on it.
         """
         try:
             self.beat(first=True)
@@ -98,12 +99,14 @@ class Membership:
 
         Raises:
             SQLAlchemyError: it was not stored, or nobody knows.
+            FailedPrecondition: this code must not run on the schema any longer.
         """
         begun = elapsed()
         with self._engine.begin() as connection:
             anew = first or not replicas.beat(connection, self.replica_id)
             if anew:
-                replicas.register(connection, self.replica_id, self.name)
+                revision = schema.check(connection)
+                replicas.register(connection, self.replica_id, self.name, revision)
         self._fence.beaten(begun, anew=anew)
         with self._engine.begin() as connection:
             forgotten = replicas.forget(connection, dead_seconds=self._remembered)

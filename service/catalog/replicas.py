@@ -49,18 +49,27 @@ class Standing(NamedTuple):
     position: int = -1
 
 
-def register(connection: Connection, replica_id: UUID, name: str) -> None:
-    """Make a replica known that has not told any position yet."""
+def register(connection: Connection, replica_id: UUID, name: str, schema_revision: str) -> None:
+    """Make a replica known, with the schema its code was made for; it has told no position yet."""
     own = replica_positions.c.replica_id == replica_id
     connection.execute(delete(replica_positions).where(own))
     now = database_now()
     statement = insert(replicas).values(
-        replica_id=replica_id, name=name, start_time=now, heartbeat_time=now
+        replica_id=replica_id,
+        name=name,
+        start_time=now,
+        heartbeat_time=now,
+        schema_revision=schema_revision,
     )
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=[replicas.c.replica_id],
-            set_={"heartbeat_time": now, "start_time": now, "name": name},
+            set_={
+                "heartbeat_time": now,
+                "start_time": now,
+                "name": name,
+                "schema_revision": schema_revision,
+            },
         )
     )
 

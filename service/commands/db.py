@@ -10,6 +10,7 @@ import typer
 
 from resight.console import emit
 from service.application.data_directory import DataDirectory
+from service.application.roll import GRACE
 from service.catalog import schema
 from service.catalog.engine import open_engine
 from service.settings import load_settings
@@ -31,7 +32,7 @@ def upgrade(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Bring the catalog to the schema of this version; no service may be running on it."""
+    """Bring the catalog to the schema of this version, beside replicas that can live with it."""
     overrides: dict[str, Any] = {} if data is None else {"data_dir": data}
     settings = load_settings(overrides)
     engine = open_engine(settings.resolved_database_url(), pool_size=1, writer=True)
@@ -39,7 +40,9 @@ def upgrade(
     alone = engine.dialect.name == "sqlite"
     try:
         with closing(DataDirectory(settings.data_dir)) if alone else nullcontext():
-            before, after = schema.upgrade(engine)
+            before, after = schema.upgrade(
+                engine, expire_seconds=GRACE * settings.replicas.expire_seconds
+            )
     finally:
         engine.dispose()
     text = f"catalog schema: {before or 'none'} -> {after}"
