@@ -27,6 +27,7 @@ from resight.crops import ImageLimits
 from resight.errors import InvalidArgument
 from service.access.gate import Gate, OpenDoor
 from service.application.application import Application
+from service.clock import SystemClock
 from service.encoder.bundle_loader import BundleLoader
 from service.encoder.cpus import usable_cpus
 from service.encoder.onnx import OnnxEncoder
@@ -47,10 +48,11 @@ from service.telemetry import (
     MODEL_LOAD_DURATION,
     READY,
 )
+from service.tls.rotation import Rotation
 from service.transport.address import joined
 from service.transport.grpc.ingest_room import IngestRoom
 from service.transport.grpc.server import GrpcServer
-from service.transport.rest.app import create_app
+from service.transport.rest.app import create_app, create_probes
 from service.transport.rest.probes import State
 from service.transport.rest.server import RestServer
 from service.transport.use_cases import UseCases
@@ -74,6 +76,7 @@ class Endpoints:
 
 
 class Runtime:
+    probes: str | None = None
     """``await Runtime.start(settings)``, then ``await serve_until_stopped()``."""
 
     def __init__(self, settings: ServiceSettings) -> None:
@@ -90,6 +93,9 @@ class Runtime:
         self._pipeline: Pipeline
         self._pipeline_task: asyncio.Task[None]
         self._application: Application
+        self._probes = RestServer("probes")
+        self._tls: Rotation | None = None
+        self._tls_task: asyncio.Task[None] | None = None
         self._dead_encoder: asyncio.Task[None] | None = None
         self._lag_task = asyncio.create_task(watch_loop_lag())
         self._fence_task: asyncio.Task[None] | None = None
@@ -108,18 +114,24 @@ class Runtime:
             await runtime._start()
         except BaseException:
             runtime._lag_task.cancel()
-            await runtime._rest.stop(0)
+            await asyncio.gather(runtime._rest.stop(0), runtime._probes.stop(0))
             raise
         return runtime
 
     async def _start(self) -> None:
         settings = self._settings
-        grpc_port = self._grpc.bind(settings.grpc.host, settings.grpc.port)
+        tls = self._tls = Rotation.open(settings.tls, SystemClock())
+        grpc_port = self._grpc.bind(
+            settings.grpc.host,
+            settings.grpc.port,
+            None if tls is None else tls.grpc_credentials(),
+        )
         rest_port = self._rest.bind(settings.rest.host, settings.rest.port)
         encoder, calibration = await asyncio.to_thread(_load_encoder, settings)
         self._pipeline = Pipeline(encoder, _policy(settings))
         begun = perf_counter()
         await self._pipeline.warm_up()
+        probes = self._serve_probes()
         logger.info("encoder %s warm in %.2f s", encoder.model_version, perf_counter() - begun)
         self._pipeline_task = asyncio.create_task(self._pipeline.run())
         self._application = await Application.open(
@@ -166,7 +178,9 @@ class Runtime:
                 size=int(settings.batcher.max_queue_bytes * BULK_SHARE),
             ),
         )
-        self._rest.serve(app)
+        self._rest.serve(app, None if tls is None else tls.rest_context)
+        if tls is not None:
+            self._tls_task = asyncio.create_task(tls.watch())
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._on_signal, name)
@@ -186,8 +200,18 @@ class Runtime:
 
     async def serve_until_stopped(self) -> int:
         """Serve until a signal or a fault; returns the exit code."""
+            probes=probes,
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait((stopping, self._pipeline_task), return_when=asyncio.FIRST_COMPLETED)
+    def _serve_probes(self) -> str | None:
+        """From the first moment on: whoever watches a long start sees that it is alive."""
+        section = self._settings.probes
+        if section.port is None:
+            return None
+        port = self._probes.bind(section.host, section.port)
+        self._probes.serve(create_probes(state=self._shown_state, refresh=self._refresh_gauges))
+        return joined(section.host, port)
+
         dead = self._pipeline_task if self._pipeline_task.done() else self._dead_encoder
         failed = dead is not None
         if dead is not None:
@@ -201,8 +225,9 @@ class Runtime:
         return EXIT_FAILED if failed else EXIT_DRAINED
 
     async def _shut_down(self, *, delay: float, grace: float) -> None:
-        if self._fence_task is not None:
-            self._fence_task.cancel()
+        for task in (self._fence_task, self._tls_task):
+            if task is not None:
+                task.cancel()
         await self._set_state("draining")
         await asyncio.sleep(delay)
         self._draining.set()
@@ -213,6 +238,7 @@ class Runtime:
         self._lag_task.cancel()
         logger.info("stopped")
 
+        await self._probes.stop(0)
     def _on_signal(self, name: signal.Signals) -> None:
         if self._stop.is_set():
             os._exit(128 + name)
@@ -250,6 +276,8 @@ class Runtime:
         for name, gauge in gauges.items():
             GALLERY_VECTORS.labels(name, gauge.model_version).set(gauge.vectors)
             GALLERY_UNREADY.labels(name, "searches").set(gauge.refuses_searches)
+        if self._state == "starting":
+            return
             GALLERY_UNREADY.labels(name, "crops").set(gauge.refuses_crops)
         INDEX_LAG.set(max((gauge.index_lag_seconds for gauge in gauges.values()), default=0.0))
         for name, lease in self._application.lease_gauges().items():

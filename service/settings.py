@@ -85,7 +85,10 @@ class RestSettings(_Section):
 
 
 class LimitSettings(_Section):
-    """Bounds on every input. Pages of one search reach ``max_ranked`` matches deep."""
+    """Bounds on every input. Pages of one search reach ``max_ranked`` matches deep. A start is
+    refused where the clock is more than ``max_clock_skew_seconds`` away from the database's, or
+    behind what is stored.
+    """
 
     max_image_bytes: int = Field(default=20 * 1024 * 1024, ge=1024)
     max_pixels: int = Field(default=50_000_000, ge=64)
@@ -104,6 +107,7 @@ class LimitSettings(_Section):
     max_cameras: int = Field(default=100_000, ge=1)
     earliest_capture_time: datetime = datetime(1990, 1, 1, tzinfo=UTC)
     max_clock_ahead_seconds: float = Field(default=86_400.0, ge=0)
+    max_clock_skew_seconds: float = Field(default=86_400.0, gt=0)
 
     @field_validator("earliest_capture_time")
     @classmethod
@@ -251,16 +255,50 @@ class ServiceSettings(BaseSettings):
         return init_settings, env_settings, FileTwinSource(settings_cls)
 
     @model_validator(mode="after")
-    def _loopback_unless_allowed(self) -> Self:
+    def _loopback_unless_secured(self) -> Self:
         for name, host in (("grpc.host", self.grpc.host), ("rest.host", self.rest.host)):
-            if not self.allow_insecure_network and not _is_loopback(host):
-                raise ValueError(
-                    f"{name}={host!r} is reachable from other machines, and this version has "
-                    "neither TLS nor authentication. Bind 127.0.0.1 and put a proxy in front, or "
-                    "set allow_insecure_network=true (RESIGHT_ALLOW_INSECURE_NETWORK=true) when "
-                    "the network itself is trusted"
-                )
+            if self.allow_insecure_network or _is_loopback(host):
+                continue
+            if self.tls.certificate_file is None:
+                lacks = "TLS is not set up. Set RESIGHT_TLS__CERTIFICATE_FILE and _KEY_FILE"
+            elif self.access.authentication == "off":
+                lacks = "access.authentication=off. Set RESIGHT_ACCESS__AUTHENTICATION=on"
+            else:
+                continue
+            raise ValueError(
+                f"{name}={host!r} is reachable from other machines, and {lacks}, or bind 127.0.0.1,"
+                " or set RESIGHT_ALLOW_INSECURE_NETWORK=true (allow_insecure_network) where a proxy"
+                " or mesh in front does that"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _a_port_each(self) -> Self:
+        taken: list[tuple[str, str, int]] = []
+        for name, host, port in self.listeners():
+            for other, other_host, other_port in taken:
+                everywhere = {host, other_host} & {"", "0.0.0.0", "::"}  # noqa: S104
+                if port == other_port != 0 and (host == other_host or everywhere):
+                    raise ValueError(
+                        f"{name}.port and {other}.port are both {port}; each listener needs a port "
+                        f"of its own, so change RESIGHT_{name.upper()}__PORT"
+                    )
+            taken.append((name, host, port))
+        return self
+
+    def listeners(self) -> list[tuple[str, str, int]]:
+        """Section, host and port of every listener that these settings ask for."""
+        both = [("grpc", self.grpc.host, self.grpc.port), ("rest", self.rest.host, self.rest.port)]
+        if self.probes.port is not None:
+            both.append(("probes", self.probes.host, self.probes.port))
+        return both
+
+    @property
+    def authentication_required(self) -> bool:
+        """Whether callers must show credentials."""
+        if self.access.authentication == "auto":
+            return not (_is_loopback(self.grpc.host) and _is_loopback(self.rest.host))
+        return self.access.authentication == "on"
 
     def resolved_database_url(self) -> str:
         """The SQLAlchemy URL of the catalog."""

@@ -35,6 +35,13 @@ def serve(
     rest_port: Annotated[
         int | None, typer.Option(help="0 takes a free one. [RESIGHT_REST__PORT]")
     ] = None,
+    probes_port: Annotated[
+        int | None,
+        typer.Option(
+            help="A listener for /healthz, /readyz and /metrics alone, without TLS and keys; 0 "
+            "takes a free one. [RESIGHT_PROBES__PORT]"
+        ),
+    ] = None,
     drain_delay: Annotated[
         float | None,
         typer.Option(
@@ -58,6 +65,7 @@ def serve(
                 "data_dir": data,
                 "grpc": {"host": host, "port": grpc_port},
                 "rest": {"host": host, "port": rest_port},
+                "probes": {"port": probes_port},
                 "encoder": {"threads": threads},
                 "drain_delay_seconds": drain_delay,
             }
@@ -72,7 +80,8 @@ def _run(settings: Any) -> int:
     async def main() -> int:
         runtime = await Runtime.start(settings)
         at = runtime.endpoints
-        typer.echo(f"ready grpc={at.grpc} rest={at.rest} model={at.model_version} crops={at.crops}")
+        line = f"ready grpc={at.grpc} rest={at.rest} model={at.model_version} crops={at.crops}"
+        typer.echo(line if at.probes is None else f"{line} probes={at.probes}")
         return await runtime.serve_until_stopped()
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

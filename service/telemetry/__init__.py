@@ -98,6 +98,8 @@ from service.telemetry.storage import (
     DATABASE_PENDING_WRITES,
 )
 
+from service.telemetry.tls import TLS_EXPIRY, TLS_RELOADS
+from service.telemetry.tracing import LOG_LINES_LEFT_OUT, TRACE_SPANS
 __all__ = [
     "ABANDONED",
     "ADAPTATION_CLUSTERS",
@@ -173,6 +175,9 @@ __all__ = [
     "STAGE_DURATION",
     "STORED",
     "Stage",
+    "TLS_EXPIRY",
+    "TLS_RELOADS",
+    "TRACE_SPANS",
     "exposition",
     "stage",
 ]

@@ -20,8 +20,11 @@ from resight.errors import InvalidArgument, ResightError, Unavailable
 from service import call as call_in_progress
 from service.access.gate import Gate, OpenDoor
 from service.call import Call
-from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS
-from service.transport.grpc.metadata import credentials_of, purpose_of
+from service.call_log import Traffic
+from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS, exemplar
+from service.tracing.spans import leaf
+from service.transport.call_trace import TRACERESPONSE, begin_grpc, end_grpc
+from service.transport.grpc.metadata import certificate_of, credentials_of, purpose_of
 from service.transport.status import rpc_status, status_of
 
 __all__ = ["CallInterceptor"]
@@ -171,7 +174,7 @@ async def _call(
     begun = perf_counter()
     code = grpc.StatusCode.OK
     # Each call has a task of its own, so nobody else sees it, and it need not be taken back.
-    call = Call("grpc", method, peer=context.peer())
+    call = Call("grpc", method, peer=context.peer(), certificate=certificate_of(context))
     call_in_progress.begin(call)
     _INFLIGHT.inc()
     try:

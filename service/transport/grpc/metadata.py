@@ -1,13 +1,14 @@
-"""What a call says besides its message: credentials and purpose."""
+"""What a call says besides its message: credentials, certificate and purpose."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from service.access.gate import Credentials
+from service.tls.caller import subject_of
 from service.transport.purpose import PURPOSE, decoded_purpose
 
-__all__ = ["credentials_of", "purpose_of"]
+__all__ = ["certificate_of", "credentials_of", "purpose_of"]
 
 Context = Any
 
@@ -15,6 +16,12 @@ Context = Any
 def credentials_of(context: Context) -> Credentials:
     """What the caller shows; the first value where there are several."""
     return Credentials(authorization=_first(context, "authorization"))
+
+
+def certificate_of(context: Context) -> str:
+    """Subject of the certificate that the caller showed; empty for none."""
+    shown = context.auth_context().get("x509_pem_cert", ())
+    return subject_of(shown[0]) if shown else ""
 
 
 def purpose_of(context: Context) -> str:

@@ -85,8 +85,11 @@ class GrpcServer:
             maximum_concurrent_rpcs=max_concurrent_rpcs,
         )
 
-    def bind(self, host: str, port: int) -> int:
-        """Take the address; returns the port. Calls wait until ``serve``.
+    def bind(
+        self, host: str, port: int, credentials: grpc.ServerCredentials | None = None
+    ) -> int:
+        """Take the address, with TLS where there are credentials; returns the port. Calls wait
+        until ``serve``.
 
         Raises:
             FailedPrecondition: The address cannot be bound.
@@ -94,6 +97,8 @@ class GrpcServer:
         # gRPC would write its own lines about a taken port to stderr, so it is tried here first.
         bound_socket(host, port, listener="grpc").close()
         try:
+            if credentials is not None:
+                return self._server.add_secure_port(joined(host, port), credentials)
             return self._server.add_insecure_port(joined(host, port))
         except RuntimeError as error:
             raise FailedPrecondition(

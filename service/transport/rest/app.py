@@ -28,7 +28,7 @@ from service.transport.rest.observation import Observation
 from service.transport.rest.probes import State
 from service.transport.use_cases import UseCases
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "create_probes"]
 
 # Multipart boundaries and the other form fields.
 _FORM_OVERHEAD = 256 * 1024
@@ -95,3 +95,11 @@ def create_app(
         return _FIELDS_OF_LISTS if scope["path"].endswith(_LISTS) else _FIELDS
 
     return Observation(BodyLimit(app, limit=limit, fields=fields), gate=gate)
+
+
+def create_probes(*, state: Callable[[], State], refresh: Callable[[], None]) -> ASGIApp:
+    """The application of the probes listener: ``/healthz``, ``/readyz`` and ``/metrics`` alone."""
+    app = FastAPI(title="resight probes", openapi_url=None, docs_url=None, redoc_url=None)
+    problems.install(app)
+    probes.install(app, state=state, refresh=refresh)
+    return app

@@ -21,6 +21,7 @@ from service.transport.status import problem, status_name
 
 __all__ = ["Observation"]
 
+from service.transport.rest.connection import CERTIFICATE
 _LOG = logging.getLogger(__name__)
 _CLIENT_LEFT = 499
 _VERBS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
@@ -50,7 +51,7 @@ class Observation:
         started = False
         guarded = scope["path"].startswith(_GUARDED)
         scope.setdefault("state", {})["gate"] = self._gate
-        call = Call("rest", "", peer=_peer(scope))
+        call = Call("rest", "", peer=_peer(scope), certificate=scope["state"].get(CERTIFICATE, ""))
         # The server makes a task for every request, so nobody else sees it.
         call_in_progress.begin(call)
 

@@ -1,16 +1,18 @@
-"""The REST listener: uvicorn on the running event loop, without its signal handlers."""
+"""A listener for HTTP: uvicorn on the running event loop, without its signal handlers."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from service.transport.address import bound_socket
+from service.transport.rest.connection import Connection
 
 __all__ = ["RestServer"]
 
@@ -26,9 +28,14 @@ class _Server(uvicorn.Server):
 
 
 class RestServer:
-    """``bind``, then ``serve`` (until stopped), then ``stop``."""
+    """``bind``, then ``serve`` (until stopped), then ``stop``.
 
-    def __init__(self) -> None:
+    Args:
+        listener: Its settings' section, for errors.
+    """
+
+    def __init__(self, listener: str = "rest") -> None:
+        self._listener = listener
         self._socket: socket.socket | None = None
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -39,17 +46,20 @@ class RestServer:
         Raises:
             FailedPrecondition: The address cannot be bound.
         """
-        self._socket = bound_socket(host, port, listener="rest")
+        self._socket = bound_socket(host, port, listener=self._listener)
         bound: int = self._socket.getsockname()[1]
         return bound
 
-    def serve(self, app: ASGIApp) -> asyncio.Task[None]:
-        """Answer requests on a task of its own; it ends when the server stops."""
+    def serve(self, app: ASGIApp, tls: ssl.SSLContext | None = None) -> asyncio.Task[None]:
+        """Answer requests, over TLS where there is a context, on a task of its own; it ends when
+        the server stops.
+        """
         assert self._socket is not None, "bind comes first"  # noqa: S101
         # uvicorn listens some turns of the loop later, when `ready` may have been said already.
         self._socket.listen(_BACKLOG)
         config = uvicorn.Config(
             app,
+            http=Connection,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -58,6 +68,8 @@ class RestServer:
             backlog=_BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         )
+        config.load()
+        config.ssl = tls
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         return self._serving

@@ -1,0 +1,1 @@
+"""TLS of the listeners: certificate and key, checked, and read again when they change."""
