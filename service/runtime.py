@@ -73,10 +73,10 @@ class Endpoints:
     rest: str
     model_version: str
     crops: int
+    probes: str | None = None
 
 
 class Runtime:
-    probes: str | None = None
     """``await Runtime.start(settings)``, then ``await serve_until_stopped()``."""
 
     def __init__(self, settings: ServiceSettings) -> None:
@@ -90,12 +90,12 @@ class Runtime:
             with_reflection=settings.reflection,
         )
         self._rest = RestServer()
-        self._pipeline: Pipeline
-        self._pipeline_task: asyncio.Task[None]
-        self._application: Application
         self._probes = RestServer("probes")
         self._tls: Rotation | None = None
         self._tls_task: asyncio.Task[None] | None = None
+        self._pipeline: Pipeline
+        self._pipeline_task: asyncio.Task[None]
+        self._application: Application
         self._dead_encoder: asyncio.Task[None] | None = None
         self._lag_task = asyncio.create_task(watch_loop_lag())
         self._fence_task: asyncio.Task[None] | None = None
@@ -127,11 +127,11 @@ class Runtime:
             None if tls is None else tls.grpc_credentials(),
         )
         rest_port = self._rest.bind(settings.rest.host, settings.rest.port)
+        probes = self._serve_probes()
         encoder, calibration = await asyncio.to_thread(_load_encoder, settings)
         self._pipeline = Pipeline(encoder, _policy(settings))
         begun = perf_counter()
         await self._pipeline.warm_up()
-        probes = self._serve_probes()
         logger.info("encoder %s warm in %.2f s", encoder.model_version, perf_counter() - begun)
         self._pipeline_task = asyncio.create_task(self._pipeline.run())
         self._application = await Application.open(
@@ -196,13 +196,9 @@ class Runtime:
             rest=joined(settings.rest.host, rest_port),
             model_version=encoder.model_version,
             crops=self._application.crop_count,
+            probes=probes,
         )
 
-    async def serve_until_stopped(self) -> int:
-        """Serve until a signal or a fault; returns the exit code."""
-            probes=probes,
-        stopping = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((stopping, self._pipeline_task), return_when=asyncio.FIRST_COMPLETED)
     def _serve_probes(self) -> str | None:
         """From the first moment on: whoever watches a long start sees that it is alive."""
         section = self._settings.probes
@@ -212,6 +208,10 @@ class Runtime:
         self._probes.serve(create_probes(state=self._shown_state, refresh=self._refresh_gauges))
         return joined(section.host, port)
 
+    async def serve_until_stopped(self) -> int:
+        """Serve until a signal or a fault; returns the exit code."""
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((stopping, self._pipeline_task), return_when=asyncio.FIRST_COMPLETED)
         dead = self._pipeline_task if self._pipeline_task.done() else self._dead_encoder
         failed = dead is not None
         if dead is not None:
@@ -234,11 +234,11 @@ class Runtime:
         await asyncio.gather(self._grpc.stop(grace), self._rest.stop(grace))
         self._pipeline.close()
         await asyncio.wait((self._pipeline_task,))
+        await self._probes.stop(0)
         await self._application.close()
         self._lag_task.cancel()
         logger.info("stopped")
 
-        await self._probes.stop(0)
     def _on_signal(self, name: signal.Signals) -> None:
         if self._stop.is_set():
             os._exit(128 + name)
@@ -270,14 +270,14 @@ class Runtime:
         return self._state
 
     def _refresh_gauges(self) -> None:
+        if self._state == "starting":
+            return
         gauges = self._application.gauges()
         # A model that answers no more must not go on with its last figure.
         GALLERY_VECTORS.clear()
         for name, gauge in gauges.items():
             GALLERY_VECTORS.labels(name, gauge.model_version).set(gauge.vectors)
             GALLERY_UNREADY.labels(name, "searches").set(gauge.refuses_searches)
-        if self._state == "starting":
-            return
             GALLERY_UNREADY.labels(name, "crops").set(gauge.refuses_crops)
         INDEX_LAG.set(max((gauge.index_lag_seconds for gauge in gauges.values()), default=0.0))
         for name, lease in self._application.lease_gauges().items():

@@ -97,9 +97,9 @@ from service.telemetry.storage import (
     DATABASE_ERRORS,
     DATABASE_PENDING_WRITES,
 )
-
 from service.telemetry.tls import TLS_EXPIRY, TLS_RELOADS
 from service.telemetry.tracing import LOG_LINES_LEFT_OUT, TRACE_SPANS
+
 __all__ = [
     "ABANDONED",
     "ADAPTATION_CLUSTERS",
@@ -174,10 +174,10 @@ __all__ = [
     "SEARCH_ROWS_SCANNED",
     "STAGE_DURATION",
     "STORED",
-    "Stage",
     "TLS_EXPIRY",
     "TLS_RELOADS",
     "TRACE_SPANS",
+    "Stage",
     "exposition",
     "stage",
 ]

@@ -17,11 +17,11 @@ from service.access.gate import Credentials, Gate
 from service.call import Call
 from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS
 from service.transport.purpose import PURPOSE, decoded_purpose
+from service.transport.rest.connection import CERTIFICATE
 from service.transport.status import problem, status_name
 
 __all__ = ["Observation"]
 
-from service.transport.rest.connection import CERTIFICATE
 _LOG = logging.getLogger(__name__)
 _CLIENT_LEFT = 499
 _VERBS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
