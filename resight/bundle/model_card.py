@@ -12,12 +12,25 @@ _TEMPLATE = """\
 
 ## Intended use
 
-Finding further sightings of a person among crops of the cameras the operator runs, for a trained
-person to judge. The encoder turns a crop of a person (height x width {height} x {width}) into a
-vector; near vectors look alike to it. It ranks; it identifies nobody, and a high rank is no proof.
+Finding further sightings of a person among crops of the cameras the operator runs lawfully, for a
+trained person to look at and judge. The encoder turns a crop of a person (height x width {height} x
+{width}) into a vector; near vectors look alike to it. It ranks; it identifies nobody, and a high
+rank or probability is no proof: the best match is shown even where the person was never there.
 
-Not intended: naming people, deciding about a person without human review, covert tracking,
-inferring age, sex, origin, health or feelings, or use on footage taken for another purpose.
+For operators who have a lawful basis, a stated purpose, notice to the people recorded, a retention
+rule, and somebody who reviews every match before anybody acts on it. Crops and vectors are
+biometric data in many laws; treat them so.
+
+Not intended:
+
+- face recognition or identity databases: naming people, or matching them with any register;
+- decisions made by the machine alone: about nobody without human review;
+- covert tracking of people who have not been told;
+- finding, following or sorting people of protected groups;
+- guessing traits: age, sex, origin, health, mood or intent;
+- scoring people, predicting offences, or watching everybody just in case;
+- footage taken for another purpose;
+- weapons, or any use meant to harm a person.
 
 ## How it was made
 
@@ -38,7 +51,8 @@ inferring age, sex, origin, health or feelings, or use on footage taken for anot
 ## Limits
 
 - Looks, not faces: who changes clothes is lost, and people dressed alike are confused.
-- It is fitted to the cameras, season and light of its data; elsewhere measure before use.
+- It is fitted to the cameras, season and light of its data; accuracy differs by camera, by domain
+  and by people. Elsewhere measure before use.
 - Error rates may differ between groups of people (clothing, skin tone, age, body, mobility aids).
   They were not measured unless the table above says so.
 - Similarities of two encoder versions cannot be compared with each other.
@@ -53,10 +67,16 @@ be kept, and retire it when they must be erased.
 
 ## Usage policy
 
-- Have a lawful basis, a stated purpose and a retention period before collecting crops.
-- Keep access to searches restricted and logged; a second person reviews what leads to action.
-- Honour requests for information and erasure; erase from training data as well as the gallery.
+- Have a lawful basis, a stated purpose, signs at the cameras and a retention period before
+  collecting crops; for training on them, too.
+- Declare the purpose of every search. Keep access to searches restricted and logged; somebody other
+  than those who search reads the audit.
+- Look at every match with the footage it came from; a second person reviews what leads to action.
+- Honour requests for information and erasure; erase from training data as well as the gallery. What
+  an encoder has learnt is not unlearnt: retire it.
 - Stop using the encoder where measured error rates differ between groups beyond your bound.
+
+The whole policy is docs/usage-policy.md of resight.
 """
 
 _UNKNOWN = "Not stated by whoever made this bundle."
