@@ -25,7 +25,8 @@ from resight.bundle import Bundle, open_bundle
 from resight.bundle.calibration import Calibration, load_calibration
 from resight.crops import ImageLimits
 from resight.errors import InvalidArgument
-from service.access.gate import Gate, OpenDoor
+from service.access.gate import Gate
+from service.access.opening import open_door
 from service.application.application import Application
 from service.clock import SystemClock
 from service.encoder.bundle_loader import BundleLoader
@@ -157,8 +158,9 @@ class Runtime:
             registry=self._application.registry,
             lifecycle=self._application.models.lifecycle,
             verification=self._application.verification,
+            api_keys=self._application.api_keys,
         )
-        gate = Gate(OpenDoor())
+        gate = Gate(open_door(settings, self._application.key_ring))
         app = create_app(
             use_cases,
             gate=gate,

@@ -13,7 +13,9 @@ from typing import Self
 import faiss
 
 from resight.bundle.calibration import Calibration
+from service.access.key_ring import KeyRing
 from service.application.adaptation import Adaptation, LeaseGauges
+from service.application.api_keys import ApiKeys
 from service.application.blob_sweep import (
     BlobsInFlight,
     SweepReport,
@@ -165,6 +167,9 @@ class Application:
             index_files=foundation.index_files,
             images_stored=images_stored,
         )
+        self.api_keys = ApiKeys(catalog=catalog, clock=clock, max_page_size=limits.max_page_size)
+        self.key_ring = KeyRing(catalog, clock, refresh_seconds=settings.access.refresh_seconds)
+        self.api_keys.changed = self.key_ring.changed
         self.registry = Registry(
             catalog=catalog,
             galleries=galleries,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal, get_args
 
 from resight.errors import PermissionDenied
@@ -30,6 +31,7 @@ class Principal:
         cameras: The cameras whose crops they may see or ingest.
         capture_range: When crops that they may see were captured.
         requests_per_minute, requests_per_day: Their own bounds instead of the settings'.
+        expire_time: When what they showed ends, and so must whatever they hand on.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Principal:
     capture_range: TimeRange = ANY_TIME
     requests_per_minute: int | None = None
     requests_per_day: int | None = None
+    expire_time: datetime | None = None
 
     @property
     def is_limited(self) -> bool:

@@ -7,6 +7,12 @@ track, camera or user. ``gallery`` is a label where a sum over galleries makes s
 
 from __future__ import annotations
 
+from service.telemetry.access import (
+    API_KEY_READS,
+    API_KEYS_KNOWN,
+    AUTHENTICATIONS,
+    JWKS_REFRESHES,
+)
 from service.telemetry.adaptation import (
     ADAPTATION_CLUSTERS,
     ADAPTATION_CROPS,
@@ -115,10 +121,13 @@ __all__ = [
     "ADAPTATION_OUTLIER_SHARE",
     "ADAPTATION_RUNS",
     "ADAPTATION_STREAMED",
+    "API_KEYS_KNOWN",
+    "API_KEY_READS",
     "AUDIT_CHECKPOINT_AGE",
     "AUDIT_ENTRIES",
     "AUDIT_UNSIGNED_ENTRIES",
     "AUDIT_WRITE_FAILURES",
+    "AUTHENTICATIONS",
     "BATCH_FAILURES",
     "BATCH_SIZE",
     "BATCH_WAIT",
@@ -148,6 +157,7 @@ __all__ = [
     "INDEX_WRITES",
     "INFLIGHT",
     "INGESTED",
+    "JWKS_REFRESHES",
     "LOOP_LAG",
     "MIRRORED",
     "MIRROR_DURATION",

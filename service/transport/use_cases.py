@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.application.adaptation import Adaptation
+from service.application.api_keys import ApiKeys
 from service.application.cameras import Cameras
 from service.application.crop_stream import CropStream
 from service.application.crops import Crops
@@ -40,3 +41,4 @@ class UseCases:
     registry: Registry
     lifecycle: Lifecycle
     verification: Verification
+    api_keys: ApiKeys

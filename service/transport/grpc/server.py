@@ -158,7 +158,7 @@ class GrpcServer:
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(use_cases.registry, use_cases.lifecycle), server
         )
-        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(), server)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(use_cases), server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, server)
         if self._with_reflection:
             names = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)

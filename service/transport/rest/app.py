@@ -15,6 +15,7 @@ from service.transport.rest import (
     adaptation,
     cameras,
     crops,
+    keys,
     lifecycle,
     models,
     probes,
@@ -85,6 +86,7 @@ def create_app(
         verification.router(use_cases.verification),
     ):
         app.include_router(router, prefix="/v1/galleries/{gallery}", responses=problems.PROBLEMS)
+    app.include_router(keys.router(use_cases.api_keys), prefix="/v1", responses=problems.PROBLEMS)
     problems.document(app)
 
     def limit(scope: Scope) -> int:

@@ -1,0 +1,115 @@
+"""Who a caller is, by what they show: ``authorization: Bearer`` and an API key or a JWT."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Protocol
+
+from resight.errors import Unauthenticated, Unavailable
+from service.access.bootstrap import BOOTSTRAP
+from service.access.gate import Credentials
+from service.access.key_ring import KeyRing
+from service.access.key_text import digest_of, key_id_of
+from service.domain.api_key import principal_of
+from service.domain.principal import Principal
+from service.telemetry import AUTHENTICATIONS
+
+__all__ = ["Door", "TokenReader"]
+
+MAX_CREDENTIALS = 16 * 1024
+_NOBODY = bytes(32)
+
+
+class TokenReader(Protocol):
+    """Reads JWTs."""
+
+    async def read(self, token: str) -> Principal:
+        """Whom a token is about.
+
+        Raises:
+            Unauthenticated: it does not hold.
+            Unavailable: the keys to check it with are not known.
+        """
+        ...
+
+
+class Door:
+    """Lets in whoever has a key or a token.
+
+    Args:
+        keys: The API keys.
+        tokens: Reads JWTs; None where none are accepted.
+        bootstrap: Digest of the operator's key, or None.
+    """
+
+    def __init__(
+        self, keys: KeyRing, *, tokens: TokenReader | None = None, bootstrap: bytes | None = None
+    ) -> None:
+        self._keys = keys
+        self._tokens = tokens
+        self._bootstrap = bootstrap
+
+    async def authenticate(self, credentials: Credentials) -> Principal:
+        """Who it is.
+
+        Raises:
+            Unauthenticated: nothing was shown, or nothing that is known and still holds.
+            Unavailable: it cannot be found out now.
+        """
+        shown = credentials.authorization
+        if not shown:
+            AUTHENTICATIONS.labels("none", "refused").inc()
+            raise Unauthenticated(
+                "credentials are missing; send `authorization: Bearer` and an API key or a token",
+                field="authorization",
+                reason="CREDENTIALS_MISSING",
+            )
+        kind, outcome = "none", "refused"
+        try:
+            scheme, _, text = shown.partition(" ")
+            text = text.strip()
+            if len(shown) > MAX_CREDENTIALS or scheme.lower() != "bearer" or not text.isascii():
+                raise invalid_credentials()
+            kind = self._kind(text)
+            principal = await self._principal(kind, text)
+            outcome = "accepted"
+            return principal
+        except Unavailable:
+            outcome = "unavailable"
+            raise
+        finally:
+            AUTHENTICATIONS.labels(kind, outcome).inc()
+
+    def _kind(self, text: str) -> str:
+        if self._bootstrap is not None and hmac.compare_digest(digest_of(text), self._bootstrap):
+            return "bootstrap"
+        if text.startswith("rsk_"):
+            return "key"
+        return "jwt" if text.count(".") == 2 else "none"
+
+    async def _principal(self, kind: str, text: str) -> Principal:
+        if kind == "bootstrap":
+            return BOOTSTRAP
+        if kind == "key":
+            return await self._of_key(text)
+        if kind == "jwt" and self._tokens is not None:
+            return await self._tokens.read(text)
+        raise invalid_credentials()
+
+    async def _of_key(self, text: str) -> Principal:
+        key_id = key_id_of(text)
+        stored = None if key_id is None else await self._keys.find(key_id)
+        # Compared even with nothing, so that the time says nothing about ids.
+        expected = _NOBODY if stored is None else stored.secret_sha256
+        if not hmac.compare_digest(digest_of(text), expected) or stored is None:
+            raise invalid_credentials()
+        return principal_of(stored.key)
+
+
+def invalid_credentials() -> Unauthenticated:
+    """The same for whatever is wrong with them."""
+    return Unauthenticated(
+        "the credentials are not valid: unknown, revoked or expired",
+        field="authorization",
+        reason="CREDENTIALS_INVALID",
+    )

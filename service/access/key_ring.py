@@ -1,0 +1,105 @@
+"""The valid API keys, as the catalog had them a moment ago.
+
+All of them are kept, not those that were shown: so an id nobody has costs no read, however many are
+tried, and there is nothing to evict. One read in flight serves everybody who waits, and it is one
+small aggregate unless a key was made or revoked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from sqlalchemy import Connection
+
+from resight.errors import ResightError, Unavailable
+from service.catalog.api_keys import StoredKey, keys_version, valid_keys
+from service.catalog.store import Catalog
+from service.domain.ports import Clock
+from service.telemetry import API_KEY_READS, API_KEYS_KNOWN
+
+__all__ = ["KeyRing"]
+
+_TRIES = 3
+
+
+class KeyRing:
+    """Finds keys by their ids. Used on the event loop only.
+
+    Args:
+        catalog: Where keys are stored.
+        clock: Tells which have expired.
+        refresh_seconds: How old what is known may be.
+    """
+
+    def __init__(self, catalog: Catalog, clock: Clock, *, refresh_seconds: float) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._refresh_seconds = refresh_seconds
+        self._keys: Mapping[str, StoredKey] = {}
+        self._version: tuple[int, int, int] | None = None
+        self._known_at = -float("inf")
+        self._changed_at = -float("inf")
+        self._reading: asyncio.Task[None] | None = None
+
+    async def find(self, key_id: str) -> StoredKey | None:
+        """The key of this id; None when there is none, or it was revoked or has expired.
+
+        Raises:
+            Unavailable: the catalog does not answer, so a revocation might be missed.
+        """
+        for _ in range(_TRIES):
+            if self._is_fresh():
+                break
+            await self._refresh()
+        else:
+            raise Unavailable(
+                "API keys cannot be looked up now, the catalog is too slow; try again",
+                reason="KEYS_UNAVAILABLE",
+            )
+        found = self._keys.get(key_id)
+        if found is None:
+            return None
+        expires = found.key.expire_time
+        return found if expires is None or self._clock.now() < expires else None
+
+    def changed(self) -> None:
+        """A key was made or revoked here: the next call must know."""
+        self._changed_at = time.monotonic()
+        self._reading = None
+
+    def _is_fresh(self) -> bool:
+        aged = time.monotonic() - self._known_at > self._refresh_seconds
+        return self._known_at > self._changed_at and not aged
+
+    async def _refresh(self) -> None:
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+        await asyncio.shield(self._reading)
+
+    async def _read(self) -> None:
+        # What is committed from here on may be missed.
+        begun = time.monotonic()
+        try:
+            read = await self._catalog.read(self._changes)
+        except ResightError:
+            API_KEY_READS.labels("failed").inc()
+            raise
+        if begun <= self._known_at:
+            return  # a later read was faster
+        if read is not None:
+            version, keys = read
+            self._keys = {stored.key.key_id: stored for stored in keys}
+            self._version = version
+            API_KEYS_KNOWN.set(len(self._keys))
+        API_KEY_READS.labels("unchanged" if read is None else "changed").inc()
+        self._known_at = begun
+
+    def _changes(
+        self, connection: Connection
+    ) -> tuple[tuple[int, int, int], list[StoredKey]] | None:
+        version = keys_version(connection)
+        if version == self._version:
+            return None
+        return version, valid_keys(connection, now=self._clock.now())
