@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
     "AccessSettings",
@@ -101,10 +102,26 @@ class GovernanceSettings(_Section):
 
 
 class TracingSettings(_Section):
-    """OpenTelemetry over OTLP/HTTP to ``endpoint``; off while that is not set."""
+    """OpenTelemetry over OTLP/HTTP to ``endpoint``; off while that is not set. A call is traced
+    when its caller's ``traceparent`` says so, of others ``sample_ratio``.
+    """
 
     endpoint: str | None = None
     sample_ratio: float = Field(default=1.0, ge=0, le=1)
+
+    @field_validator("endpoint")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("is not the URL of a collector, for example http://127.0.0.1:4318")
+        if parts.username or parts.password or parts.query:
+            raise ValueError(
+                "has credentials in it; give them as OTEL_EXPORTER_OTLP_HEADERS instead"
+            )
+        return value
 
 
 class LogSettings(_Section):

@@ -19,7 +19,7 @@ import os
 import signal
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from resight.bundle import Bundle, open_bundle
 from resight.bundle.calibration import Calibration, load_calibration
@@ -40,8 +40,9 @@ from service.pipeline.device import DeviceFailureError
 from service.pipeline.pipeline import Pipeline, PipelinePolicy
 from service.settings import ServiceSettings
 from service.telemetry import (
-    ADAPTATION_LAST_SUCCESS,
     ADAPTATION_LEASE_HELD,
+    GALLERY_BYTES,
+    GALLERY_TOMBSTONES,
     GALLERY_UNREADY,
     GALLERY_VECTORS,
     INDEX_LAG,
@@ -57,6 +58,9 @@ from service.transport.rest.app import create_app, create_probes
 from service.transport.rest.probes import State
 from service.transport.rest.server import RestServer
 from service.transport.use_cases import UseCases
+
+if TYPE_CHECKING:
+    from service.tracing.exporting import Exporting
 
 __all__ = ["Endpoints", "Runtime"]
 
@@ -100,6 +104,7 @@ class Runtime:
         self._dead_encoder: asyncio.Task[None] | None = None
         self._lag_task = asyncio.create_task(watch_loop_lag())
         self._fence_task: asyncio.Task[None] | None = None
+        self._exporting = _start_tracing(settings)
         self.endpoints: Endpoints
 
     @classmethod
@@ -239,6 +244,8 @@ class Runtime:
         await self._probes.stop(0)
         await self._application.close()
         self._lag_task.cancel()
+        if self._exporting is not None:
+            await asyncio.to_thread(self._exporting.stop)
         logger.info("stopped")
 
     def _on_signal(self, name: signal.Signals) -> None:
@@ -277,15 +284,27 @@ class Runtime:
         gauges = self._application.gauges()
         # A model that answers no more must not go on with its last figure.
         GALLERY_VECTORS.clear()
+        self._application.watching.storage.tell()
         for name, gauge in gauges.items():
             GALLERY_VECTORS.labels(name, gauge.model_version).set(gauge.vectors)
+            GALLERY_TOMBSTONES.labels(name).set(gauge.tombstones)
+            GALLERY_BYTES.labels(name, "memory").set(gauge.index_bytes)
+            GALLERY_BYTES.labels(name, "memory_beside").set(gauge.beside_bytes)
+            GALLERY_BYTES.labels(name, "device").set(gauge.device_bytes)
             GALLERY_UNREADY.labels(name, "searches").set(gauge.refuses_searches)
             GALLERY_UNREADY.labels(name, "crops").set(gauge.refuses_crops)
         INDEX_LAG.set(max((gauge.index_lag_seconds for gauge in gauges.values()), default=0.0))
         for name, lease in self._application.lease_gauges().items():
             ADAPTATION_LEASE_HELD.labels(name).set(lease.held)
-            if lease.last_success is not None:
-                ADAPTATION_LAST_SUCCESS.labels(name).set(lease.last_success.timestamp())
+
+
+def _start_tracing(settings: ServiceSettings) -> Exporting | None:
+    if settings.tracing.endpoint is None:
+        return None
+    # Nobody who traces nothing pays for the libraries.
+    from service.tracing.exporting import Exporting
+
+    return Exporting(settings.tracing.endpoint, ratio=settings.tracing.sample_ratio)
 
 
 def _load_encoder(settings: ServiceSettings) -> tuple[OnnxEncoder, Calibration | None]:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Self
 
@@ -38,7 +37,9 @@ from service.application.search_batch import SearchBatch
 from service.application.track_person import TrackPerson
 from service.application.travel_times import TravelTimes
 from service.application.unbroken import Unbroken
+from service.application.watching import Watching
 from service.clock import SystemClock
+from service.context_threads import ContextThreads
 from service.domain.ports import Clock, Embedder
 from service.settings import ServiceSettings
 from service.verification.running import Verification
@@ -64,9 +65,9 @@ class Application:
         self._blobs = blobs
         self._in_flight = BlobsInFlight(replication.fence, long=settings.replicas.sweep_seconds / 2)
         self._unbroken = Unbroken()
-        self._blob_threads = ThreadPoolExecutor(settings.blobs.threads, thread_name_prefix="blob")
+        self._blob_threads = ContextThreads(settings.blobs.threads, thread_name_prefix="blob")
         # faiss keeps its thread count by calling thread.
-        self._search_threads = ThreadPoolExecutor(
+        self._search_threads = ContextThreads(
             1, "search", initializer=faiss.omp_set_num_threads, initargs=(1,)
         )
         self.sweep_report: SweepReport | None = None
@@ -159,6 +160,9 @@ class Application:
             readers=settings.nightly.stream_readers,
             max_cameras=limits.max_filter_cameras,
         )
+        self.watching = Watching(
+            catalog, galleries, data_dir=settings.data_dir, settings=settings.metrics
+        )
         self.verification = Verification(
             catalog=catalog,
             galleries=galleries,
@@ -212,6 +216,7 @@ class Application:
         )
         application = cls(settings, foundation)
         application.models.start()
+        application.watching.start()
         application._sweeping = asyncio.create_task(application._sweep())
         application._keeping = [
             asyncio.create_task(application.index_files.keep()),
@@ -244,6 +249,7 @@ class Application:
 
     async def close(self) -> None:
         """Commit what was submitted, then close everything."""
+        await self.watching.close()
         await self.models.close()
         self._closing.set()
         await self._unbroken.drain()

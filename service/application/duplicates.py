@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextvars import Context
 from uuid import UUID
 
 from service.catalog.duplicate_reads import CropIdentity, stored_crops
 from service.catalog.store import Catalog
+from service.tracing import spans
 
 __all__ = ["Duplicates"]
 
@@ -23,13 +25,15 @@ _MOST = 256  # parameters of a statement
 _NEW_IN_A_ROW = 256
 _SAMPLED = 16
 
+_Question = tuple[CropIdentity, asyncio.Future[UUID | None], spans.Place | None]
+
 
 class Duplicates:
     """Asks one catalog; used on one event loop."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._waiting: list[tuple[CropIdentity, asyncio.Future[UUID | None]]] = []
+        self._waiting: list[_Question] = []
         self._asking: asyncio.Task[None] | None = None
         self._new_in_a_row: Counter[int] = Counter()
         self._turn = 0
@@ -50,9 +54,10 @@ class Duplicates:
 
     async def _looked_up(self, identity: CropIdentity) -> UUID | None:
         reply: asyncio.Future[UUID | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((identity, reply))
+        self._waiting.append((identity, reply, spans.here()))
         if self._asking is None:
-            self._asking = asyncio.create_task(self._ask())
+            # For every crop that waits, not for the call whose crop came first.
+            self._asking = asyncio.create_task(self._ask(), context=Context())
         return await reply
 
     async def _ask(self) -> None:
@@ -63,14 +68,15 @@ class Duplicates:
         finally:
             self._asking = None
 
-    async def _answer(self, group: list[tuple[CropIdentity, asyncio.Future[UUID | None]]]) -> None:
+    async def _answer(self, group: list[_Question]) -> None:
         try:
-            found = await self._catalog.read(stored_crops, [identity for identity, _ in group])
+            with spans.shared("look up crops", [place for *_, place in group]):
+                found = await self._catalog.read(stored_crops, [identity for identity, *_ in group])
         except Exception as error:
-            for _, reply in group:
+            for _, reply, _ in group:
                 if not reply.done():
                     reply.set_exception(error)
         else:
-            for identity, reply in group:
+            for identity, reply, _ in group:
                 if not reply.done():
                     reply.set_result(found.get(identity))

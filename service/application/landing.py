@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
+from contextvars import Context
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from service.catalog.records import CropInsert, InsertOutcome, InsertStatus
 from service.catalog.store import Catalog
 from service.domain.ports import BlobStore
 from service.telemetry import stage
+from service.tracing import spans
 
 __all__ = ["Landing"]
 
@@ -38,6 +40,7 @@ class _Crop:
     key: str
     image: bytes
     reply: asyncio.Future[InsertOutcome]
+    place: spans.Place | None
 
 
 class Landing:
@@ -85,12 +88,13 @@ class Landing:
             ResightError: As the catalog's insert.
         """
         reply: asyncio.Future[InsertOutcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Crop(insert, key, image, reply))
+        self._waiting.append(_Crop(insert, key, image, reply, spans.here()))
         if not self._beginning and self._busy < self._lanes:
             self._busy += 1
             # It begins when all that the loop has at hand, such as the rest of a batch, is here.
             self._beginning = True
-            self._unbroken.begin(self._serve())
+            # It works for every crop that waits, not for the call whose crop came first.
+            self._unbroken.begin(self._serve(), context=Context())
         return await reply
 
     async def _serve(self) -> None:
@@ -104,10 +108,11 @@ class Landing:
 
     async def _land(self, group: list[_Crop]) -> None:
         try:
-            if self._images_stored:
-                await self._land_with_images(group)
-            else:
-                await self._commit(group)
+            with spans.shared("store crops", [crop.place for crop in group]):
+                if self._images_stored:
+                    await self._land_with_images(group)
+                else:
+                    await self._commit(group)
         except Exception as error:
             for crop in group:
                 _fail(crop, error)

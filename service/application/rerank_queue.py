@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resight.errors import DeadlineExceeded, ResourceExhausted
+from service.context_threads import ContextThreads
 from service.domain.rerank import CheckedRerank
 from service.retrieval.reranking import reranked
 from service.telemetry import ABANDONED, QUEUE_DEPTH, REJECTED, stage
@@ -32,7 +32,7 @@ class RerankQueue:
         self._most = most
         self._inside = 0
         self._seconds = 0.1
-        self._thread = ThreadPoolExecutor(1, "rerank")
+        self._thread = ContextThreads(1, "rerank")
 
     async def distances(
         self,
@@ -81,7 +81,8 @@ class RerankQueue:
         if deadline is not None and begun >= deadline:
             ABANDONED.labels("rerank").inc()
             raise DeadlineExceeded("the deadline passed before the re-ranking; allow more time")
-        with stage("rerank"):
+        with stage("rerank") as timed:
+            timed.note(candidates=len(vectors))
             found = reranked(vectors, scores, chosen)
         self._seconds = 0.8 * self._seconds + 0.2 * (time.monotonic() - begun)
         return found

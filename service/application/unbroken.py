@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextvars import Context
 from typing import Any, TypeVar
 
 __all__ = ["Unbroken"]
@@ -24,9 +25,11 @@ class Unbroken:
         """Await the work; cancelling the awaiting caller leaves the work running."""
         return await asyncio.shield(self.begin(work))
 
-    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Begin work that nobody may await."""
-        task = asyncio.create_task(work)
+    def begin(
+        self, work: Coroutine[Any, Any, T], *, context: Context | None = None
+    ) -> asyncio.Task[T]:
+        """Begin work that nobody may await, in the caller's context unless one is given."""
+        task = asyncio.create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task

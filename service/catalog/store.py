@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import QueuePool
 
 from service.catalog import schema
 from service.catalog.engine import open_engine, unavailable
 from service.catalog.mailbox import Mailbox
 from service.catalog.records import CropInsert, InsertOutcome
 from service.catalog.writer import CatalogWriter
+from service.context_threads import ContextThreads
 from service.domain.ports import Clock
 from service.telemetry import stage
 
@@ -57,7 +58,7 @@ class Catalog:
         schema.prepare(self._write_engine, auto_upgrade=auto_upgrade)
         self._read_engine: Engine = open_engine(url, pool_size=read_threads + 1, writer=False)
         self._mail: Mailbox | None = None
-        self._readers = ThreadPoolExecutor(read_threads, thread_name_prefix="catalog-read")
+        self._readers = ContextThreads(read_threads, thread_name_prefix="catalog-read")
         self.writer = CatalogWriter(
             self._write_engine,
             clock=clock,
@@ -148,6 +149,13 @@ class Catalog:
     async def run(self, work: Callable[[], T]) -> T:
         """Run ``work`` on the writer's thread, between two transactions."""
         return await asyncio.wrap_future(self.writer.run(work))
+
+    def connections_in_use(self) -> dict[str, int]:
+        """Connections that somebody reads or writes on, by pool."""
+        pools = {"read": self._read_engine.pool, "write": self._write_engine.pool}
+        return {
+            name: pool.checkedout() for name, pool in pools.items() if isinstance(pool, QueuePool)
+        }
 
     def close(self) -> None:
         """Finish the writes that were submitted, then close every connection."""

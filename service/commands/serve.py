@@ -71,6 +71,7 @@ def serve(
             }
         )
     )
+    log_lines.install(settings.logs)
     raise typer.Exit(_run(settings))
 
 

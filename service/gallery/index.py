@@ -94,6 +94,11 @@ class SegmentedIndex:
         """Bytes of the rows and their vocabularies; room not yet written to is not resident."""
         return sum(view.nbytes for view in self._snapshot.views)
 
+    @property
+    def device_bytes(self) -> int:
+        """Nothing is on a device."""
+        return 0
+
     def ids(self) -> NDArray[np.uint64]:
         """Every row's id, (N, 2) halves."""
         return self._snapshot.ids()
@@ -226,8 +231,16 @@ class SegmentedIndex:
         snapshot = self._snapshot
         with stage("filter"):
             plans = self._plans(snapshot, row_filter)
-        with stage("search"):
-            return self._answers(snapshot, plans, queries, top_k, row_filter, min_score)
+        with stage("search") as timed:
+            answers = self._answers(snapshot, plans, queries, top_k, row_filter, min_score)
+            if answers:
+                timed.note(
+                    queries=len(answers),
+                    mode=answers[0].mode.name.lower(),
+                    rows_scanned=answers[0].rows_scanned,
+                    rows_total=answers[0].rows_total,
+                )
+        return answers
 
     def _append(self, rows: IndexRows, count: int) -> None:
         start = 0

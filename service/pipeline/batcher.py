@@ -35,10 +35,11 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
+from time import monotonic, time_ns
 
 from resight.errors import DeadlineExceeded, Unavailable
 from service.domain.ports import Priority
+from service.pipeline.batch_spans import Traced, record_batch, traced
 from service.pipeline.device import (
     DeviceFailureError,
     Encode,
@@ -49,7 +50,14 @@ from service.pipeline.device import (
 )
 from service.pipeline.latency import LatencyModel
 from service.pipeline.weighted_queue import WeightedQueue
-from service.telemetry import ABANDONED, BATCH_SIZE, QUEUE_DEPTH, REJECTED, STAGE_DURATION
+from service.telemetry import (
+    ABANDONED,
+    BATCH_SIZE,
+    BATCH_WAIT,
+    QUEUE_DEPTH,
+    REJECTED,
+    STAGE_DURATION,
+)
 
 __all__ = ["BatchPolicy", "Batcher"]
 
@@ -85,6 +93,7 @@ class _Entry:
     reply: asyncio.Future[Vector]
     deadline: float | None
     queued: float
+    traced: Traced | None
 
 
 class Batcher:
@@ -137,7 +146,7 @@ class Batcher:
         now = self._clock()
         if priority is Priority.INTERACTIVE:
             self._asked = now
-        self._queue.push(priority, _Entry(image, reply, deadline, now))
+        self._queue.push(priority, _Entry(image, reply, deadline, now, traced()))
         _DEPTH[priority].set(self._queue.depth(priority))
         self._changed.set()
         return reply
@@ -230,19 +239,20 @@ class Batcher:
 
     def _dispatch(self, batch: list[_Entry]) -> None:
         BATCH_SIZE.observe(len(batch))
+        BATCH_WAIT.observe(self._clock() - min(entry.queued for entry in batch))
         self._running += 1
         job = asyncio.get_running_loop().run_in_executor(
             self._executor, self._on_device, [entry.image for entry in batch]
         )
         job.add_done_callback(partial(self._settle, batch))
 
-    def _on_device(self, images: list[ImageArray]) -> tuple[list[Outcome], float]:
-        begun = self._clock()
+    def _on_device(self, images: list[ImageArray]) -> tuple[list[Outcome], float, int]:
+        began, begun = time_ns(), self._clock()
         outcomes = encode_isolating(self._encode, images, sizes=self._policy.ladder)
-        return outcomes, self._clock() - begun
+        return outcomes, self._clock() - begun, began
 
     def _settle(
-        self, batch: list[_Entry], job: asyncio.Future[tuple[list[Outcome], float]]
+        self, batch: list[_Entry], job: asyncio.Future[tuple[list[Outcome], float, int]]
     ) -> None:
         self._slots.release()
         self._running -= 1
@@ -258,9 +268,10 @@ class Batcher:
             for entry in batch:
                 _fail(entry, _stopped())
             return
-        outcomes, seconds = job.result()
+        outcomes, seconds, began = job.result()
         STAGE_DURATION.labels("embed").observe(seconds)
         self._latency.observe(len(batch), seconds)
+        record_batch([entry.traced for entry in batch], outcomes, began, seconds)
         for entry, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 _fail(entry, outcome)

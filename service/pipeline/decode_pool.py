@@ -13,13 +13,14 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
+from time import perf_counter, time_ns
 
 from resight.errors import Unavailable
 from service.domain.ports import Priority
 from service.pipeline.device import ImageArray
 from service.pipeline.weighted_queue import WeightedQueue
 from service.telemetry import ABANDONED, STAGE_DURATION
+from service.tracing import spans
 
 __all__ = ["DecodePool", "Prepare"]
 
@@ -40,10 +41,12 @@ class _Job:
     data: bytes
     priority: Priority
     reply: asyncio.Future[ImageArray]
+    place: spans.Place | None
 
 
-# An image or why there is none, and seconds; None: its caller left before its turn.
-_Done = tuple[ImageArray | Exception, float] | None
+# An image or why there is none, seconds and the moment it was done (ns since the epoch); None: its
+# caller left before its turn.
+_Done = tuple[ImageArray | Exception, float, int] | None
 
 
 class DecodePool:
@@ -74,7 +77,7 @@ class DecodePool:
         if self._closed:
             raise _stopped()
         reply: asyncio.Future[ImageArray] = asyncio.get_running_loop().create_future()
-        self._queue.push(priority, _Job(data, priority, reply))
+        self._queue.push(priority, _Job(data, priority, reply, spans.here()))
         self._start()
         return reply
 
@@ -124,8 +127,8 @@ class DecodePool:
         try:
             image = self._prepare(data)
         except Exception as error:
-            return error, perf_counter() - begun
-        return image, perf_counter() - begun
+            return error, perf_counter() - begun, time_ns()
+        return image, perf_counter() - begun, time_ns()
 
     def _settle(self, jobs: list[_Job], done: asyncio.Future[list[_Done]]) -> None:
         self._free += 1
@@ -138,7 +141,8 @@ class DecodePool:
                 if result is None:
                     _ABANDONED.inc()
                     continue
-                image, seconds = result
+                image, seconds, done_at = result
+                _trace(job, image, seconds, done_at)
                 if not isinstance(image, Exception):
                     _DURATION.observe(seconds)
                     self._seconds += (seconds - self._seconds) * (
@@ -146,6 +150,12 @@ class DecodePool:
                     )
                 _answer(job, image)
         self._start()
+
+
+def _trace(job: _Job, image: ImageArray | Exception, seconds: float, done_at: int) -> None:
+    failed = type(image).__name__ if isinstance(image, Exception) else ""
+    begun = done_at - int(seconds * 1e9)
+    spans.interval("decode", job.place, begun, done_at, failed=failed, image_bytes=len(job.data))
 
 
 def _answer(job: _Job, image: ImageArray | BaseException) -> None:

@@ -36,6 +36,7 @@ from service.telemetry.drift import (
     DRIFT_LOW_MATCH_SHARE,
     DRIFT_SHIFT,
 )
+from service.telemetry.exemplars import exemplar
 from service.telemetry.galleries import (
     GALLERY_BYTES,
     GALLERY_TOMBSTONES,
@@ -54,6 +55,8 @@ from service.telemetry.governance import (
     AUDIT_ENTRIES,
     AUDIT_UNSIGNED_ENTRIES,
     AUDIT_WRITE_FAILURES,
+    ERASURE_CROPS_REMOVED,
+    ERASURE_OPEN,
     ERASURE_OVERDUE,
     ERASURES,
     ERASURES_PENDING,
@@ -72,7 +75,7 @@ from service.telemetry.models import (
     MODEL_LOAD_DURATION,
     PROVIDER_FALLBACK,
 )
-from service.telemetry.registry import CONTENT_TYPE, REGISTRY, exposition
+from service.telemetry.registry import REGISTRY, exposition
 from service.telemetry.replicas import (
     REPLICA_FOLLOWS,
     REPLICA_HEARTBEATS,
@@ -134,7 +137,6 @@ __all__ = [
     "CAMERA_LOW_MATCH_SHARE",
     "CAMERA_SHIFT",
     "CATALOG_COMMITS",
-    "CONTENT_TYPE",
     "DATABASE_CONNECTIONS",
     "DATABASE_ERRORS",
     "DATABASE_PENDING_WRITES",
@@ -147,6 +149,8 @@ __all__ = [
     "ERASURES",
     "ERASURES_PENDING",
     "ERASURES_REPLAYED",
+    "ERASURE_CROPS_REMOVED",
+    "ERASURE_OPEN",
     "ERASURE_OVERDUE",
     "GALLERY_BYTES",
     "GALLERY_TOMBSTONES",
@@ -158,6 +162,7 @@ __all__ = [
     "INFLIGHT",
     "INGESTED",
     "JWKS_REFRESHES",
+    "LOG_LINES_LEFT_OUT",
     "LOOP_LAG",
     "MIRRORED",
     "MIRROR_DURATION",
@@ -188,6 +193,7 @@ __all__ = [
     "TLS_RELOADS",
     "TRACE_SPANS",
     "Stage",
+    "exemplar",
     "exposition",
     "stage",
 ]

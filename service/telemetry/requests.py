@@ -8,6 +8,7 @@ from typing import Literal, Self, get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from service.telemetry.exemplars import exemplar
 from service.telemetry.registry import BATCHES, REGISTRY, SECONDS
 from service.tracing.spans import Leaf, Value, leaf
 
@@ -140,5 +141,7 @@ class stage:  # noqa: N801 -- reads as the statement it is: `with stage("decode"
     ) -> None:
         seconds = perf_counter() - self._begun
         self._span.__exit__(exc_type, exc, traceback)
-        for _ in range(self._items):
+        # One of those that go through together stands for all.
+        self._histogram.observe(seconds, exemplar())
+        for _ in range(self._items - 1):
             self._histogram.observe(seconds)

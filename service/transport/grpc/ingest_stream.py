@@ -21,6 +21,7 @@ from resight.errors import InvalidArgument, ResightError, Unavailable
 from resight.v1.gallery_service_pb2 import IngestCropsRequest, IngestCropsResponse
 from service.application.ingest import Ingest, Outcome
 from service.telemetry import INGESTED
+from service.tracing import spans
 from service.transport.grpc.convert import ingest_answer, ingest_item
 from service.transport.grpc.ingest_room import IngestRoom
 
@@ -133,7 +134,8 @@ class IngestStream:
             _INGESTED[Outcome.REJECTED].inc()
             answer = _rejected(sequence, error)
         else:
-            result = await self._ingest.submit(item)
+            with spans.section("ingest item"):
+                result = await self._ingest.submit(item)
             _INGESTED[result.outcome].inc()
             answer = ingest_answer(sequence, result)
         self._answers.put_nowait(answer)

@@ -18,6 +18,7 @@ from grpc_status import rpc_status as grpc_details
 
 from resight.errors import InvalidArgument, ResightError, Unavailable
 from service import call as call_in_progress
+from service import call_log
 from service.access.gate import Gate, OpenDoor
 from service.call import Call
 from service.call_log import Traffic
@@ -116,15 +117,18 @@ def _wrap(handler: Handler, method: str, calls: _Calls, gate: Callable[[], Gate]
     )
 
     async def unary(request: Any, context: Context) -> Any:
-        async with _call(method, context, calls, gate()):
-            return await behaviour(_readable(request), context)
+        async with _call(method, context, calls, gate()) as traffic:
+            response = await behaviour(_readable(request, traffic), context)
+            traffic.went(response)
+            return response
 
     async def stream(requests: Any, context: Context) -> AsyncIterator[Any]:
         async with (
-            _call(method, context, calls, gate(), streams=True),
-            aclosing(behaviour(given(requests), context)) as responses,
+            _call(method, context, calls, gate(), streams=True) as traffic,
+            aclosing(behaviour(given(requests, traffic), context)) as responses,
         ):
             async for response in responses:
+                traffic.went(response)
                 yield response
 
     def deserialized(data: bytes) -> Any:
@@ -151,7 +155,7 @@ class _Unreadable:
     reason: str
 
 
-def _readable(request: Any) -> Any:
+def _readable(request: Any, traffic: Traffic) -> Any:
     if isinstance(request, _Unreadable):
         raise InvalidArgument(
             f"the message cannot be read ({request.reason}); send the message of this method in "
@@ -159,31 +163,37 @@ def _readable(request: Any) -> Any:
             field="request",
             reason="MESSAGE_UNREADABLE",
         )
+    traffic.came(request)
     return request
 
 
-async def _all_readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _all_readable(requests: AsyncIterator[Any], traffic: Traffic) -> AsyncIterator[Any]:
     async for request in requests:
-        yield _readable(request)
+        yield _readable(request, traffic)
 
 
 @asynccontextmanager
 async def _call(
     method: str, context: Context, calls: _Calls, gate: Gate, *, streams: bool = False
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Traffic]:
     begun = perf_counter()
     code = grpc.StatusCode.OK
+    traffic = Traffic()
+    traced = begin_grpc(method, context.invocation_metadata())
     # Each call has a task of its own, so nobody else sees it, and it need not be taken back.
     call = Call("grpc", method, peer=context.peer(), certificate=certificate_of(context))
     call_in_progress.begin(call)
+    if traced is not None:
+        context.set_trailing_metadata(((TRACERESPONSE, traced.traceresponse),))
     _INFLIGHT.inc()
     try:
         with calls.one():
             call.purpose = purpose_of(context)
             await gate.know(call, credentials_of(context))
             await gate.admit(call, streams=streams)
-            yield
-            await gate.leave(call, code.name)
+            yield traffic
+            with leaf("audit"):
+                await gate.leave(call, code.name)
     except ResightError as error:
         code = status_of(error).grpc
         await _leave(gate, call, code)
@@ -194,6 +204,7 @@ async def _call(
         raise
     except grpc.aio.AbortError:
         code = grpc.StatusCode(context.code())
+        await _leave(gate, call, code)
         raise
     except Exception as error:
         code = grpc.StatusCode.INTERNAL
@@ -201,14 +212,19 @@ async def _call(
         await _abort_bug(context, error, call)
     finally:
         _INFLIGHT.dec()
+        seconds = perf_counter() - begun
         REQUESTS.labels("grpc", method, code.name).inc()
-        REQUEST_DURATION.labels("grpc", method).observe(perf_counter() - begun)
+        REQUEST_DURATION.labels("grpc", method).observe(seconds, exemplar(call))
+        call_log.written(code.name, seconds, traffic)
+        if traced is not None:
+            end_grpc(traced, call, code)
 
 
 async def _leave(gate: Gate, call: Call, code: grpc.StatusCode) -> None:
     """The caller gets an error anyhow, so one of the record is for the log."""
     try:
-        await gate.leave(call, code.name)
+        with leaf("audit"):
+            await gate.leave(call, code.name)
     except ResightError as error:
         _LOG.error("%s could not be recorded: %s, request %s", call.method, error, call.request_id)
 
@@ -216,18 +232,21 @@ async def _leave(gate: Gate, call: Call, code: grpc.StatusCode) -> None:
 async def _abort(context: Context, error: ResightError, call: Call) -> None:
     if status_of(error).grpc is grpc.StatusCode.INTERNAL:
         await _abort_bug(context, error, call)
-    await context.abort_with_status(
-        grpc_details.to_status(rpc_status(error, request_id=call.request_id))
-    )
+    await context.abort_with_status(_status(context, error, call))
 
 
 async def _abort_bug(context: Context, error: Exception, call: Call) -> None:
     """Answer a fault of ours: the caller learns an id, the log what happened."""
     _LOG.error("%s failed, request %s", call.method, call.request_id, exc_info=error)
     shown = error if isinstance(error, ResightError) else _bug(call.request_id)
-    await context.abort_with_status(
-        grpc_details.to_status(rpc_status(shown, request_id=call.request_id))
-    )
+    await context.abort_with_status(_status(context, shown, call))
+
+
+def _status(context: Context, error: ResightError, call: Call) -> Any:
+    status: Any = grpc_details.to_status(rpc_status(error, request_id=call.request_id))
+    # Those of a status take the place of what was to be sent otherwise.
+    trailing = (*(context.trailing_metadata() or ()), *status.trailing_metadata)
+    return status._replace(trailing_metadata=trailing)
 
 
 def _bug(request_id: str) -> ResightError:

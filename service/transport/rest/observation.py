@@ -13,9 +13,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resight.errors import ResightError
 from service import call as call_in_progress
+from service import call_log
 from service.access.gate import Credentials, Gate
 from service.call import Call
-from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS
+from service.call_log import Traffic
+from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS, exemplar
+from service.tracing.spans import leaf
+from service.transport.call_trace import TRACERESPONSE, begin_rest, end_rest
 from service.transport.purpose import PURPOSE, decoded_purpose
 from service.transport.rest.connection import CERTIFICATE
 from service.transport.status import problem, status_name
@@ -54,14 +58,34 @@ class Observation:
         call = Call("rest", "", peer=_peer(scope), certificate=scope["state"].get(CERTIFICATE, ""))
         # The server makes a task for every request, so nobody else sees it.
         call_in_progress.begin(call)
+        traffic = Traffic()
+        traced = begin_rest(Headers(scope=scope), _verb(scope)) if guarded else None
+
+        async def counted() -> Message:
+            message = await receive()
+            traffic.received_bytes += len(message.get("body", b""))
+            return message
+
+        unrecorded: ResightError | None = None
 
         async def watched(message: Message) -> None:
-            nonlocal code, started
-            if message["type"] == "http.response.start":
+            nonlocal code, started, unrecorded
+            is_start = message["type"] == "http.response.start"
+            if is_start:
                 code = message["status"]
-                if guarded and not started:
-                    await self._gate.leave(call, status_name(code))
+            if guarded and _is_due(message, call):
+                try:
+                    with leaf("audit"):
+                        await self._gate.leave(call, status_name(code))
+                except ResightError as error:
+                    unrecorded = error
+                    raise
+            if is_start:
+                if traced is not None:
+                    shown = (TRACERESPONSE.encode(), traced.traceresponse.encode())
+                    message["headers"] = [*message.get("headers", ()), shown]
                 started = True
+            traffic.sent_bytes += len(message.get("body", b""))
             await send(message)
 
         self._inflight.inc()
@@ -70,16 +94,25 @@ class Observation:
                 headers = Headers(scope=scope)
                 call.purpose = decoded_purpose(headers.get(PURPOSE, ""))
                 await self._gate.know(call, Credentials(headers.get("authorization", "")))
-            await self._app(scope, receive, watched)
+            await self._app(scope, counted, watched)
         except Exception as error:
             if started:
                 raise
-            code = await self._answer(error, scope, send, call, guarded=guarded)
+            # The framework wraps what is raised while it sends.
+            code = await self._answer(unrecorded or error, scope, send, call, guarded=guarded)
         finally:
+            if guarded and not call.closed:
+                await self._recorded(call, _CLIENT_LEFT)
             self._inflight.dec()
             method = _method(scope)
             REQUESTS.labels("rest", method, str(code)).inc()
-            REQUEST_DURATION.labels("rest", method).observe(perf_counter() - begun)
+            seconds = perf_counter() - begun
+            REQUEST_DURATION.labels("rest", method).observe(seconds, exemplar(call))
+            if guarded:
+                call.method = call.method or method
+                call_log.written(status_name(code), seconds, traffic)
+            if traced is not None:
+                end_rest(traced, call, method, code)
 
     async def _answer(
         self, error: Exception, scope: Scope, send: Send, call: Call, *, guarded: bool
@@ -101,7 +134,8 @@ class Observation:
     async def _recorded(self, call: Call, status: int) -> None:
         """The caller gets an error anyhow, so one of the record is for the log."""
         try:
-            await self._gate.leave(call, status_name(status))
+            with leaf("audit"):
+                await self._gate.leave(call, status_name(status))
         except ResightError as error:
             _LOG.error(
                 "%s could not be recorded: %s, request %s", call.method, error, call.request_id
@@ -114,6 +148,13 @@ def _bug(request_id: str) -> ResightError:
     )
 
 
+def _is_due(message: Message, call: Call) -> bool:
+    """Whether this message waits for the record: a stream's last, otherwise the first."""
+    if call.streams:
+        return message["type"] == "http.response.body" and not message.get("more_body", False)
+    return bool(message["type"] == "http.response.start")
+
+
 def _peer(scope: Scope) -> str:
     client = scope.get("client")
     return f"{client[0]}:{client[1]}" if client else ""
@@ -121,6 +162,8 @@ def _peer(scope: Scope) -> str:
 
 def _method(scope: Scope) -> str:
     """Verb and route template: never the path itself, whose ids would be labels."""
-    verb = scope["method"] if scope["method"] in _VERBS else "OTHER"
-    route = scope.get("route")
-    return f"{verb} {getattr(route, 'path', 'unmatched')}"
+    return f"{_verb(scope)} {getattr(scope.get('route'), 'path', 'unmatched')}"
+
+
+def _verb(scope: Scope) -> str:
+    return scope["method"] if scope["method"] in _VERBS else "OTHER"

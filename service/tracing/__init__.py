@@ -1,0 +1,1 @@
+"""OpenTelemetry: spans of calls and of their stages, sent to a collector when one is named."""
