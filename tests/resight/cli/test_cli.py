@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points, packages_distributions, requires, version
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,19 @@ def test_a_command_whose_module_is_missing_says_which_extra_brings_it(tmp_path: 
     assert done.returncode == 1
     assert "pip install 'resight[adapt]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_module_that_only_the_adapt_extra_brings_is_known_as_such() -> None:
+    def named(extra: str) -> set[str]:
+        lines = [line for line in requires("resight") or [] if f'extra == "{extra}"' in line]
+        return {re.split(r"[^\w.-]", line)[0].lower() for line in lines}
+
+    modules: dict[str, set[str]] = {}
+    for module, distributions in packages_distributions().items():
+        for distribution in distributions:
+            modules.setdefault(distribution.lower(), set()).add(module)
+    for distribution in named("adapt") - named("service") - named("service-cpu"):
+        assert modules[distribution] & cli._ADAPT_MODULES, distribution
 
 
 def test_json_is_one_object_and_progress_stays_off_stdout(plugin: str) -> None:
