@@ -42,6 +42,7 @@ from service.adaptation_settings import (
 )
 from service.backend_settings import Backend, GpuSettings, MilvusSettings
 from service.environment import DELIMITER, PREFIX, FileTwinSource, refuse_unknown_names
+from service.metric_settings import MetricSettings
 from service.replication_settings import ReplicaSettings
 
 __all__ = [
@@ -241,6 +242,7 @@ class ServiceSettings(BaseSettings):
     governance: GovernanceSettings = GovernanceSettings()
     tracing: TracingSettings = TracingSettings()
     logs: LogSettings = LogSettings()
+    metrics: MetricSettings = MetricSettings()
 
     @classmethod
     def settings_customise_sources(

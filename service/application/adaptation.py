@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection
@@ -24,7 +24,7 @@ from service.domain import names
 from service.domain.adaptation import AdaptationRun, Ending, LeaseRule, Progress, RunState
 from service.domain.identifier import uuid7
 from service.domain.ports import Clock
-from service.telemetry import ADAPTATION_CROPS, ADAPTATION_RUNS
+from service.telemetry import ADAPTATION_CROPS, ADAPTATION_LAST_SUCCESS, ADAPTATION_RUNS
 
 __all__ = ["Adaptation", "CameraCrops", "LeaseGauges", "StartedRun"]
 
@@ -55,7 +55,6 @@ class LeaseGauges:
     """What the metrics show of one gallery."""
 
     held: bool
-    last_success: datetime | None
 
 
 class Adaptation:
@@ -79,7 +78,6 @@ class Adaptation:
             timedelta(seconds=settings.lease_seconds), timedelta(seconds=settings.max_lease_seconds)
         )
         self._expiry = catalog.read_now(run_reads.leases)
-        self._success = catalog.read_now(run_reads.last_success)
 
     async def start(self, gallery: str, holder: str, lease: timedelta | None = None) -> StartedRun:
         """Take the gallery's lease and begin a run.
@@ -227,7 +225,7 @@ class Adaptation:
             row = live.record.gallery_row
             expiry = self._expiry.get(row)
             held = expiry is not None and expiry > now
-            found[live.name] = LeaseGauges(held, self._success.get(row))
+            found[live.name] = LeaseGauges(held)
         return found
 
     async def _held(
@@ -253,7 +251,7 @@ class Adaptation:
         else:
             self._expiry.pop(row, None)
         if run.state is RunState.SUCCEEDED and run.end_time is not None:
-            self._success[row] = run.end_time
+            ADAPTATION_LAST_SUCCESS.labels(live.name).set(run.end_time.timestamp())
 
 
 def _counts(

@@ -35,14 +35,17 @@ class LiveCamera:
 
 @dataclass(frozen=True, slots=True)
 class GalleryGauges:
-    """What the metrics show of one gallery, its index the live model's; what it refuses while a
-    model that the catalog names does not run here.
+    """What the metrics show of one gallery, its index the live model's; bytes of the indexes that
+    are fed beside it, and of all on a device; what it refuses while a model that the catalog names
+    does not run here.
     """
 
     model_version: str
     vectors: int
     tombstones: int
     index_bytes: int
+    beside_bytes: int
+    device_bytes: int
     index_lag_seconds: float
     refuses_searches: bool
     refuses_crops: bool
@@ -301,6 +304,8 @@ class Gallery:
             len(live.index),
             live.index.tombstones,
             live.index.nbytes,
+            sum(serving.index.nbytes for serving in self.models.warm),
+            sum(serving.index.device_bytes for serving in self.models.fed),
             self.index_lag_seconds,
             self.models.outlived,
             self.unrefreshed or self.models.generation == UNREADY,

@@ -40,6 +40,7 @@ from service.domain.identifier import image_key, uuid7
 from service.domain.instant import CaptureTimeRule
 from service.domain.ports import Clock, Priority
 from service.settings import LimitSettings
+from service.telemetry import STORED
 
 __all__ = ["Ingest", "IngestItem", "IngestResult", "Outcome"]
 
@@ -164,6 +165,8 @@ class Ingest:
             if outcome.status is not InsertStatus.OUTDATED:
                 break
             await self._models_current(gallery, item)
+        if outcome.status is InsertStatus.INSERTED:
+            STORED.labels(gallery.name).inc()
         return _result(outcome)
 
     async def _models_current(self, gallery: Gallery, item: IngestItem) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from resight.errors import InvalidArgument, Unavailable
+from service.telemetry import DATABASE_ERRORS
 
 __all__ = ["open_engine", "unavailable"]
 
@@ -54,7 +55,8 @@ def open_engine(url: str, *, pool_size: int, writer: bool) -> Engine:
 
 
 def unavailable(error: SQLAlchemyError) -> Unavailable:
-    """What a database error means to a caller: try again later."""
+    """What a database error means to a caller: try again later. It is counted."""
+    DATABASE_ERRORS.inc()
     cause = getattr(error, "orig", None) or error
     return Unavailable(
         f"the catalog cannot be used at the moment: {type(cause).__name__}: {cause}",

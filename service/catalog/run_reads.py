@@ -18,6 +18,8 @@ from service.domain.adaptation import AdaptationRun, Progress, RunState, lease_l
 __all__ = [
     "RunRecord",
     "find_run",
+    "last_attempt",
+    "last_ended",
     "last_success",
     "leases",
     "list_run_crops",
@@ -160,6 +162,34 @@ def last_success(connection: Connection) -> dict[int, datetime]:
         .group_by(adaptation_runs.c.gallery_row)
     )
     return {row.gallery_row: row.ended for row in rows}
+
+
+def last_attempt(connection: Connection) -> dict[int, datetime]:
+    """When the last run of each gallery was started, by gallery row."""
+    rows = connection.execute(
+        select(
+            adaptation_runs.c.gallery_row, func.max(adaptation_runs.c.start_time).label("started")
+        ).group_by(adaptation_runs.c.gallery_row)
+    )
+    return {row.gallery_row: row.started for row in rows}
+
+
+def last_ended(
+    connection: Connection, gallery_row: int, *, with_figures: bool = False
+) -> RunRecord | None:
+    """The run that was started last of those that have ended, or that have ended and reported."""
+    table = adaptation_runs.c
+    statement = (
+        select(*table, adaptation_leases.c.expire_time)
+        .select_from(_JOINED)
+        .where(table.gallery_row == gallery_row, table.state != RunState.RUNNING.value)
+        .order_by(table.run_row.desc())
+        .limit(1)
+    )
+    if with_figures:
+        statement = statement.where(table.figures.is_not(None))
+    row = connection.execute(statement).first()
+    return None if row is None else _record(row)
 
 
 def _record(row: Any) -> RunRecord:

@@ -22,6 +22,7 @@ from service.catalog.crop_writes import insert_crops
 from service.catalog.engine import unavailable
 from service.catalog.records import CropInsert, InsertOutcome, InsertStatus
 from service.domain.ports import Clock
+from service.telemetry import CATALOG_COMMITS
 
 __all__ = ["CatalogWriter"]
 
@@ -187,6 +188,7 @@ class CatalogWriter:
                 group[0].future.set_exception(_failure(error))
             return
         self.commits += 1
+        CATALOG_COMMITS.inc()
         self.committed()
         self._publish(group, results)
 

@@ -252,7 +252,12 @@ class GalleryIndex(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes it takes in this process."""
+        """Bytes it takes in this process's memory."""
+        ...
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes of its rows in a device's memory."""
         ...
 
     def __len__(self) -> int:

@@ -77,6 +77,11 @@ class GpuIndex(SegmentedIndex):
         """Rows of the slabs there, removed ones included."""
         return sum(slab.rows for slab in self._mirror.slabs)
 
+    @property
+    def device_bytes(self) -> int:
+        """Bytes of the slabs there: half precision."""
+        return self.rows_on_device * self.dimension * 2
+
     def settle(self) -> None:
         """Wait until everything that is to be on the device is there."""
         while self._device.feed(self._mirror.step).result():

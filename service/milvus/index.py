@@ -65,6 +65,11 @@ class MilvusIndex:
         return 0
 
     @property
+    def device_bytes(self) -> int:
+        """Nothing is on a device of this process."""
+        return 0
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the rows in this process: they are Milvus's."""
         return 0

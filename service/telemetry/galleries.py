@@ -46,8 +46,8 @@ GALLERY_TOMBSTONES = Gauge(
 )
 GALLERY_BYTES = Gauge(
     "resight_gallery_bytes",
-    "Bytes of the index of the live model (memory) and of those fed beside it (memory_beside), in "
-    "this process.",
+    "Bytes of the live model's index (memory), of those fed beside it (memory_beside), and of all "
+    "on a GPU (device), in this process.",
     ("gallery", "tier"),
     registry=REGISTRY,
 )

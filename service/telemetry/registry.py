@@ -10,10 +10,12 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 
-__all__ = ["BATCHES", "CONTENT_TYPE", "REGISTRY", "ROWS", "SECONDS", "SHARES", "exposition"]
+__all__ = ["BATCHES", "OPENMETRICS", "REGISTRY", "ROWS", "SECONDS", "SHARES", "TEXT", "exposition"]
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 # A second series for every counter, which nothing of ours reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -30,6 +32,10 @@ ROWS = (0, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
-def exposition() -> bytes:
-    """The registry in the Prometheus text format."""
-    return generate_latest(REGISTRY)
+def exposition(accept: str = "") -> tuple[bytes, str]:
+    """The registry and its content type: OpenMetrics, which has the exemplars, for who accepts it,
+    else the Prometheus text format.
+    """
+    if "application/openmetrics-text" in accept:
+        return openmetrics(REGISTRY), OPENMETRICS  # type: ignore[no-untyped-call]
+    return generate_latest(REGISTRY), TEXT

@@ -33,7 +33,7 @@ DATABASE_CONNECTIONS = Gauge(
 )
 DATABASE_ERRORS = Counter(
     "resight_database_errors",
-    "Reads and writes of the catalog that the database failed, and heartbeats and bells with them.",
+    "Reads and changes of the catalog that the database failed.",
     registry=REGISTRY,
 )
 DATABASE_PENDING_WRITES = Gauge(

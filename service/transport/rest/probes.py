@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from service.telemetry import CONTENT_TYPE, exposition
+from service.telemetry import exposition
 
 __all__ = ["State", "install"]
 
@@ -28,6 +28,7 @@ def install(app: FastAPI, *, state: Callable[[], State], refresh: Callable[[], N
         return JSONResponse({"status": now}, status_code=200 if now == "ready" else 503)
 
     @app.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
         refresh()
-        return Response(exposition(), media_type=CONTENT_TYPE)
+        text, kind = exposition(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": kind})

@@ -26,6 +26,7 @@ from service.application import registry
 from service.application.registry import Upload
 from service.domain.adaptation import Ending, RunState
 from service.domain.model import GateOutcome, GateVerdict, ModelState
+from service.telemetry import ADAPTATION_LAST_SUCCESS, REGISTRY
 
 PASSED = GateVerdict(GateOutcome.PASSED, 0.7, ("stable clusters",), {"stability": 0.9})
 
@@ -42,6 +43,11 @@ def announced(data: bytes, **changed) -> Upload:
 
 def by_run(started) -> dict[str, str]:
     return {"run_id": str(started.run.run_id), "lease_token": started.lease_token}
+
+
+def last_success() -> float | None:
+    name = "resight_adaptation_last_success_timestamp_seconds"
+    return REGISTRY.get_sample_value(name, {"gallery": "default"})
 
 
 def archives(tmp_path: Path) -> list[Path]:
@@ -87,11 +93,13 @@ def test_a_candidate_is_stored_and_listed(opened, run, make_bundle, tmp_path, cl
                 registry.RunKey("", **by_run(started)), Ending(RunState.SUCCEEDED, "", "")
             )
             assert ended.model_version == model.model_version
-            assert application.lease_gauges()["default"].last_success == clock.now()
+            assert last_success() == clock.now().timestamp()
+            ADAPTATION_LAST_SUCCESS.clear()
         async with opened(clock=clock, cameras=False) as application:
             assert archives(tmp_path) == [stored]
             assert (await application.registry.get("", model.model_version))[0] == model
-            assert application.lease_gauges()["default"].last_success == clock.now()
+            await application.watching.runs.look()
+            assert last_success() == clock.now().timestamp()
             await application.adaptation.start("", "the next night")
 
     run(work())
