@@ -57,15 +57,12 @@ def begin_rest(headers: Mapping[str, str], verb: str) -> TracedCall | None:
     return spans.begin_call(verb, carried, {"http.request.method": verb})
 
 
-def end_rest(traced: TracedCall, call: Call, method: str, status: int) -> None:
-    """End it with the status answered; ``method`` is the verb and the route."""
+def end_rest(traced: TracedCall, call: Call, verb: str, route: str, status: int) -> None:
+    """End it with the status answered; ``route`` is a template, empty for none."""
+    known = {"http.route": route} if route else {}
     traced.end(
-        method,
-        {
-            **_described(call),
-            "http.route": method.partition(" ")[2],
-            "http.response.status_code": status,
-        },
+        f"{verb} {route}".rstrip(),
+        {**_described(call), **known, "http.response.status_code": status},
         failed=str(status) if status >= 500 else "",
     )
 

@@ -112,7 +112,7 @@ class Observation:
                 call.method = call.method or method
                 call_log.written(status_name(code), seconds, traffic)
             if traced is not None:
-                end_rest(traced, call, method, code)
+                end_rest(traced, call, _verb(scope), _template(scope), code)
 
     async def _answer(
         self, error: Exception, scope: Scope, send: Send, call: Call, *, guarded: bool
@@ -163,6 +163,16 @@ def _peer(scope: Scope) -> str:
 def _method(scope: Scope) -> str:
     """Verb and route template: never the path itself, whose ids would be labels."""
     return f"{_verb(scope)} {getattr(scope.get('route'), 'path', 'unmatched')}"
+
+
+def _template(scope: Scope) -> str:
+    """The whole template of the route; empty where there is none."""
+    path: str = getattr(scope.get("route"), "path", "")
+    if not path or path.startswith(_GUARDED):
+        return path
+    # A route knows its path below the prefix of its router alone.
+    below = "galleries/{gallery}" if "gallery" in scope.get("path_params", ()) else ""
+    return f"{_GUARDED}{below}{path}" if below else f"{_GUARDED[:-1]}{path}"
 
 
 def _verb(scope: Scope) -> str:
