@@ -37,6 +37,7 @@ class Call:
         request_id: The same in answer, logs, traces and audit.
         begun: ``perf_counter`` when it came.
         admitted: Whether it was let go on to the method.
+        streams: Whether its answer goes on after it has begun.
         announced: Whether the audit has recorded that it begins.
         closed: Whether its end is being recorded, or was.
         notes: What the audit records besides; never an image, a vector or a secret.
@@ -52,6 +53,7 @@ class Call:
     request_id: str = field(default_factory=lambda: uuid4().hex)
     begun: float = field(default_factory=perf_counter)
     admitted: bool = False
+    streams: bool = False
     announced: bool = False
     closed: bool = False
     notes: dict[str, Noted] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from service.access.purposes import PurposePolicy
 from service.access.rights import authorise
 from service.call import Call
 from service.domain.principal import LOCAL, Principal
@@ -48,8 +49,8 @@ class Limiter(Protocol):
 class Recorder(Protocol):
     """Records what was asked."""
 
-    async def began(self, call: Call) -> None:
-        """A stream begins; what it does from now on is not undone if recording its end fails.
+    async def began(self, call: Call, *, streams: bool) -> None:
+        """A call begins; what it changes from now on is not undone if recording its end fails.
 
         Raises:
             Unavailable: it cannot be recorded, so it must not happen.
@@ -84,6 +85,7 @@ class Gate:
         authenticator: Finds out who asks.
         limiters: Bound how often.
         recorders: Record what was asked.
+        purposes: Which purpose must be declared.
     """
 
     def __init__(
@@ -92,10 +94,12 @@ class Gate:
         *,
         limiters: Sequence[Limiter] = (),
         recorders: Sequence[Recorder] = (),
+        purposes: PurposePolicy | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._limiters = tuple(limiters)
         self._recorders = tuple(recorders)
+        self._purposes = purposes or PurposePolicy()
 
     async def know(self, call: Call, credentials: Credentials) -> None:
         """Find out who asks, before any of the body is read.
@@ -117,9 +121,10 @@ class Gate:
             Unavailable: it cannot be recorded.
         """
         authorise(call.known, call.method)
-        if streams:
-            for recorder in self._recorders:
-                await recorder.began(call)
+        self._purposes.check(call)
+        for recorder in self._recorders:
+            await recorder.began(call, streams=streams)
+        call.admitted = True
 
     async def leave(self, call: Call, outcome: str) -> None:
         """Record the outcome, before the answer is sent.

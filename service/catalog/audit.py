@@ -26,6 +26,7 @@ from service.audit.checkpoints import BASE, Checkpoint
 from service.catalog.models import audit_checkpoints, audit_entries, audit_signers
 
 __all__ = [
+    "BLOCK",
     "Selection",
     "StoredEntry",
     "add",
@@ -35,12 +36,12 @@ __all__ = [
     "all_entries",
     "anchored",
     "bases",
+    "chains",
     "entry_at",
-    "first_entries",
     "head_of",
-    "heads",
     "listed",
     "not_anchored",
+    "older_than",
     "remove_until",
     "signers",
 ]
@@ -120,29 +121,16 @@ def head_of(connection: Connection, chain_id: UUID) -> Head | None:
     return None if row is None else Head(chain_id, row.sequence, bytes(row.digest))
 
 
-def heads(connection: Connection) -> list[Head]:
-    """The newest stored entry of every chain."""
-    newest = (
-        select(audit_entries.c.chain_id, func.max(audit_entries.c.sequence).label("sequence"))
-        .group_by(audit_entries.c.chain_id)
-        .subquery()
-    )
-    rows = connection.execute(
-        select(audit_entries.c.chain_id, audit_entries.c.sequence, audit_entries.c.digest).join(
-            newest,
-            and_(
-                audit_entries.c.chain_id == newest.c.chain_id,
-                audit_entries.c.sequence == newest.c.sequence,
-            ),
-        )
-    )
-    return [Head(row.chain_id, row.sequence, bytes(row.digest)) for row in rows]
-
-
-def first_entries(connection: Connection) -> list[str]:
-    """The bodies of the first entries of all chains, oldest first."""
-    first = select(audit_entries.c.body).where(audit_entries.c.sequence == 1)
-    return list(connection.execute(first.order_by(audit_entries.c.record_time)).scalars())
+def chains(connection: Connection) -> list[UUID]:
+    """Every chain of which entries are stored, found without reading the entries."""
+    found: list[UUID] = []
+    least = select(audit_entries.c.chain_id).order_by(audit_entries.c.chain_id).limit(1)
+    while True:
+        wanted = least.where(audit_entries.c.chain_id > found[-1]) if found else least
+        chain_id = connection.execute(wanted).scalar()
+        if chain_id is None:
+            return found
+        found.append(chain_id)
 
 
 def entry_at(connection: Connection, chain_id: UUID, sequence: int) -> StoredEntry | None:
@@ -152,11 +140,15 @@ def entry_at(connection: Connection, chain_id: UUID, sequence: int) -> StoredEnt
     return None if row is None else _entry(row)
 
 
-def all_entries(connection: Connection, chain_id: UUID | None = None) -> Iterator[StoredEntry]:
-    """Every entry, or those of a chain: chain by chain, in sequence."""
+def all_entries(
+    connection: Connection, chain_id: UUID | None = None, until: int | None = None
+) -> Iterator[StoredEntry]:
+    """Every entry, or those of a chain, or its first: chain by chain, in sequence."""
     wanted = select(*_COLUMNS).order_by(audit_entries.c.chain_id, audit_entries.c.sequence)
     if chain_id is not None:
         wanted = wanted.where(audit_entries.c.chain_id == chain_id)
+    if until is not None:
+        wanted = wanted.where(audit_entries.c.sequence <= until)
     rows = connection.execution_options(stream_results=True, yield_per=BLOCK).execute(wanted)
     for row in rows:
         yield _entry(row)
@@ -217,6 +209,15 @@ def listed(
         found = found.where(entries.record_time >= time)
         found = found.where(tuple_(*order) > tuple_(*_bound(time, chain_id, sequence)))
     return [_entry(row) for row in connection.execute(found.order_by(*order).limit(limit))]
+
+
+def older_than(connection: Connection, chain_id: UUID, time: datetime) -> int:
+    """The newest entry of a chain from before a time; 0 for none."""
+    entries = audit_entries.c
+    newest = select(func.max(entries.sequence)).where(
+        entries.chain_id == chain_id, entries.record_time < time
+    )
+    return int(connection.execute(newest).scalar() or 0)
 
 
 def remove_until(connection: Connection, base: Checkpoint) -> int:

@@ -27,6 +27,8 @@ __all__ = ["StrictRoute", "once"]
 
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 _SHOWN = 80
+# Whose answers go on after they have begun.
+_STREAMS = frozenset({"AdaptationService/StreamAdaptationCrops"})
 
 
 class StrictRoute(APIRoute):
@@ -51,7 +53,8 @@ class StrictRoute(APIRoute):
             # A route knows its path below the prefix of its router alone.
             prefix = "/v1/galleries/{gallery}" if "gallery" in request.path_params else "/v1"
             now.method = ROUTES.get(f"{verb} {prefix}{self.path}", "")
-            await request.scope["state"]["gate"].admit(now)
+            now.streams = now.method in _STREAMS
+            await request.scope["state"]["gate"].admit(now, streams=now.streams)
             request = _StrictRequest(request.scope, request.receive)
             _decodable(request.scope["query_string"])
             _known(request.query_params, queries - request.path_params.keys(), "query parameter")

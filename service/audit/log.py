@@ -1,0 +1,372 @@
+"""The one owner of this process's chain.
+
+Whoever has something to record waits for it. While one change of the catalog is under way others
+queue up, and the next change takes all of them: one flush to disk serves every call of that moment,
+and alone nobody waits for company. Digests are made as part of the change, so a chain in memory is
+never ahead of the stored one; after a change that failed (and may have been stored all the same)
+the stored head is read first.
+
+Some entries are *owed*: what they say has happened already and cannot be taken back. They stay in
+the queue until they are stored. Others fail, and with them the call that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from time import monotonic
+from typing import Any, Protocol
+
+from sqlalchemy import Connection
+
+from resight.errors import FailedPrecondition, Unavailable
+from service.audit.chain import Head, following
+from service.audit.checkpoints import Checkpoint, sign
+from service.audit.entry import Entry
+from service.catalog import audit as statements
+from service.catalog.audit import StoredEntry
+from service.domain.ports import Clock
+from service.signing import SigningKey
+from service.telemetry import (
+    AUDIT_CHECKPOINT_AGE,
+    AUDIT_ENTRIES,
+    AUDIT_UNSIGNED_ENTRIES,
+    AUDIT_WRITE_FAILURES,
+)
+
+__all__ = ["AuditLog", "LogPolicy", "Writer", "cannot_record"]
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH = 512
+_PAUSES = (0.05, 0.2, 1.0, 5.0)
+_CLOSE_SECONDS = 10.0
+
+
+class Writer(Protocol):
+    """Runs changes one after the other, on another thread."""
+
+    def change(self, apply: Callable[[Connection], Any], /) -> Future[Any]:
+        """Run ``apply`` in a transaction, perhaps more than once; resolves after the commit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogPolicy:
+    """When a checkpoint is due, how many entries may wait, and how long a call waits for its own.
+
+    Attributes:
+        checkpoint_entries, checkpoint_seconds: Whichever is reached first.
+        max_waiting: Entries.
+        wait_seconds: Of one call.
+    """
+
+    checkpoint_entries: int
+    checkpoint_seconds: float
+    max_waiting: int
+    wait_seconds: float
+
+
+@dataclass(slots=True)
+class _Item:
+    entry: Entry
+    stored: asyncio.Future[None] | None = None
+    is_owed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    head: Head
+    checkpoint: Checkpoint | None
+
+
+class AuditLog:
+    """Lives on one event loop: ``start``, then ``record`` and ``owe``, then ``close``.
+
+    Args:
+        writer: Of the catalog.
+        head: The chain as it is stored, its first entry included and signed.
+        key: Signs checkpoints.
+        clock: Gives the times of entries.
+        policy: When checkpoints are due, and how much may wait.
+        stored: Told of the head after every change; must return at once.
+        signed: Told of every checkpoint; must return at once.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        head: Head,
+        *,
+        key: SigningKey,
+        clock: Clock,
+        policy: LogPolicy,
+        stored: Callable[[Head], None] = lambda _: None,
+        signed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._writer = writer
+        self._head = head
+        self._key = key
+        self._clock = clock
+        self._policy = policy
+        self._told = stored
+        self._signed = signed
+        self._waiting: deque[_Item] = deque()
+        self._owed: deque[_Item] = deque()
+        self._work = asyncio.Event()
+        self._attempted: set[Head] = set()
+        self._failures = 0
+        self._lost = 0
+        self._signed_until = head.sequence
+        self._unsigned_since: float | None = None
+        self._closing = False
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def head(self) -> Head:
+        """The newest stored entry."""
+        return self._head
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._running = asyncio.create_task(self._run())
+        AUDIT_CHECKPOINT_AGE.set_function(self._unsigned_age)
+
+    async def record(self, entry: Entry) -> None:
+        """Store an entry; returns when it is durable.
+
+        Raises:
+            Unavailable: it is not, or not yet (reason ``AUDIT_UNAVAILABLE``).
+        """
+        if self._closing or len(self._waiting) + len(self._owed) >= self._policy.max_waiting:
+            AUDIT_WRITE_FAILURES.inc()
+            raise cannot_record("too many entries are waiting, or the service is stopping")
+        stored = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Item(entry, stored))
+        self._work.set()
+        try:
+            # What is under way is stored whether the caller stays or not.
+            async with asyncio.timeout(self._policy.wait_seconds):
+                await asyncio.shield(stored)
+        except TimeoutError as error:
+            AUDIT_WRITE_FAILURES.inc()
+            stored.add_done_callback(_retrieved)
+            raise cannot_record(
+                f"it was not stored within {self._policy.wait_seconds:g} s"
+            ) from error
+        except asyncio.CancelledError:
+            stored.add_done_callback(_retrieved)
+            raise
+
+    async def settle(self, entry: Entry) -> None:
+        """Store an entry that is owed; returns when it is durable, or when it has to wait for a
+        catalog that fails or takes long.
+        """
+        tried = asyncio.get_running_loop().create_future()
+        if not self._owe(_Item(entry, tried)):
+            return
+        try:
+            async with asyncio.timeout(self._policy.wait_seconds):
+                await asyncio.shield(tried)
+        except TimeoutError:
+            logger.warning("the audit takes long: %s is still to be stored", entry.action)
+
+    def owe(self, entry: Entry) -> None:
+        """Store an entry as soon as that can be done; what does not fit is counted in the chain."""
+        self._owe(_Item(entry))
+
+    def _owe(self, item: _Item) -> bool:
+        if len(self._owed) >= self._policy.max_waiting:
+            self._lost += 1
+            AUDIT_WRITE_FAILURES.inc()
+            return False
+        item.is_owed = True
+        self._owed.append(item)
+        self._work.set()
+        return True
+
+    async def close(self, last: Entry) -> None:
+        """Store what waits and a last entry, sign, and stop.
+
+        What cannot be stored within seconds is logged; the chain then ends without a last entry.
+        """
+        self._closing = True
+        self.owe(last)
+        if self._running is not None:
+            try:
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._running
+            except TimeoutError:
+                logger.error(
+                    "the audit could not be ended: %d entries are not stored",
+                    len(self._owed) + len(self._waiting),
+                )
+        AUDIT_CHECKPOINT_AGE.set_function(lambda: 0.0)
+        AUDIT_UNSIGNED_ENTRIES.set(0)
+
+    async def _run(self) -> None:
+        while True:
+            if not self._owed and not self._waiting and not self._is_due():
+                if self._closing and self._signed_until == self._head.sequence:
+                    return
+                await self._wait()
+            await self._write()
+
+    async def _wait(self) -> None:
+        self._work.clear()
+        if self._owed or self._waiting or self._closing:
+            return
+        left = None
+        if self._unsigned_since is not None:
+            left = self._policy.checkpoint_seconds - (monotonic() - self._unsigned_since)
+        try:
+            async with asyncio.timeout(None if left is None else max(0.0, left)):
+                await self._work.wait()
+        except TimeoutError:
+            return
+
+    def _is_due(self) -> bool:
+        if self._unsigned_since is None:
+            return False
+        return monotonic() - self._unsigned_since >= self._policy.checkpoint_seconds
+
+    async def _write(self) -> None:
+        batch = self._taken()
+        now = self._clock.now()
+        texts = [(item.entry.columns(), item.entry.body(now)) for item in batch]
+        head, until = self._head, self._signed_until
+        attempted = self._attempted
+        due = self._is_due() or (self._closing and not self._owed and not self._waiting)
+
+        def apply(connection: Connection) -> _Written:
+            start = _stored_head(connection, head, attempted) if attempted else head
+            newest, rows = _linked(start, texts, now)
+            attempted.add(newest)
+            if rows:
+                statements.add(connection, rows)
+            made = None
+            unsigned = newest.sequence - until
+            if unsigned and (due or unsigned >= self._policy.checkpoint_entries):
+                made = sign(self._key, newest, now)
+                statements.add_checkpoints(connection, [made])
+            return _Written(newest, made)
+
+        try:
+            written = await asyncio.wrap_future(self._writer.change(apply))
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            await self._failed(batch, error)
+        else:
+            self._stored(batch, written)
+
+    def _taken(self) -> list[_Item]:
+        """What the next change stores: owed entries first, as they are older."""
+        batch: list[_Item] = []
+        if self._lost:
+            lost = Entry("audit/lost", facts={"notes": {"entries": self._lost}})
+            batch.append(_Item(lost, is_owed=True))
+            self._lost = 0
+        for source in (self._owed, self._waiting):
+            while source and len(batch) < MAX_BATCH:
+                batch.append(source.popleft())
+        return batch
+
+    def _stored(self, batch: Sequence[_Item], written: _Written) -> None:
+        if self._failures:
+            logger.warning("the audit is written again, after %d failures", self._failures)
+        self._head, self._attempted, self._failures = written.head, set(), 0
+        self._told(written.head)
+        if written.checkpoint is not None:
+            self._signed_until, self._unsigned_since = written.checkpoint.sequence, None
+            self._signed()
+        elif batch and self._unsigned_since is None:
+            self._unsigned_since = monotonic()
+        AUDIT_ENTRIES.inc(len(batch))
+        AUDIT_UNSIGNED_ENTRIES.set(self._head.sequence - self._signed_until)
+        for item in batch:
+            if item.stored is not None and not item.stored.done():
+                item.stored.set_result(None)
+
+    async def _failed(self, batch: Sequence[_Item], error: Exception) -> None:
+        if not self._failures:
+            logger.error("the audit cannot be written: %s", error)
+        pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
+        self._failures += 1
+        AUDIT_WRITE_FAILURES.inc(max(1, len(batch)))
+        self._owed.extendleft(reversed([item for item in batch if item.is_owed]))
+        for item in batch:
+            if item.stored is None or item.stored.done():
+                continue
+            if item.is_owed:
+                item.stored.set_result(None)
+            else:
+                item.stored.set_exception(cannot_record(str(error)))
+        # Calls that come meanwhile are tried at once: the fault may be over.
+        self._work.clear()
+        if not self._waiting:
+            try:
+                async with asyncio.timeout(pause):
+                    await self._work.wait()
+            except TimeoutError:
+                return
+
+    def _unsigned_age(self) -> float:
+        return 0.0 if self._unsigned_since is None else monotonic() - self._unsigned_since
+
+
+def cannot_record(why: str) -> Unavailable:
+    """What a call is told whose entry is not stored."""
+    return Unavailable(
+        f"the audit cannot record this call, so it is not answered ({why}); try again later",
+        field="audit",
+        reason="AUDIT_UNAVAILABLE",
+    )
+
+
+def _linked(
+    head: Head, texts: Sequence[tuple[dict[str, str], str]], now: datetime
+) -> tuple[Head, list[StoredEntry]]:
+    rows = []
+    for columns, body in texts:
+        head = following(head, body)
+        rows.append(
+            StoredEntry(
+                chain_id=head.chain_id,
+                sequence=head.sequence,
+                record_time=now,
+                body=body,
+                digest=head.digest,
+                **columns,
+            )
+        )
+    return head, rows
+
+
+def _stored_head(connection: Connection, head: Head, attempted: set[Head]) -> Head:
+    """Where the chain ends after changes that may have failed.
+
+    Raises:
+        FailedPrecondition: at an entry that is not ours, which must not be continued and signed.
+    """
+    found = statements.head_of(connection, head.chain_id)
+    if found is None or (found != head and found not in attempted):
+        raise FailedPrecondition(
+            f"audit chain {head.chain_id} was changed by somebody else after entry "
+            f"{head.sequence}; run `resight audit verify`, then start the service again: it begins "
+            "a new chain",
+            field="audit",
+            reason="AUDIT_ALTERED",
+        )
+    return found
+
+
+def _retrieved(stored: asyncio.Future[None]) -> None:
+    """Nobody waits any longer, so its error is nobody's."""
+    if not stored.cancelled():
+        stored.exception()
