@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import grpc
 
 from resight.client.caller import Metadata, caller_metadata
+from resight.client.diagnosis import diagnosis
 from resight.client.faults import translated
 from resight.client.metadata import with_metadata
 from resight.client.shared_options import chosen
+from resight.client.tls import Trust, chosen_trust, credentials_of
 from resight.errors import Unavailable
 from resight.v1.adaptation_service_pb2_grpc import AdaptationServiceStub
 from resight.v1.admin_service_pb2_grpc import AdminServiceStub
@@ -52,7 +54,10 @@ class Connection:
 
 @contextmanager
 def connect(
-    target: str = DEFAULT_TARGET, *, metadata: Callable[[], Metadata] | None = None
+    target: str = DEFAULT_TARGET,
+    *,
+    metadata: Callable[[], Metadata] | None = None,
+    trust: Trust | None = None,
 ) -> Iterator[Connection]:
     """Connects to ``host:port``, closes at the end, and raises the error tree for gRPC's errors.
 
@@ -60,24 +65,23 @@ def connect(
         target: Where the service listens.
         metadata: What is said with every call; by default the key and the purpose that the command
             line or the environment names.
+        trust: Whether and how TLS is spoken, by default as they say, too.
 
     Raises:
-        InvalidArgument: The key or the purpose cannot be one.
-        Unavailable: Nothing answers there.
+        InvalidArgument: The key or the purpose cannot be one, or a file of TLS cannot be used.
+        Unavailable: Nothing answers there, or not as is expected; the message says what does.
         ResightError: What a call inside was refused with.
     """
     if metadata is None:
-        metadata = caller_metadata(**chosen())
-    with grpc.insecure_channel(target, options=_OPTIONS) as plain:
+        metadata = caller_metadata(**chosen("api_key_file", "purpose"))
+    if trust is None:
+        trust = chosen_trust(**chosen("tls", "ca_file", "client_cert_file", "client_key_file"))
+    with _channel(target, trust) as plain:
         channel = with_metadata(plain, metadata)
         try:
             grpc.channel_ready_future(plain).result(timeout=_CONNECT_SECONDS)
         except grpc.FutureTimeoutError as error:
-            raise Unavailable(
-                f"no service answers at {target}; start one with `resight serve` or name another "
-                "with --target",
-                field="target",
-            ) from error
+            raise Unavailable(diagnosis(target, trust), field="target") from error
         with translated():
             yield Connection(
                 channel,
@@ -88,3 +92,10 @@ def connect(
                 ModelServiceStub(channel),
                 AdminServiceStub(channel),
             )
+
+
+def _channel(target: str, trust: Trust) -> grpc.Channel:
+    credentials = credentials_of(trust)
+    if credentials is None:
+        return grpc.insecure_channel(target, options=_OPTIONS)
+    return grpc.secure_channel(target, credentials, options=_OPTIONS)

@@ -11,15 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from resight.client.caller import API_KEY, API_KEY_FILE, PURPOSE
+from resight.client.tls import CA_FILE, CLIENT_CERT_FILE, CLIENT_KEY_FILE, CLIENT_TLS
 
 __all__ = ["add_shared_options", "chosen"]
 
 _chosen: dict[str, Any] = {}
 
 
-def chosen() -> Mapping[str, Any]:
-    """What the command line said, by name of the option; empty outside one."""
-    return _chosen
+def chosen(*names: str) -> Mapping[str, Any]:
+    """What the command line said of these options; nothing outside one."""
+    return {name: _chosen[name] for name in names if name in _chosen}
 
 
 def add_shared_options(command: Any) -> None:
@@ -59,6 +60,43 @@ def _shared(
             expose_value=False,
             callback=_keep,
             help=f"Why this is asked, for the audit; or set {PURPOSE}.",
+        ),
+    ] = None,
+    tls: Annotated[
+        bool | None,
+        typer.Option(
+            "--tls",
+            allow_from_autoenv=False,
+            expose_value=False,
+            callback=_keep,
+            help=f"Speak TLS and trust the system's CAs; or set {CLIENT_TLS}=true.",
+        ),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            allow_from_autoenv=False,
+            expose_value=False,
+            callback=_keep,
+            help=f"Speak TLS and trust the CAs in this PEM file; or set {CA_FILE}.",
+        ),
+    ] = None,
+    client_cert_file: Annotated[
+        Path | None,
+        typer.Option(
+            allow_from_autoenv=False,
+            expose_value=False,
+            callback=_keep,
+            help=f"Certificate to show (PEM), for mTLS; or set {CLIENT_CERT_FILE}.",
+        ),
+    ] = None,
+    client_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            allow_from_autoenv=False,
+            expose_value=False,
+            callback=_keep,
+            help=f"Its key (PEM); or set {CLIENT_KEY_FILE}.",
         ),
     ] = None,
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resight.client.connection import connect
+from resight.client.tls import PLAINTEXT
 from resight.console import note, progress
 from resight.demo.contact_sheet import draw_contact_sheet, pick_answers
 from resight.demo.folder import DemoFolder
@@ -131,7 +132,11 @@ class _Demo:
             if report["rejected"]:
                 raise ResightError(f"the service rejected {report['rejected']} crops: {report}")
             self._announce("ask the service for every query crop")
-            with connect(server.grpc) as connection, progress("queries") as bar:
+            # As its service is started: without what the environment says of others.
+            with (
+                connect(server.grpc, trust=PLAINTEXT) as connection,
+                progress("queries") as bar,
+            ):
                 answers = probe_service(
                     connection, folder.crops, top_k=self._settings.matches, advance=bar.advance
                 )

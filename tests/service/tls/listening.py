@@ -43,11 +43,11 @@ class Health(health_pb2_grpc.HealthServicer):
     def __init__(self, callers: list[str]) -> None:
         self._callers = callers
 
-    async def Check(self, _request: Any, context: Any) -> Any:
+    async def Check(self, _request: Any, context: Any) -> Any:  # noqa: N802
         self._callers.append(certificate_of(context))
         return health_pb2.HealthCheckResponse(status="SERVING")
 
-    async def Watch(self, _request: Any, _context: Any) -> Any:
+    async def Watch(self, _request: Any, _context: Any) -> Any:  # noqa: N802
         while True:
             yield health_pb2.HealthCheckResponse(status="SERVING")
             await asyncio.sleep(0.01)
