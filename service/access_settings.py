@@ -95,10 +95,13 @@ class AuditSettings(_Section):
 
 
 class GovernanceSettings(_Section):
-    """What is asked of callers. With ``purposes`` only these may be declared."""
+    """What is asked of callers. With ``purposes`` only these may be declared. An erasure removes
+    ``erasure_batch_crops`` a transaction, between which ingest gets its turn.
+    """
 
     require_purpose: bool = False
     purposes: tuple[str, ...] = ()
+    erasure_batch_crops: int = Field(default=200, ge=1, le=5000)
 
 
 class TracingSettings(_Section):

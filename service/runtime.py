@@ -163,6 +163,8 @@ class Runtime:
             registry=self._application.registry,
             lifecycle=self._application.models.lifecycle,
             verification=self._application.verification,
+            erasures=self._application.erasures,
+            camera_retention=self._application.camera_retention,
             api_keys=self._application.api_keys,
         )
         gate = Gate(open_door(settings, self._application.key_ring))
@@ -293,6 +295,8 @@ class Runtime:
             GALLERY_BYTES.labels(name, "device").set(gauge.device_bytes)
             GALLERY_UNREADY.labels(name, "searches").set(gauge.refuses_searches)
             GALLERY_UNREADY.labels(name, "crops").set(gauge.refuses_crops)
+        self._application.erasures.show()
+        self._application.retention.show()
         INDEX_LAG.set(max((gauge.index_lag_seconds for gauge in gauges.values()), default=0.0))
         for name, lease in self._application.lease_gauges().items():
             ADAPTATION_LEASE_HELD.labels(name).set(lease.held)

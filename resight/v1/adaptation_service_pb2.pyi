@@ -607,6 +607,66 @@ class ReportAdaptationRunResponse(_message.Message):
 Global___ReportAdaptationRunResponse: _TypeAlias = ReportAdaptationRunResponse  # noqa: Y015
 
 @_typing.final
+class CheckAdaptationCropsRequest(_message.Message):
+    """Crops that a machine holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    CROP_IDS_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Gallery; `default` when empty."""
+    run_id: _builtins.str
+    """The run."""
+    lease_token: _builtins.str
+    """Its lease token."""
+    @_builtins.property
+    def crop_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids, at most `nightly.max_report_crops`."""
+
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        lease_token: _builtins.str = ...,
+        crop_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crop_ids", b"crop_ids", "gallery", b"gallery", "lease_token", b"lease_token", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckAdaptationCropsRequest: _TypeAlias = CheckAdaptationCropsRequest  # noqa: Y015
+
+@_typing.final
+class CheckAdaptationCropsResponse(_message.Message):
+    """Which of them are gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSING_CROP_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def missing_crop_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of which nothing is stored, in the order asked."""
+
+    def __init__(
+        self,
+        *,
+        missing_crop_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_crop_ids", b"missing_crop_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckAdaptationCropsResponse: _TypeAlias = CheckAdaptationCropsResponse  # noqa: Y015
+
+@_typing.final
 class FinishAdaptationRunRequest(_message.Message):
     """How a run ended."""
 

@@ -61,6 +61,11 @@ class AdaptationServiceStub:
                 request_serializer=resight_dot_v1_dot_adaptation__service__pb2.ReportAdaptationRunRequest.SerializeToString,
                 response_deserializer=resight_dot_v1_dot_adaptation__service__pb2.ReportAdaptationRunResponse.FromString,
                 _registered_method=True)
+        self.CheckAdaptationCrops = channel.unary_unary(
+                '/resight.v1.AdaptationService/CheckAdaptationCrops',
+                request_serializer=resight_dot_v1_dot_adaptation__service__pb2.CheckAdaptationCropsRequest.SerializeToString,
+                response_deserializer=resight_dot_v1_dot_adaptation__service__pb2.CheckAdaptationCropsResponse.FromString,
+                _registered_method=True)
         self.FinishAdaptationRun = channel.unary_unary(
                 '/resight.v1.AdaptationService/FinishAdaptationRun',
                 request_serializer=resight_dot_v1_dot_adaptation__service__pb2.FinishAdaptationRunRequest.SerializeToString,
@@ -130,6 +135,14 @@ class AdaptationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckAdaptationCrops(self, request, context):
+        """Tells which of the crops that a machine holds are there no longer: erased, deleted or dropped by
+        age. Whoever holds crops must delete these, and all that was made of their images.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FinishAdaptationRun(self, request, context):
         """Ends a run and releases the lease. Ending it again in the same way changes nothing.
 
@@ -183,6 +196,11 @@ def add_AdaptationServiceServicer_to_server(servicer, server):
                     servicer.ReportAdaptationRun,
                     request_deserializer=resight_dot_v1_dot_adaptation__service__pb2.ReportAdaptationRunRequest.FromString,
                     response_serializer=resight_dot_v1_dot_adaptation__service__pb2.ReportAdaptationRunResponse.SerializeToString,
+            ),
+            'CheckAdaptationCrops': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckAdaptationCrops,
+                    request_deserializer=resight_dot_v1_dot_adaptation__service__pb2.CheckAdaptationCropsRequest.FromString,
+                    response_serializer=resight_dot_v1_dot_adaptation__service__pb2.CheckAdaptationCropsResponse.SerializeToString,
             ),
             'FinishAdaptationRun': grpc.unary_unary_rpc_method_handler(
                     servicer.FinishAdaptationRun,
@@ -320,6 +338,33 @@ class AdaptationService:
             '/resight.v1.AdaptationService/ReportAdaptationRun',
             resight_dot_v1_dot_adaptation__service__pb2.ReportAdaptationRunRequest.SerializeToString,
             resight_dot_v1_dot_adaptation__service__pb2.ReportAdaptationRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckAdaptationCrops(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/resight.v1.AdaptationService/CheckAdaptationCrops',
+            resight_dot_v1_dot_adaptation__service__pb2.CheckAdaptationCropsRequest.SerializeToString,
+            resight_dot_v1_dot_adaptation__service__pb2.CheckAdaptationCropsResponse.FromString,
             options,
             channel_credentials,
             insecure,

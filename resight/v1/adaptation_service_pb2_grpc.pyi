@@ -60,6 +60,10 @@ class AdaptationServiceStub:
     """
     ReportAdaptationRun: _grpc.UnaryUnaryMultiCallable[_adaptation_service_pb2.ReportAdaptationRunRequest, _adaptation_service_pb2.ReportAdaptationRunResponse]
     """Adds to the record of a run: figures, and the crops it used. May be called many times."""
+    CheckAdaptationCrops: _grpc.UnaryUnaryMultiCallable[_adaptation_service_pb2.CheckAdaptationCropsRequest, _adaptation_service_pb2.CheckAdaptationCropsResponse]
+    """Tells which of the crops that a machine holds are there no longer: erased, deleted or dropped by
+    age. Whoever holds crops must delete these, and all that was made of their images.
+    """
     FinishAdaptationRun: _grpc.UnaryUnaryMultiCallable[_adaptation_service_pb2.FinishAdaptationRunRequest, _adaptation_service_pb2.FinishAdaptationRunResponse]
     """Ends a run and releases the lease. Ending it again in the same way changes nothing.
 
@@ -105,6 +109,10 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
     """
     ReportAdaptationRun: _aio.UnaryUnaryMultiCallable[_adaptation_service_pb2.ReportAdaptationRunRequest, _adaptation_service_pb2.ReportAdaptationRunResponse]  # type: ignore[assignment]
     """Adds to the record of a run: figures, and the crops it used. May be called many times."""
+    CheckAdaptationCrops: _aio.UnaryUnaryMultiCallable[_adaptation_service_pb2.CheckAdaptationCropsRequest, _adaptation_service_pb2.CheckAdaptationCropsResponse]  # type: ignore[assignment]
+    """Tells which of the crops that a machine holds are there no longer: erased, deleted or dropped by
+    age. Whoever holds crops must delete these, and all that was made of their images.
+    """
     FinishAdaptationRun: _aio.UnaryUnaryMultiCallable[_adaptation_service_pb2.FinishAdaptationRunRequest, _adaptation_service_pb2.FinishAdaptationRunResponse]  # type: ignore[assignment]
     """Ends a run and releases the lease. Ending it again in the same way changes nothing.
 
@@ -171,6 +179,16 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_adaptation_service_pb2.ReportAdaptationRunResponse, _abc.Awaitable[_adaptation_service_pb2.ReportAdaptationRunResponse]]:
         """Adds to the record of a run: figures, and the crops it used. May be called many times."""
+
+    @_abc_1.abstractmethod
+    def CheckAdaptationCrops(
+        self,
+        request: _adaptation_service_pb2.CheckAdaptationCropsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_adaptation_service_pb2.CheckAdaptationCropsResponse, _abc.Awaitable[_adaptation_service_pb2.CheckAdaptationCropsResponse]]:
+        """Tells which of the crops that a machine holds are there no longer: erased, deleted or dropped by
+        age. Whoever holds crops must delete these, and all that was made of their images.
+        """
 
     @_abc_1.abstractmethod
     def FinishAdaptationRun(

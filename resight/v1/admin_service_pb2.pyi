@@ -629,11 +629,11 @@ class SpanSubject(_message.Message):
     CAMERA_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """Captured at or after this."""
+        """Captured at or after this; required."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Captured before this."""
+        """Captured before this; required."""
 
     @_builtins.property
     def camera_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -656,7 +656,9 @@ Global___SpanSubject: _TypeAlias = SpanSubject  # noqa: Y015
 
 @_typing.final
 class LikenessSubject(_message.Message):
-    """Everything like an example: what search finds, so the list must be reviewed."""
+    """Everything like an example: what search finds, so the list must be reviewed. At least one of the
+    two thresholds is required.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -757,6 +759,11 @@ class Erasure(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     COMPLETE_TIME_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    ABSENT_FIELD_NUMBER: _builtins.int
+    MORE_MATCHED_FIELD_NUMBER: _builtins.int
+    CONFIRM_TIME_FIELD_NUMBER: _builtins.int
+    CONFIRMER_FIELD_NUMBER: _builtins.int
     erasure_id: _builtins.str
     """Its id."""
     gallery: _builtins.str
@@ -772,18 +779,32 @@ class Erasure(_message.Message):
     principal: _builtins.str
     """Who asked."""
     crops: _builtins.int
-    """Crops on the list."""
+    """Crops that are to go, or went: those on the list that are neither kept nor absent from the
+    beginning.
+    """
     removed: _builtins.int
     """Crops removed so far."""
     receipt: _builtins.str
-    """The signed receipt, as JSON; empty before the erasure is done."""
+    """The signed receipt, as JSON; empty before the erasure is done, and in a list of erasures."""
+    kept: _builtins.int
+    """Crops that the reviewer kept."""
+    absent: _builtins.int
+    """Crops of the list of which nothing was stored, when it was made or when they were to go."""
+    more_matched: _builtins.bool
+    """More crops match than the list of a likeness may hold: erase again after this one."""
+    confirmer: _builtins.str
+    """Who confirmed it."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the list was made."""
+        """When the list was made; crops stored later are not on it."""
 
     @_builtins.property
     def complete_time(self) -> _timestamp_pb2.Timestamp:
-        """When the last crop was removed; unset before."""
+        """When the last crop was removed, or the erasure was cancelled; unset before."""
+
+    @_builtins.property
+    def confirm_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was confirmed; unset before."""
 
     def __init__(
         self,
@@ -799,10 +820,15 @@ class Erasure(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         complete_time: _timestamp_pb2.Timestamp | None = ...,
         receipt: _builtins.str = ...,
+        kept: _builtins.int = ...,
+        absent: _builtins.int = ...,
+        more_matched: _builtins.bool = ...,
+        confirm_time: _timestamp_pb2.Timestamp | None = ...,
+        confirmer: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "confirm_time", b"confirm_time", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "crops", b"crops", "erasure_id", b"erasure_id", "gallery", b"gallery", "principal", b"principal", "reason", b"reason", "receipt", b"receipt", "removed", b"removed", "state", b"state", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "complete_time", b"complete_time", "confirm_time", b"confirm_time", "confirmer", b"confirmer", "create_time", b"create_time", "crops", b"crops", "erasure_id", b"erasure_id", "gallery", b"gallery", "kept", b"kept", "more_matched", b"more_matched", "principal", b"principal", "reason", b"reason", "receipt", b"receipt", "removed", b"removed", "state", b"state", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -904,11 +930,45 @@ class ErasureCrop(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ErasureCrop._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: ErasureCrop._Outcome.ValueType  # 0
+        """Not set."""
+        OUTCOME_LISTED: ErasureCrop._Outcome.ValueType  # 1
+        """It is to go."""
+        OUTCOME_KEPT: ErasureCrop._Outcome.ValueType  # 2
+        """The reviewer kept it."""
+        OUTCOME_REMOVED: ErasureCrop._Outcome.ValueType  # 3
+        """It was removed."""
+        OUTCOME_ABSENT: ErasureCrop._Outcome.ValueType  # 4
+        """Nothing was stored: it had gone before, or was never there."""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+        """What became of it."""
+
+    OUTCOME_UNSPECIFIED: ErasureCrop.Outcome.ValueType  # 0
+    """Not set."""
+    OUTCOME_LISTED: ErasureCrop.Outcome.ValueType  # 1
+    """It is to go."""
+    OUTCOME_KEPT: ErasureCrop.Outcome.ValueType  # 2
+    """The reviewer kept it."""
+    OUTCOME_REMOVED: ErasureCrop.Outcome.ValueType  # 3
+    """It was removed."""
+    OUTCOME_ABSENT: ErasureCrop.Outcome.ValueType  # 4
+    """Nothing was stored: it had gone before, or was never there."""
+
     CROP_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     REMOVE_TIME_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """Score of a likeness; unset for other subjects."""
+    outcome: Global___ErasureCrop.Outcome.ValueType
+    """What became of it."""
     @_builtins.property
     def crop(self) -> _types_pb2.Crop:
         """The crop, as far as it is still stored: afterwards its id alone."""
@@ -923,10 +983,11 @@ class ErasureCrop(_message.Message):
         crop: _types_pb2.Crop | None = ...,
         score: _builtins.float | None = ...,
         remove_time: _timestamp_pb2.Timestamp | None = ...,
+        outcome: Global___ErasureCrop.Outcome.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "crop", b"crop", "remove_time", b"remove_time", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "crop", b"crop", "remove_time", b"remove_time", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "crop", b"crop", "outcome", b"outcome", "remove_time", b"remove_time", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
     _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
@@ -946,7 +1007,7 @@ class ListErasureCropsResponse(_message.Message):
     """Names the next page; empty after the last."""
     @_builtins.property
     def crops(self) -> _containers.RepeatedCompositeFieldContainer[Global___ErasureCrop]:
-        """Best score first, then by id."""
+        """A likeness best score first, crops by id, all others by capture time."""
 
     def __init__(
         self,
@@ -980,7 +1041,7 @@ class ConfirmErasureRequest(_message.Message):
     """Crops that go, by the reviewer's count: must be the length of the list without those kept."""
     @_builtins.property
     def keep_crop_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Crops the reviewer took off the list."""
+        """Crops the reviewer took off the list, at most 10,000."""
 
     def __init__(
         self,

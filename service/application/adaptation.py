@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -15,7 +16,8 @@ from service.adaptation_settings import NightlySettings
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery
 from service.application.run_key import RunKey, require_images
-from service.catalog import run_reads, runs
+from service.catalog import erasure_reads, run_reads, runs
+from service.catalog.crop_deletions import MAX_IN
 from service.catalog.run_reads import RunRecord
 from service.catalog.store import Catalog
 from service.catalog.window import Window, counts_by_camera
@@ -187,6 +189,34 @@ class Adaptation:
             return stored
 
         return (await self._held(key, apply)).run
+
+    async def missing(self, key: RunKey, crop_ids: Sequence[str]) -> list[UUID]:
+        """Which of these crops are stored no longer: whoever holds them must delete them.
+
+        Raises:
+            InvalidArgument: too many, or not ids.
+            FailedPrecondition: as ``heartbeat``.
+        """
+        if len(crop_ids) > self._settings.max_report_crops:
+            raise InvalidArgument(
+                f"crop_ids has {len(crop_ids)} ids; send at most {self._settings.max_report_crops} "
+                "a call (nightly.max_report_crops)",
+                field="crop_ids",
+            )
+        wanted = [names.crop_id(value, field="crop_ids") for value in crop_ids]
+        live, identifier = self._galleries.get(key.gallery), key.identifier()
+        row = live.record.gallery_row
+
+        def read(connection: Connection) -> list[UUID]:
+            run_reads.require_holder(connection, row, identifier, key.token_digest)
+            there: set[UUID] = set()
+            for start in range(0, len(wanted), MAX_IN):
+                there |= erasure_reads.instances(
+                    connection, row, wanted[start : start + MAX_IN]
+                ).keys()
+            return [crop_id for crop_id in wanted if crop_id not in there]
+
+        return await self._catalog.read(read)
 
     async def finish(self, key: RunKey, ending: Ending) -> AdaptationRun:
         """End the run and release its lease; the same ending again changes nothing.

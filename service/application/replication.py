@@ -12,6 +12,7 @@ import logging
 import socket
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlalchemy.engine import make_url
 
@@ -28,13 +29,20 @@ from service.catalog.store import Catalog
 from service.replication_settings import ReplicaSettings
 from service.telemetry import ERASURES_PENDING
 
-__all__ = ["Replication"]
+__all__ = ["Replication", "Standpoint"]
 
 logger = logging.getLogger(__name__)
 
 # Between two looks at how far the others have come, while an erasure waits.
 LOOK_SECONDS = 0.005
 MAX_LOOK_SECONDS = 0.1
+
+
+class Standpoint(NamedTuple):
+    """A replica that lives, and whether its index has applied a change."""
+
+    name: str
+    applied: bool
 
 
 class Replication:
@@ -128,6 +136,15 @@ class Replication:
             await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, MAX_LOOK_SECONDS)
         return ()
+
+    async def standpoints(self, gallery: Gallery, position: int) -> list[Standpoint]:
+        """Wait as ``pending``; then every replica that lives, this one first."""
+        await self.pending(gallery, position)
+        found = [Standpoint(self.name, gallery.applied >= position)]
+        if self._membership is not None:
+            others = self._membership.others(await self._standings(gallery))
+            found += [Standpoint(other.name, other.position >= position) for other in others]
+        return found
 
     async def _lacking(self, gallery: Gallery, position: int) -> list[str]:
         own = [self.name] if gallery.applied < position else []

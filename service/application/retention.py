@@ -1,9 +1,14 @@
-"""Retention: crops captured longer ago than `retention.days` are dropped.
+"""Retention: crops that are kept no longer are dropped.
 
-In batches, each a short transaction with one entry in the log that says before which capture time
-everything is gone; whoever follows the log drops the same. Before a start serves anything, then at
-intervals. These crops are not in the erasure ledger: a catalog that is restored is as old as ever,
-and the next start drops them again.
+    cut-off of a camera = now - (its own retention_days, else `retention.days`)
+
+A camera's own value replaces the service's, be it shorter or longer. What no camera keeps, captured
+before the earliest of all cut-offs, goes by one entry in the log a batch, which says before which
+capture time everything is gone; whoever follows the log drops the same, whole partitions at a time.
+What a camera with a later cut-off has after that goes with one entry a crop. In batches, each a
+short transaction; before a start serves anything, then at intervals. These crops are not in the
+erasure ledger: a catalog that is restored is as old as ever, cameras' times included, and the next
+start drops them again.
 """
 
 from __future__ import annotations
@@ -11,8 +16,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -22,10 +29,10 @@ from resight.errors import FailedPrecondition, ResightError
 from service.adaptation_settings import RetentionSettings
 from service.application.galleries import Galleries
 from service.catalog import crop_writes, gallery_reads
-from service.catalog.crop_deletions import drop_before
+from service.catalog.crop_deletions import drop_before, drop_of_cameras
 from service.catalog.store import Catalog
 from service.domain.ports import BlobStore, Clock
-from service.telemetry import RETENTION_DROPPED
+from service.telemetry import RETENTION_DROPPED, RETENTION_OVERDUE
 
 __all__ = ["Retention"]
 
@@ -40,15 +47,23 @@ def _uptime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Before ``common`` nothing of a gallery is kept; ``cameras``, by key, keep less than that."""
+
+    common: datetime | None
+    cameras: Mapping[int, datetime]
+
+
 class Retention:
-    """Drops what is too old; does nothing when `retention.days` is not set.
+    """Drops what is too old.
 
     Args:
         catalog: Where crops are dropped.
         galleries: Those whose indexes follow.
         blobs: Where the images are.
         clock: Says how old a crop is.
-        settings: How old it may be.
+        settings: How old it may be, where its camera does not say.
         elapsed: Seconds since any moment, to notice a clock that was set wrong.
     """
 
@@ -70,6 +85,9 @@ class Retention:
         self._elapsed = elapsed
         self._began = clock.now(), elapsed()
         self._stopping = False
+        self._wanted = asyncio.Event()
+        # When the oldest crop of any camera has to be dropped, as far as is known.
+        self._due: datetime | None = None
 
     def drop_expired(self) -> int:
         """Drop every crop that is too old from catalog, indexes and blob store; returns how many.
@@ -80,23 +98,28 @@ class Retention:
             FailedPrecondition: the clock has jumped ahead since this process began.
             Unavailable: the catalog does not answer.
         """
-        if self._settings.days is None:
-            return 0
         now = self._clock.now()
-        self._refuse_jump(now)
-        cut_off = now - timedelta(days=self._settings.days)
-        return sum(
-            self._drop(gallery_row, name, cut_off)
-            for gallery_row, name, _ in self._catalog.read_now(gallery_reads.positions)
-        )
+        dropped = 0
+        try:
+            for gallery_row, name, _ in self._catalog.read_now(gallery_reads.positions):
+                kept = self._catalog.read_now(self._kept, gallery_row, now=now)
+                if kept.common is None and not kept.cameras:
+                    continue
+                self._refuse_jump(now)
+                dropped += self._drop_gallery(gallery_row, name, kept)
+        finally:
+            self._due = self._catalog.read_now(self._next_due)
+        return dropped
 
     async def keep(self, threads: Executor) -> None:
-        """Drop what is too old, at intervals, until cancelled; failures are logged."""
-        if self._settings.days is None:
-            return
+        """Drop what is too old, at intervals and when a camera's time was changed, until cancelled;
+        failures are logged.
+        """
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._settings.interval_seconds)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), self._settings.interval_seconds)
+            self._wanted.clear()
             try:
                 await loop.run_in_executor(threads, self.drop_expired)
             except asyncio.CancelledError:
@@ -107,9 +130,76 @@ class Retention:
             except Exception:
                 logger.exception("retention: crops that are too old could not be dropped")
 
-    def _drop(self, gallery_row: int, name: str, cut_off: datetime) -> int:
+    def soon(self) -> None:
+        """Have ``keep`` look now."""
+        self._wanted.set()
+
+    def show(self) -> None:
+        """Bring the gauge up to date: how long the oldest crop has been kept too long; it grows on
+        while nothing can be dropped.
+        """
+        late = 0.0 if self._due is None else (self._clock.now() - self._due).total_seconds()
+        RETENTION_OVERDUE.set(max(0.0, late))
+
+    def _days(self, connection: Connection, gallery_row: int) -> dict[int, float]:
+        """Days by key of camera, of those whose crops are not kept for ever."""
+        known = gallery_reads.retention_days(connection, gallery_row)
+        days = {row: self._settings.days if own is None else own for row, own in known.items()}
+        return {row: value for row, value in days.items() if value is not None}
+
+    def _kept(self, connection: Connection, gallery_row: int, *, now: datetime) -> _Kept:
+        """The cut-off that holds for all cameras, and later ones that hold for some."""
+        days = self._days(connection, gallery_row)
+        cut_offs = {row: now - timedelta(days=value) for row, value in days.items()}
+        cameras = gallery_reads.retention_days(connection, gallery_row)
+        common = min(cut_offs.values()) if cut_offs and len(cut_offs) == len(cameras) else None
+        later = {row: time for row, time in cut_offs.items() if common is None or time > common}
+        return _Kept(common, later)
+
+    def _next_due(self, connection: Connection) -> datetime | None:
+        due: list[datetime] = []
+        for gallery_row, _, _ in gallery_reads.positions(connection):
+            for camera_row, days in self._days(connection, gallery_row).items():
+                oldest = gallery_reads.oldest_capture(connection, camera_row)
+                if oldest is not None:
+                    due.append(oldest + timedelta(days=days))
+        return min(due, default=None)
+
+    def _drop_gallery(self, gallery_row: int, name: str, kept: _Kept) -> int:
+        dropped, common = 0, kept.common
+        if common is not None:
+
+            def of_all(connection: Connection) -> list[str]:
+                return drop_before(
+                    connection,
+                    gallery_row,
+                    common,
+                    gallery=name,
+                    most=self._settings.batch_crops,
+                    now=self._clock.now(),
+                )
+
+            dropped += self._drop(gallery_row, name, of_all)
+        if kept.cameras:
+
+            def of_some(connection: Connection) -> list[str]:
+                return drop_of_cameras(
+                    connection,
+                    gallery_row,
+                    kept.cameras,
+                    gallery=name,
+                    most=self._settings.batch_crops,
+                    now=self._clock.now(),
+                )
+
+            dropped += self._drop(gallery_row, name, of_some)
+        if dropped:
+            logger.info("gallery %s: %d crops that are kept no longer dropped", name, dropped)
+        return dropped
+
+    def _drop(self, gallery_row: int, name: str, batch: Callable[[Connection], list[str]]) -> int:
         dropped = 0
-        while not self._stopping and (keys := self._drop_batch(gallery_row, name, cut_off)):
+        while not self._stopping and (keys := self._drop_batch(gallery_row, batch)):
             dropped += len(keys)
             RETENTION_DROPPED.labels(name).inc(len(keys))
             try:
@@ -120,33 +210,15 @@ class Retention:
                 continue
             forget = partial(crop_writes.forget_blob_removals, keys=keys)
             self._catalog.writer.change(forget).result()
-        if dropped:
-            logger.info(
-                "gallery %s: %d crops captured before %s dropped",
-                name,
-                dropped,
-                cut_off.isoformat(),
-            )
         return dropped
 
-    def _drop_batch(self, gallery_row: int, name: str, cut_off: datetime) -> list[str]:
-        def apply(connection: Connection) -> list[str]:
-            return drop_before(
-                connection,
-                gallery_row,
-                cut_off,
-                gallery=name,
-                most=self._settings.batch_crops,
-                now=self._clock.now(),
-            )
-
+    def _drop_batch(self, gallery_row: int, batch: Callable[[Connection], list[str]]) -> list[str]:
         def committed(keys: list[str]) -> None:
             for gallery in self._galleries.all():
                 if keys and gallery.row == gallery_row:
                     gallery.follow()
 
-        dropped = self._catalog.writer.change(apply, committed=committed)
-        return dropped.result()
+        return self._catalog.writer.change(batch, committed=committed).result()
 
     def _refuse_jump(self, now: datetime) -> None:
         """A clock that runs years ahead would have everything dropped."""

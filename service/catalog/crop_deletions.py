@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Row,
     bindparam,
     delete,
     insert,
@@ -30,7 +31,7 @@ from service.catalog.models import (
 )
 from service.domain.identifier import image_key
 
-__all__ = ["delete_instances", "drop_before", "stored_instances"]
+__all__ = ["delete_instances", "drop_before", "drop_of_cameras", "remove_rows", "stored_instances"]
 
 # SQLite takes at most 32,766 parameters a statement.
 MAX_IN = 10_000
@@ -61,7 +62,7 @@ def delete_instances(connection: Connection, blob_ids: Sequence[UUID], *, now: d
                 continue
             newest = take_positions(connection, gallery_row, len(rows))
             keys = [image_key(name, row.blob_id) for row in rows]
-            _remove_rows(connection, [row.crop_row for row in rows], keys, now=now)
+            remove_rows(connection, [row.crop_row for row in rows], keys, now=now)
             first = newest - len(rows) + 1
             ids = [row.crop_id for row in rows]
             log_crops(connection, gallery_row, CHANGE_CROP_DELETED, ids, first, now)
@@ -115,7 +116,7 @@ def drop_before(
     keys = [image_key(gallery, row.blob_id) for row in rows]
     for start in range(0, len(rows), MAX_IN):
         part = slice(start, start + MAX_IN)
-        _remove_rows(connection, [row.crop_row for row in rows[part]], keys[part], now=now)
+        remove_rows(connection, [row.crop_row for row in rows[part]], keys[part], now=now)
     connection.execute(
         insert(changes).values(
             gallery_row=gallery_row,
@@ -128,7 +129,48 @@ def drop_before(
     return keys
 
 
-def _remove_rows(
+def drop_of_cameras(
+    connection: Connection,
+    gallery_row: int,
+    cut_offs: Mapping[int, datetime],
+    *,
+    gallery: str,
+    most: int,
+    now: datetime,
+) -> list[str]:
+    """Delete crops that cameras captured before a time of their own, with one entry in the log for
+    each crop: followers need not know of cameras' own times. Returns the keys of their images.
+
+    Args:
+        connection: In a transaction.
+        gallery_row: Whose crops.
+        cut_offs: By key of the camera, what it captured before goes.
+        gallery: Name of the gallery.
+        most: Crops to delete, at most 10,000.
+        now: Time of the change.
+    """
+    take_positions(connection, gallery_row, 0)
+    rows: list[Row[int, UUID, UUID]] = []
+    for camera_row, cut_off in sorted(cut_offs.items()):
+        rows += connection.execute(
+            select(crops.c.crop_row, crops.c.crop_id, crops.c.blob_id)
+            .where(crops.c.camera_row == camera_row, crops.c.capture_time < cut_off)
+            .order_by(crops.c.capture_time)
+            .limit(most - len(rows))
+        ).all()
+        if len(rows) == most:
+            break
+    if not rows:
+        return []
+    newest = take_positions(connection, gallery_row, len(rows))
+    keys = [image_key(gallery, row.blob_id) for row in rows]
+    remove_rows(connection, [row.crop_row for row in rows], keys, now=now)
+    ids = [row.crop_id for row in rows]
+    log_crops(connection, gallery_row, CHANGE_CROP_DELETED, ids, newest - len(rows) + 1, now)
+    return keys
+
+
+def remove_rows(
     connection: Connection, rows: Sequence[int], keys: Sequence[str], *, now: datetime
 ) -> None:
     """Delete crops by row (at most 10,000) with their vectors, and remember that the images with

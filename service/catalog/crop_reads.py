@@ -35,6 +35,7 @@ __all__ = [
     "crop",
     "crops_by_id",
     "list_crops",
+    "pending_among",
     "pending_blob_removals",
     "stored_blobs",
 ]
@@ -111,6 +112,15 @@ def pending_blob_removals(connection: Connection, *, limit: int) -> list[str]:
     """Keys of images whose crops are deleted."""
     statement = select(blob_removals.c.blob_key).order_by(blob_removals.c.create_time).limit(limit)
     return list(connection.execute(statement).scalars())
+
+
+def pending_among(connection: Connection, keys: Sequence[str]) -> list[str]:
+    """Which of these images may still lie in the blob store although their crops are deleted."""
+    found: list[str] = []
+    for start in range(0, len(keys), MAX_IN):
+        chosen = blob_removals.c.blob_key.in_(keys[start : start + MAX_IN])
+        found += connection.execute(select(blob_removals.c.blob_key).where(chosen)).scalars()
+    return found
 
 
 def stored_blobs(connection: Connection, blob_ids: Collection[UUID]) -> set[UUID]:

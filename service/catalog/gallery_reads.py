@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,9 +18,12 @@ __all__ = [
     "all_cameras",
     "all_galleries",
     "camera_at",
+    "camera_record",
     "generation",
     "list_cameras",
+    "oldest_capture",
     "positions",
+    "retention_days",
     "vector",
 ]
 
@@ -45,13 +49,15 @@ def all_galleries(connection: Connection) -> list[GalleryRecord]:
 def all_cameras(connection: Connection, gallery_row: int) -> list[CameraRecord]:
     """Every camera of a gallery, oldest first."""
     statement = select(cameras).where(cameras.c.gallery_row == gallery_row)
-    return [_camera(row) for row in connection.execute(statement.order_by(cameras.c.camera_row))]
+    return [
+        camera_record(row) for row in connection.execute(statement.order_by(cameras.c.camera_row))
+    ]
 
 
 def camera_at(connection: Connection, camera_row: int) -> CameraRecord | None:
     """One camera by its key."""
     row = connection.execute(select(cameras).where(cameras.c.camera_row == camera_row)).first()
-    return None if row is None else _camera(row)
+    return None if row is None else camera_record(row)
 
 
 def generation(connection: Connection, gallery_row: int) -> int:
@@ -76,7 +82,20 @@ def list_cameras(
         .order_by(cameras.c.camera_id)
         .limit(limit)
     )
-    return [_camera(row) for row in connection.execute(statement)]
+    return [camera_record(row) for row in connection.execute(statement)]
+
+
+def retention_days(connection: Connection, gallery_row: int) -> dict[int, float | None]:
+    """How many days each camera's crops are kept, by its key; None: as the service keeps all."""
+    statement = select(cameras.c.camera_row, cameras.c.retention_days)
+    rows = connection.execute(statement.where(cameras.c.gallery_row == gallery_row))
+    return {row.camera_row: row.retention_days for row in rows}
+
+
+def oldest_capture(connection: Connection, camera_row: int) -> datetime | None:
+    """When a camera captured its oldest crop; None when it has none."""
+    statement = select(crops.c.capture_time).where(crops.c.camera_row == camera_row)
+    return connection.execute(statement.order_by(crops.c.capture_time).limit(1)).scalar()
 
 
 def vector(
@@ -96,7 +115,9 @@ def vector(
     return None if data is None else np.frombuffer(data, dtype="<f4").astype(np.float32)
 
 
-def _camera(row: Row[Any]) -> CameraRecord:
+def camera_record(row: Row[Any]) -> CameraRecord:
+    """A camera of a row of its table."""
     return CameraRecord(
-        row.camera_row, Camera(row.camera_id, row.display_name, row.zone, row.create_time)
+        row.camera_row,
+        Camera(row.camera_id, row.display_name, row.zone, row.create_time, row.retention_days),
     )

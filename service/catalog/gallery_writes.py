@@ -12,6 +12,7 @@ from sqlalchemy.sql.dml import ReturningInsert
 from resight.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
 from service.catalog import lifecycle, lifecycle_reads
 from service.catalog.change_log import give_back_positions, take_positions
+from service.catalog.gallery_reads import camera_record
 from service.catalog.models import (
     CHANGE_CAMERA_ADDED,
     cameras,
@@ -23,7 +24,7 @@ from service.catalog.models import (
 from service.catalog.records import CameraRecord, GalleryRecord
 from service.domain.crop import Camera
 
-__all__ = ["create_camera", "ensure_gallery"]
+__all__ = ["create_camera", "ensure_gallery", "set_retention"]
 
 LIVE = "live"
 
@@ -158,8 +159,7 @@ def create_camera(
                 reason="CAMERA_EXISTS",
             )
         give_back_positions(connection, gallery_row, 1)
-        stored = Camera(row.camera_id, row.display_name, row.zone, row.create_time)
-        return CameraRecord(row.camera_row, stored)
+        return camera_record(row)
     statement = select(func.count()).select_from(cameras)
     count = connection.execute(statement.where(cameras.c.gallery_row == gallery_row)).scalar_one()
     if count >= max_cameras:
@@ -190,6 +190,13 @@ def create_camera(
         )
     )
     return CameraRecord(camera_row, Camera(camera.camera_id, camera.display_name, camera.zone, now))
+
+
+def set_retention(connection: Connection, camera_row: int, days: float | None) -> Camera:
+    """Keep a camera's crops so many days; None: as the service keeps every crop."""
+    chosen = cameras.c.camera_row == camera_row
+    connection.execute(update(cameras).where(chosen).values(retention_days=days))
+    return camera_record(connection.execute(select(cameras).where(chosen)).one()).camera
 
 
 def _insert_row(connection: Connection, statement: ReturningInsert[Any]) -> int:

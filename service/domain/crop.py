@@ -31,12 +31,15 @@ MAX_ZONE = 64
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A registered camera. ``create_time`` is None until the catalog has stored it."""
+    """A registered camera. ``create_time`` is None until the catalog has stored it;
+    ``retention_days`` where its crops are kept for another time than the others'.
+    """
 
     camera_id: str
     display_name: str = ""
     zone: str = ""
     create_time: datetime | None = None
+    retention_days: float | None = None
 
 
 class Crop(NamedTuple):

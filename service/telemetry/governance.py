@@ -14,6 +14,8 @@ __all__ = [
     "ERASURES",
     "ERASURES_PENDING",
     "ERASURES_REPLAYED",
+    "ERASURE_CROPS_REMOVED",
+    "ERASURE_OPEN",
     "ERASURE_OVERDUE",
     "RETENTION_DROPPED",
     "RETENTION_OVERDUE",
@@ -43,8 +45,19 @@ AUDIT_CHECKPOINT_AGE = Gauge(
 )
 ERASURES = Counter(
     "resight_erasures",
-    "Confirmed erasures that ended, by outcome.",
+    "Steps of erasures: planned, cancelled, interrupted (and to be resumed), done.",
     ("outcome",),
+    registry=REGISTRY,
+)
+ERASURE_CROPS_REMOVED = Counter(
+    "resight_erasure_crops_removed",
+    "Crops removed by confirmed erasures.",
+    registry=REGISTRY,
+)
+ERASURE_OPEN = Gauge(
+    "resight_erasure_open",
+    "Erasures that are planned and await review, or running.",
+    ("state",),
     registry=REGISTRY,
 )
 ERASURE_OVERDUE = Gauge(

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from service.application.adaptation import Adaptation
 from service.application.api_keys import ApiKeys
+from service.application.camera_retention import CameraRetention
 from service.application.cameras import Cameras
 from service.application.crop_stream import CropStream
 from service.application.crops import Crops
 from service.application.embed import Embed
+from service.application.erasure.erasures import Erasures
 from service.application.ingest import Ingest
 from service.application.lifecycle import Lifecycle
 from service.application.registry import Registry
@@ -42,3 +44,5 @@ class UseCases:
     lifecycle: Lifecycle
     verification: Verification
     api_keys: ApiKeys
+    erasures: Erasures
+    camera_retention: CameraRetention

@@ -80,6 +80,13 @@ class AdaptationServicer(adaptation_service_pb2_grpc.AdaptationServiceServicer):
         )
         return messages.ReportAdaptationRunResponse(run=convert.run_message(run))
 
+    async def CheckAdaptationCrops(  # noqa: N802
+        self, request: messages.CheckAdaptationCropsRequest, _context: Context
+    ) -> messages.CheckAdaptationCropsResponse:
+        """Which crops are gone."""
+        missing = await self._adaptation.missing(convert.run_key(request), request.crop_ids)
+        return messages.CheckAdaptationCropsResponse(missing_crop_ids=map(str, missing))
+
     async def FinishAdaptationRun(  # noqa: N802
         self, request: messages.FinishAdaptationRunRequest, _context: Context
     ) -> messages.FinishAdaptationRunResponse:

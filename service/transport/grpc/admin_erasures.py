@@ -8,6 +8,9 @@ import grpc
 
 from resight.v1 import admin_service_pb2 as messages
 from resight.v1 import admin_service_pb2_grpc
+from service.transport.grpc.convert import camera_message
+from service.transport.grpc.convert_erasure import erasure_message, listed_message, subject
+from service.transport.use_cases import UseCases
 
 __all__ = ["ErasureCalls"]
 
@@ -17,51 +20,74 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ErasureCalls(admin_service_pb2_grpc.AdminServiceServicer):
     """Erasure and retention."""
 
+    _use_cases: UseCases
+
     async def CreateErasure(  # noqa: N802 -- the methods' names in the proto
-        self, _request: messages.CreateErasureRequest, context: Context
+        self, request: messages.CreateErasureRequest, _context: Context
     ) -> messages.CreateErasureResponse:
-        """Not there yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not there yet")
-        raise AssertionError
+        """Makes the list to review."""
+        made = await self._use_cases.erasures.plan(
+            request.gallery, subject(request.subject), request.reason
+        )
+        return messages.CreateErasureResponse(erasure=erasure_message(made))
 
     async def ListErasureCrops(  # noqa: N802
-        self, _request: messages.ListErasureCropsRequest, context: Context
+        self, request: messages.ListErasureCropsRequest, _context: Context
     ) -> messages.ListErasureCropsResponse:
-        """Not there yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not there yet")
-        raise AssertionError
+        """A page of the list."""
+        page = await self._use_cases.erasures.crops(
+            request.gallery, request.erasure_id, request.page_size, request.page_token
+        )
+        return messages.ListErasureCropsResponse(
+            crops=[listed_message(item) for item in page.items],
+            next_page_token=page.next_page_token,
+        )
 
     async def ConfirmErasure(  # noqa: N802
-        self, _request: messages.ConfirmErasureRequest, context: Context
+        self, request: messages.ConfirmErasureRequest, _context: Context
     ) -> messages.ConfirmErasureResponse:
-        """Not there yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not there yet")
-        raise AssertionError
+        """Removes what was reviewed."""
+        done = await self._use_cases.erasures.confirm(
+            request.gallery,
+            request.erasure_id,
+            crops=request.crops,
+            keep=request.keep_crop_ids,
+        )
+        return messages.ConfirmErasureResponse(erasure=erasure_message(done))
 
     async def CancelErasure(  # noqa: N802
-        self, _request: messages.CancelErasureRequest, context: Context
+        self, request: messages.CancelErasureRequest, _context: Context
     ) -> messages.CancelErasureResponse:
-        """Not there yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not there yet")
-        raise AssertionError
+        """Withdraws an erasure."""
+        cancelled = await self._use_cases.erasures.cancel(request.gallery, request.erasure_id)
+        return messages.CancelErasureResponse(erasure=erasure_message(cancelled))
 
     async def GetErasure(  # noqa: N802
-        self, _request: messages.GetErasureRequest, context: Context
+        self, request: messages.GetErasureRequest, _context: Context
     ) -> messages.GetErasureResponse:
-        """Not there yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not there yet")
-        raise AssertionError
+        """One erasure."""
+        found = await self._use_cases.erasures.get(request.gallery, request.erasure_id)
+        return messages.GetErasureResponse(erasure=erasure_message(found))
 
     async def ListErasures(  # noqa: N802
-        self, _request: messages.ListErasuresRequest, context: Context
+        self, request: messages.ListErasuresRequest, _context: Context
     ) -> messages.ListErasuresResponse:
-        """Not there yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not there yet")
-        raise AssertionError
+        """A page of erasures."""
+        page = await self._use_cases.erasures.list(
+            request.gallery, request.page_size, request.page_token
+        )
+        return messages.ListErasuresResponse(
+            erasures=[erasure_message(item) for item in page.items],
+            next_page_token=page.next_page_token,
+        )
 
     async def UpdateCameraRetention(  # noqa: N802
-        self, _request: messages.UpdateCameraRetentionRequest, context: Context
+        self, request: messages.UpdateCameraRetentionRequest, _context: Context
     ) -> messages.UpdateCameraRetentionResponse:
-        """Not there yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not there yet")
-        raise AssertionError
+        """Sets how long a camera's crops are kept."""
+        stored = await self._use_cases.camera_retention.update(
+            request.gallery,
+            request.camera_id,
+            request.retention_days if request.HasField("retention_days") else None,
+        )
+        return messages.UpdateCameraRetentionResponse(camera=camera_message(stored))

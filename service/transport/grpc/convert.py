@@ -42,6 +42,7 @@ def camera_message(camera: Camera) -> types_pb2.Camera:
         display_name=camera.display_name,
         zone=camera.zone,
         create_time=timestamp(camera.create_time),
+        retention_days=camera.retention_days,
     )
 
 

@@ -63,6 +63,7 @@ def run_key(
     request: messages.StreamAdaptationCropsRequest
     | messages.HeartbeatAdaptationRunRequest
     | messages.ReportAdaptationRunRequest
+    | messages.CheckAdaptationCropsRequest
     | messages.FinishAdaptationRunRequest,
 ) -> RunKey:
     """How the caller proves itself."""

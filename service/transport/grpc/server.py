@@ -85,9 +85,7 @@ class GrpcServer:
             maximum_concurrent_rpcs=max_concurrent_rpcs,
         )
 
-    def bind(
-        self, host: str, port: int, credentials: grpc.ServerCredentials | None = None
-    ) -> int:
+    def bind(self, host: str, port: int, credentials: grpc.ServerCredentials | None = None) -> int:
         """Take the address, with TLS where there are credentials; returns the port. Calls wait
         until ``serve``.
 

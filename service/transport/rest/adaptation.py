@@ -16,8 +16,10 @@ from service.application.run_key import RunKey
 from service.application.run_records import RunRecords
 from service.domain.adaptation import CropChoice, Span
 from service.transport.rest.adaptation_schemas import (
+    CheckCrops,
     FinishRun,
     HeartbeatRun,
+    MissingCrops,
     ReportRun,
     Run,
     RunCropPage,
@@ -88,6 +90,14 @@ def _add_writing(routes: APIRouter, adaptation: Adaptation) -> None:
         key = RunKey(gallery, run_id, lease)
         run = await adaptation.report(key, body.figures, body.new_crop_ids, body.replay_crop_ids)
         return Run.of(run)
+
+    @routes.post("/{run_id}/check")
+    async def check_crops(
+        gallery: str, run_id: str, lease: Lease, body: CheckCrops
+    ) -> MissingCrops:
+        """Which of the crops that a machine holds are gone: it must delete them."""
+        missing = await adaptation.missing(RunKey(gallery, run_id, lease), body.crop_ids)
+        return MissingCrops(missing_crop_ids=[str(each) for each in missing])
 
     @routes.post("/{run_id}/finish")
     async def finish_run(gallery: str, run_id: str, lease: Lease, body: FinishRun) -> Run:

@@ -15,8 +15,10 @@ from service.domain import adaptation as domain
 from service.transport.rest.schemas import Crop
 
 __all__ = [
+    "CheckCrops",
     "FinishRun",
     "HeartbeatRun",
+    "MissingCrops",
     "ReportRun",
     "Run",
     "RunCropPage",
@@ -73,6 +75,18 @@ class ReportRun(_Strict):
     figures: dict[str, Any] | None = None
     new_crop_ids: list[str] = []
     replay_crop_ids: list[str] = []
+
+
+class CheckCrops(_Strict):
+    """Crops that a machine holds."""
+
+    crop_ids: list[str]
+
+
+class MissingCrops(BaseModel):
+    """Those of which nothing is stored."""
+
+    missing_crop_ids: list[str]
 
 
 class FinishRun(_Strict):

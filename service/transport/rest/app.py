@@ -15,6 +15,7 @@ from service.transport.rest import (
     adaptation,
     cameras,
     crops,
+    erasures,
     keys,
     lifecycle,
     models,
@@ -84,6 +85,8 @@ def create_app(
         models.router(use_cases.registry, use_cases.lifecycle),
         lifecycle.router(use_cases.registry, use_cases.lifecycle),
         verification.router(use_cases.verification),
+        erasures.router(use_cases.erasures),
+        erasures.retention_router(use_cases.camera_retention),
     ):
         app.include_router(router, prefix="/v1/galleries/{gallery}", responses=problems.PROBLEMS)
     app.include_router(keys.router(use_cases.api_keys), prefix="/v1", responses=problems.PROBLEMS)

@@ -40,6 +40,9 @@ class Camera(BaseModel):
     display_name: str
     zone: str
     create_time: datetime | None
+    retention_days: float | None = Field(
+        description="Days its crops are kept; null for the service's own `retention.days`."
+    )
 
     @classmethod
     def of(cls, camera: domain.Camera) -> Self:
@@ -49,6 +52,7 @@ class Camera(BaseModel):
             display_name=camera.display_name,
             zone=camera.zone,
             create_time=camera.create_time,
+            retention_days=camera.retention_days,
         )
 
 

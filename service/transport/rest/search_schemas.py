@@ -20,7 +20,14 @@ from service.transport.rest.schemas import Crop
 from service.transport.search_metrics import counted
 from service.transport.status import problem
 
-__all__ = ["Match", "SearchBatchBody", "SearchBatchResult", "SearchBody", "SearchResult"]
+__all__ = [
+    "Match",
+    "SearchBatchBody",
+    "SearchBatchResult",
+    "SearchBody",
+    "SearchResult",
+    "StrictBase64",
+]
 
 
 class Embedding(Strict):
@@ -30,7 +37,7 @@ class Embedding(Strict):
     model_version: str
 
 
-class _StrictBase64(EncoderProtocol):
+class StrictBase64(EncoderProtocol):
     """Lines may be broken; any other foreign character would be passed over unseen elsewhere."""
 
     @classmethod
@@ -52,7 +59,7 @@ class _StrictBase64(EncoderProtocol):
 class Example(Strict):
     """Exactly one of an image (base64), a stored crop and an embedding."""
 
-    image: Annotated[bytes, EncodedBytes(encoder=_StrictBase64)] | None = None
+    image: Annotated[bytes, EncodedBytes(encoder=StrictBase64)] | None = None
     crop_id: str | None = None
     embedding: Embedding | None = None
     weight: float | None = None

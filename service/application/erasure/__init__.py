@@ -1,0 +1,1 @@
+"""Erasure: crops chosen, reviewed, removed everywhere, and a receipt."""
