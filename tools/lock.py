@@ -18,25 +18,42 @@ ENVIRONMENTS = {
     "service-gpu": ["service-gpu"],
     "milvus": ["service-cpu", "milvus"],
 }
+# What the images of deploy/container hold: the environments above with hashes, and no version of its
+# own of anything that is in both.
+IMAGES = {
+    "service-cpu": ["service-cpu", "s3"],
+    "service-gpu": ["service-gpu", "s3"],
+    "adapt": ["adapt"],
+}
+LOCKS = Path("deploy/container/locks")
+# What makes the wheel of resight itself in them: `build-system.requires` of pyproject.toml.
+BUILD = "setuptools>=77"
 # Installed beside the environment that dev.txt describes, so it may differ from that in nothing.
 BESIDE = {"milvus": "dev"}
 
 
 def main() -> int:
     for name, extras in ENVIRONMENTS.items():
-        command = [
-            sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml",
-            "--universal", "--python-version", "3.11", "--quiet",
-            "--no-header", "--no-emit-index-url", "--no-emit-find-links",
-            "--output-file", f"requirements/{name}.txt",
-        ]  # fmt: skip
-        command += [part for extra in extras for part in ("--extra", extra)]
-        if name in BESIDE:
-            command += ["--constraint", f"requirements/{BESIDE[name]}.txt"]
-        command += sys.argv[1:]
-        print(f"requirements/{name}.txt", flush=True)
-        subprocess.run(command, cwd=ROOT, check=True)
+        beside = [f"--constraint=requirements/{BESIDE[name]}.txt"] if name in BESIDE else []
+        _lock(Path(f"requirements/{name}.txt"), extras, *beside, *sys.argv[1:])
+    for name, extras in IMAGES.items():
+        constraint = f"--constraint=requirements/{name}.txt"
+        _lock(LOCKS / f"{name}.txt", extras, constraint, "--generate-hashes", "--no-annotate")
+    _lock(LOCKS / "build.txt", None, "--generate-hashes", "--no-annotate")
     return 0
+
+
+def _lock(output: Path, extras: list[str] | None, *options: str) -> None:
+    """Of resight with some extras; None: of what builds it."""
+    print(output, flush=True)
+    source = "-" if extras is None else "pyproject.toml"
+    command = [
+        sys.executable, "-m", "uv", "pip", "compile", source,
+        "--universal", "--python-version", "3.11", "--quiet",
+        "--no-header", "--no-emit-index-url", "--no-emit-find-links",
+        f"--output-file={output}", *[f"--extra={extra}" for extra in extras or ()], *options,
+    ]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, check=True, text=True, input=BUILD)
 
 
 if __name__ == "__main__":

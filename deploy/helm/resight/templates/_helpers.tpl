@@ -1,0 +1,110 @@
+{{- define "resight.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "resight.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else if contains (include "resight.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "resight.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "resight.selector" -}}
+app.kubernetes.io/name: {{ include "resight.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "resight.labels" -}}
+{{ include "resight.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: resight
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "resight.image" -}}
+{{- $image := index . 0 -}}{{- $chart := index . 1 -}}
+{{- if $image.digest -}}{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}{{ $image.repository }}:{{ default $chart.AppVersion $image.tag }}{{- end -}}
+{{- end -}}
+
+{{- define "resight.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ .Values.runAsUser }}
+runAsGroup: {{ .Values.runAsUser }}
+fsGroup: {{ .Values.runAsUser }}
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "resight.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities: {drop: [ALL]}
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "resight.gpuResources" -}}
+{{- $resources := deepCopy .resources -}}
+{{- if .gpu.enabled -}}
+{{- $_ := set $resources "limits" (merge (dict .gpu.resource .gpu.count) (default dict $resources.limits)) -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
+{{- define "resight.pools" -}}
+{{- with .nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* What cannot work is refused here, in one line that says what to set. */}}
+{{- define "resight.check" -}}
+{{- $many := or (gt (int .Values.replicas) 1) .Values.autoscaling.enabled -}}
+{{- if not .Values.bundle.existingClaim -}}
+{{- fail "bundle.existingClaim is not set: name the claim that holds the encoder bundle" -}}
+{{- end -}}
+{{- if and $many (not .Values.database.existingSecret) -}}
+{{- fail "more than one replica needs PostgreSQL, and SQLite belongs to one process: set database.existingSecret, or replicas: 1 and autoscaling.enabled: false" -}}
+{{- end -}}
+{{- if and $many (not (or .Values.images.url .Values.images.existingClaim)) -}}
+{{- fail "more than one replica needs images where all can read and write them: set images.url (s3://…) or images.existingClaim" -}}
+{{- end -}}
+{{- if and $many (not .Values.erasures.existingClaim) -}}
+{{- fail "more than one replica needs one erasure ledger: set erasures.existingClaim to a claim that all can write to (ReadWriteMany)" -}}
+{{- end -}}
+{{- if and .Values.images.url .Values.images.existingClaim -}}
+{{- fail "images.url and images.existingClaim are both set; keep one" -}}
+{{- end -}}
+{{- if and .Values.database.existingSecret (not (or .Values.images.url .Values.images.existingClaim .Values.data.existingClaim)) -}}
+{{- fail "with a database the data volume is scratch, and images on it would be lost: set images.url, images.existingClaim or data.existingClaim" -}}
+{{- end -}}
+{{- if and .Values.database.existingSecret (not (or .Values.erasures.existingClaim .Values.data.existingClaim)) -}}
+{{- fail "with a database the data volume is scratch, and the erasure ledger on it would be lost: set erasures.existingClaim or data.existingClaim" -}}
+{{- end -}}
+{{- if and $many .Values.data.existingClaim -}}
+{{- fail "data.existingClaim belongs to one process: take it away, or set replicas: 1" -}}
+{{- end -}}
+{{- if and (not .Values.tls.existingSecret) (not .Values.allowInsecureNetwork) -}}
+{{- fail "the service refuses to listen without TLS: set tls.existingSecret, or allowInsecureNetwork: true where a mesh encrypts" -}}
+{{- end -}}
+{{- if and (eq .Values.access.authentication "off") (not .Values.allowInsecureNetwork) -}}
+{{- fail "access.authentication: \"off\" needs allowInsecureNetwork: true, where a proxy asks for credentials" -}}
+{{- end -}}
+{{- if and .Values.tls.clientCa (not .Values.tls.existingSecret) -}}
+{{- fail "tls.clientCa needs tls.existingSecret" -}}
+{{- end -}}
+{{- if and .Values.nightly.enabled (ne .Values.access.authentication "off") (not .Values.nightly.apiKey.existingSecret) -}}
+{{- fail "nightly needs a key of its own: set nightly.apiKey.existingSecret (`resight keys create`)" -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled (lt (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) -}}
+{{- fail "autoscaling.maxReplicas is below autoscaling.minReplicas" -}}
+{{- end -}}
+{{- end -}}
