@@ -58,12 +58,14 @@ demo: setup ## adapt, serve and query a small simulated site
 test: setup ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: setup ## formatting, lint, types, import rules, proto rules
+lint: setup ## formatting, lint, types, import rules, proto rules, shell, container file
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/proto.py lint
+	$(BIN)/shellcheck .ci/run deploy/compose/*.sh
+	$(BIN)/hadolint deploy/container/Containerfile
 
 format: setup ## rewrite formatting and the fixable lint
 	$(BIN)/ruff format .

@@ -17,7 +17,7 @@ PROGRAMS = {"helm": "helm/helm", "kubectl": "kubectl/kubectl"}
 
 
 def unpack(packages: Path, output: Path) -> None:
-    """From ``packages`` (what pip installed with ``--target``) to ``output``, which is made anew."""
+    """From ``packages`` (installed with ``--target``) to ``output``, which is made anew."""
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     (archive,) = packages.rglob("lambda-layer-kubectl*.jsii.tgz")

@@ -18,8 +18,8 @@ ENVIRONMENTS = {
     "service-gpu": ["service-gpu"],
     "milvus": ["service-cpu", "milvus"],
 }
-# What the images of deploy/container hold: the environments above with hashes, and no version of its
-# own of anything that is in both.
+# What the images of deploy/container hold, with hashes: the environments above, in the same
+# versions, and what reaches an object store.
 IMAGES = {
     "service-cpu": ["service-cpu", "s3"],
     "service-gpu": ["service-gpu", "s3"],
