@@ -27,8 +27,10 @@ class _Section(BaseModel):
 
 class AccessSettings(_Section):
     """Who is let in. ``auto`` asks for credentials unless both listeners are on loopback. A key
-    that was made or revoked is known to every replica after ``refresh_seconds``. 0 requests a
-    minute or a day is no bound.
+    that was made or revoked is known to every replica after ``refresh_seconds``. Tokens of
+    ``jwt_issuer`` for ``jwt_audience`` are checked with the key set of ``jwks_file`` or
+    ``jwks_url``, read again every ``jwks_refresh_seconds``; ``jwt_claim`` holds their limits. 0
+    requests a minute or a day, or refused attempts of one address, is no bound.
     """
 
     authentication: Literal["auto", "on", "off"] = "auto"
@@ -38,8 +40,23 @@ class AccessSettings(_Section):
     jwks_url: str | None = None
     jwt_issuer: str | None = None
     jwt_audience: str | None = None
+    jwt_claim: str = Field(default="resight", min_length=1)
+    jwks_refresh_seconds: float = Field(default=300.0, gt=0)
     requests_per_minute: int = Field(default=0, ge=0)
     requests_per_day: int = Field(default=0, ge=0)
+    refused_attempts_per_minute: int = Field(default=60, ge=0)
+
+    @model_validator(mode="after")
+    def _tokens_set_up_whole(self) -> Self:
+        if self.jwks_file is not None and self.jwks_url is not None:
+            raise ValueError("jwks_file and jwks_url are both set; unset one of them")
+        keys = self.jwks_file is not None or self.jwks_url is not None
+        for name in ("jwt_issuer", "jwt_audience"):
+            if keys and not getattr(self, name):
+                raise ValueError(f"tokens are accepted, but {name} is not set; set it")
+            if getattr(self, name) and not keys:
+                raise ValueError(f"{name} is set, but neither jwks_file nor jwks_url; set one")
+        return self
 
 
 class TlsSettings(_Section):

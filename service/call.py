@@ -7,6 +7,7 @@ service's own and sees `OWN`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -19,6 +20,10 @@ __all__ = ["OWN", "Call", "Protocol", "begin", "current", "enter_gallery"]
 
 Protocol = Literal["grpc", "rest", "own"]
 Noted = str | int | float | bool | None | list[str]
+
+
+def _free(_count: int) -> None:
+    """Costs nothing."""
 
 
 @dataclass(slots=True)
@@ -40,6 +45,8 @@ class Call:
         streams: Whether its answer goes on after it has begun.
         announced: Whether the audit has recorded that it begins.
         closed: Whether its end is being recorded, or was.
+        recorded: Whether the audit records it; not what was refused too often.
+        charge: Counts more requests against the caller's bounds, and raises when that is too many.
         notes: What the audit records besides; never an image, a vector or a secret.
     """
 
@@ -56,6 +63,8 @@ class Call:
     streams: bool = False
     announced: bool = False
     closed: bool = False
+    recorded: bool = True
+    charge: Callable[[int], None] = _free
     notes: dict[str, Noted] = field(default_factory=dict)
 
     @property

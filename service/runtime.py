@@ -25,8 +25,9 @@ from resight.bundle import Bundle, open_bundle
 from resight.bundle.calibration import Calibration, load_calibration
 from resight.crops import ImageLimits
 from resight.errors import InvalidArgument
+from service.access.attempts import Attempts
 from service.access.gate import Gate
-from service.access.opening import open_door
+from service.access.opening import open_door, request_limits
 from service.application.application import Application
 from service.clock import SystemClock
 from service.encoder.bundle_loader import BundleLoader
@@ -167,7 +168,9 @@ class Runtime:
             camera_retention=self._application.camera_retention,
             api_keys=self._application.api_keys,
         )
-        gate = Gate(open_door(settings, self._application.key_ring))
+        gate = Gate(await open_door(settings, self._application.key_ring),
+            limiters=[request_limits(settings)],
+            attempts=Attempts(settings.access.refused_attempts_per_minute))
         app = create_app(
             use_cases,
             gate=gate,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
+from resight.errors import ResourceExhausted, Unauthenticated
+from service.access.attempts import Attempts
 from service.access.purposes import PurposePolicy
 from service.access.rights import authorise
 from service.call import Call
 from service.domain.principal import LOCAL, Principal
+from service.telemetry import AUTHENTICATIONS
 
 __all__ = ["Authenticator", "Credentials", "Gate", "Limiter", "OpenDoor", "Recorder"]
 
@@ -37,8 +41,8 @@ class Authenticator(Protocol):
 class Limiter(Protocol):
     """Bounds how often somebody asks."""
 
-    def take(self, principal: Principal) -> None:
-        """Count one request.
+    def take(self, principal: Principal, count: int = 1) -> None:
+        """Count requests.
 
         Raises:
             ResourceExhausted: rate or quota is used up.
@@ -84,6 +88,7 @@ class Gate:
     Args:
         authenticator: Finds out who asks.
         limiters: Bound how often.
+        attempts: Bounds how many refused callers are recorded.
         recorders: Record what was asked.
         purposes: Which purpose must be declared.
     """
@@ -93,13 +98,20 @@ class Gate:
         authenticator: Authenticator,
         *,
         limiters: Sequence[Limiter] = (),
+        attempts: Attempts | None = None,
         recorders: Sequence[Recorder] = (),
         purposes: PurposePolicy | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._limiters = tuple(limiters)
+        self._attempts = attempts or Attempts(0)
         self._recorders = tuple(recorders)
         self._purposes = purposes or PurposePolicy()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has to show anything."""
+        return isinstance(self._authenticator, OpenDoor)
 
     async def know(self, call: Call, credentials: Credentials) -> None:
         """Find out who asks, before any of the body is read.
@@ -107,10 +119,32 @@ class Gate:
         Raises:
             Unauthenticated, ResourceExhausted, Unavailable: not let in.
         """
-        principal = await self._authenticator.authenticate(credentials)
+        try:
+            principal = await self._authenticator.authenticate(credentials)
+        except Unauthenticated as error:
+            wait = self._attempts.wait(call.peer)
+            if not wait:
+                raise
+            call.recorded = False
+            AUTHENTICATIONS.labels("none", "throttled").inc()
+            raise ResourceExhausted(
+                "too many attempts from this address were refused; send valid credentials",
+                field="authorization",
+                reason="TOO_MANY_ATTEMPTS",
+                retry_after=wait,
+            ) from error
         call.principal = principal
+        call.charge = partial(self._charge, principal)
+        try:
+            call.charge(1)
+        except ResourceExhausted:
+            # Whoever asks too often must not fill the audit with it.
+            call.recorded = not self._attempts.wait(principal.name)
+            raise
+
+    def _charge(self, principal: Principal, count: int) -> None:
         for limiter in self._limiters:
-            limiter.take(principal)
+            limiter.take(principal, count)
 
     async def admit(self, call: Call, *, streams: bool = False) -> None:
         """Let the caller go on to the method of the call.
@@ -132,5 +166,7 @@ class Gate:
         Raises:
             Unavailable: it cannot be recorded; the answer must be this error instead.
         """
+        if not call.recorded:
+            return
         for recorder in self._recorders:
             await recorder.ended(call, outcome)

@@ -35,6 +35,7 @@ Context = Any
 Handler = Any
 
 _PREFIX = "/resight.v1."
+_REFLECTION = "/grpc.reflection."
 _LINGER_SECONDS = 0.25
 # By whether the request and the response are streams.
 _MAKE: dict[tuple[bool, bool], Any] = {
@@ -48,7 +49,9 @@ _INFLIGHT = INFLIGHT.labels("grpc")
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic
-    """Wraps the handlers of resight.v1 once each; health and reflection pass untouched."""
+    """Wraps the handlers of resight.v1 once each, and with authentication that of reflection, which
+    needs no scope; health passes untouched.
+    """
 
     def __init__(self) -> None:
         self._wrapped: dict[str, Handler] = {}
@@ -78,9 +81,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         wrapped = self._wrapped.get(method)
         if wrapped is None:
             handler = await continuation(handler_call_details)
-            if handler is None or not method.startswith(_PREFIX):
+            own = method.startswith(_PREFIX)
+            # Reflection says what there is to call, so it is for whoever is known.
+            asked = own or (method.startswith(_REFLECTION) and not self.gate.is_open)
+            if handler is None or not asked:
                 return handler
-            wrapped = _wrap(handler, method.removeprefix(_PREFIX), self._calls, lambda: self.gate)
+            name = method.removeprefix(_PREFIX if own else "/")
+            wrapped = _wrap(handler, name, self._calls, lambda: self.gate, admits=own)
             self._wrapped[method] = wrapped
         return wrapped
 
@@ -111,20 +118,22 @@ class _Calls:
                 self.idle.set()
 
 
-def _wrap(handler: Handler, method: str, calls: _Calls, gate: Callable[[], Gate]) -> Handler:
+def _wrap(
+    handler: Handler, method: str, calls: _Calls, gate: Callable[[], Gate], *, admits: bool
+) -> Handler:
     behaviour: Any = (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
 
     async def unary(request: Any, context: Context) -> Any:
-        async with _call(method, context, calls, gate()) as traffic:
+        async with _call(method, context, calls, gate(), admits=admits) as traffic:
             response = await behaviour(_readable(request, traffic), context)
             traffic.went(response)
             return response
 
     async def stream(requests: Any, context: Context) -> AsyncIterator[Any]:
         async with (
-            _call(method, context, calls, gate(), streams=True) as traffic,
+            _call(method, context, calls, gate(), streams=True, admits=admits) as traffic,
             aclosing(behaviour(given(requests, traffic), context)) as responses,
         ):
             async for response in responses:
@@ -174,7 +183,13 @@ async def _all_readable(requests: AsyncIterator[Any], traffic: Traffic) -> Async
 
 @asynccontextmanager
 async def _call(
-    method: str, context: Context, calls: _Calls, gate: Gate, *, streams: bool = False
+    method: str,
+    context: Context,
+    calls: _Calls,
+    gate: Gate,
+    *,
+    streams: bool = False,
+    admits: bool = True,
 ) -> AsyncIterator[Traffic]:
     begun = perf_counter()
     code = grpc.StatusCode.OK
@@ -188,9 +203,10 @@ async def _call(
     _INFLIGHT.inc()
     try:
         with calls.one():
-            call.purpose = purpose_of(context)
             await gate.know(call, credentials_of(context))
-            await gate.admit(call, streams=streams)
+            call.purpose = purpose_of(context)
+            if admits:
+                await gate.admit(call, streams=streams)
             yield traffic
             with leaf("audit"):
                 await gate.leave(call, code.name)

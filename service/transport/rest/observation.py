@@ -30,6 +30,7 @@ _LOG = logging.getLogger(__name__)
 _CLIENT_LEFT = 499
 _VERBS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _GUARDED = "/v1/"
+_METRICS = "/metrics"
 
 
 class Observation:
@@ -92,8 +93,11 @@ class Observation:
         try:
             if guarded:
                 headers = Headers(scope=scope)
-                call.purpose = decoded_purpose(headers.get(PURPOSE, ""))
                 await self._gate.know(call, Credentials(headers.get("authorization", "")))
+                call.purpose = decoded_purpose(headers.get(PURPOSE, ""))
+            elif scope["path"] == _METRICS and not self._gate.is_open:
+                shown = Headers(scope=scope).get("authorization", "")
+                await self._gate.know(call, Credentials(shown))
             await self._app(scope, counted, watched)
         except Exception as error:
             if started:
