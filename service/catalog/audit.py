@@ -149,8 +149,9 @@ def all_entries(
         wanted = wanted.where(audit_entries.c.chain_id == chain_id)
     if until is not None:
         wanted = wanted.where(audit_entries.c.sequence <= until)
-    rows = connection.execution_options(stream_results=True, yield_per=BLOCK).execute(wanted)
-    for row in rows:
+    # Of the statement, not of the connection, which would keep them.
+    streamed = wanted.execution_options(stream_results=True, yield_per=BLOCK)
+    for row in connection.execute(streamed):
         yield _entry(row)
 
 
