@@ -36,6 +36,7 @@ class ServiceProcess:
     model: str
     crops: int
     log: Path
+    probes: str | None = None
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         self.process.send_signal(how)
@@ -160,7 +161,13 @@ def serving(
         assert line.startswith("ready "), f"not ready: {line!r} {log.read_text()}"
         told = dict(part.split("=", 1) for part in line.split()[1:])
         yield ServiceProcess(
-            process, told["grpc"], told["rest"], told["model"], int(told["crops"]), log
+            process,
+            told["grpc"],
+            told["rest"],
+            told["model"],
+            int(told["crops"]),
+            log,
+            told.get("probes"),
         )
     finally:
         if process.poll() is None:
