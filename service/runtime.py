@@ -28,6 +28,7 @@ from resight.errors import InvalidArgument
 from service.access.attempts import Attempts
 from service.access.gate import Gate
 from service.access.opening import open_door, request_limits
+from service.access.purposes import PurposePolicy
 from service.application.application import Application
 from service.clock import SystemClock
 from service.encoder.bundle_loader import BundleLoader
@@ -168,9 +169,19 @@ class Runtime:
             camera_retention=self._application.camera_retention,
             api_keys=self._application.api_keys,
         )
-        gate = Gate(await open_door(settings, self._application.key_ring),
+        recorders = []
+        if settings.audit.enabled:
+            recorders.append((await self._application.open_audit(settings)).recorder)
+        gate = Gate(
+            await open_door(settings, self._application.key_ring),
             limiters=[request_limits(settings)],
-            attempts=Attempts(settings.access.refused_attempts_per_minute))
+            attempts=Attempts(settings.access.refused_attempts_per_minute),
+            recorders=recorders,
+            purposes=PurposePolicy(
+                required=settings.governance.require_purpose,
+                purposes=settings.governance.purposes,
+            ),
+        )
         app = create_app(
             use_cases,
             gate=gate,

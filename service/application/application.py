@@ -43,6 +43,7 @@ from service.application.track_person import TrackPerson
 from service.application.travel_times import TravelTimes
 from service.application.unbroken import Unbroken
 from service.application.watching import Watching
+from service.audit.opening import Audit
 from service.clock import SystemClock
 from service.context_threads import ContextThreads
 from service.domain.ports import Clock, Embedder
@@ -81,6 +82,7 @@ class Application:
         self._closing = threading.Event()
         self._sweeping: asyncio.Task[None] | None = None
         self._keeping: list[asyncio.Task[None]] = []
+        self._audit: Audit | None = None
         self.cameras = Cameras(
             catalog=catalog,
             galleries=galleries,
@@ -256,6 +258,18 @@ class Application:
         ]
         return application
 
+    async def open_audit(self, settings: ServiceSettings) -> Audit:
+        """Begin this process's chain of the audit; it is closed with everything else.
+
+        Raises:
+            InvalidArgument: the signing key or the place of anchors cannot be used.
+            Unavailable: the catalog cannot be written.
+        """
+        self._audit = await Audit.open(
+            settings, self._catalog, self._foundation.clock, replica=self.replication.name
+        )
+        return self._audit
+
     @property
     def crop_count(self) -> int:
         """Vectors that a search can return, over all galleries."""
@@ -293,6 +307,8 @@ class Application:
             task.cancel()
         await asyncio.wait(self._keeping)
         await self.index_files.write_all()
+        if self._audit is not None:
+            await self._audit.close()
         await asyncio.to_thread(self._close)
 
     async def _sweep(self) -> None:
