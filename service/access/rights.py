@@ -126,12 +126,41 @@ ROUTES: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# What is about all crops of a gallery at once, so that somebody who sees only some may not do it:
+# a run takes the gallery's lease and moves its window, a promotion changes everybody's answers, an
+# audit entry or an erasure names crops of any camera.
+_WHOLE = frozenset({
+    "GalleryService/VerifyGallery",
+    "ModelService/StageModel",
+    "ModelService/PromoteModel",
+    "ModelService/RollbackModel",
+    "ModelService/RetireModel",
+    "ModelService/PauseFilling",
+    "ModelService/ResumeFilling",
+    "AdaptationService/StartAdaptationRun",
+    "AdaptationService/StreamAdaptationCrops",
+    "AdaptationService/HeartbeatAdaptationRun",
+    "AdaptationService/ReportAdaptationRun",
+    "AdaptationService/CheckAdaptationCrops",
+    "AdaptationService/FinishAdaptationRun",
+    "AdaptationService/ListAdaptationRunCrops",
+    "AdminService/ListAuditEntries",
+    "AdminService/VerifyAudit",
+    "AdminService/CreateErasure",
+    "AdminService/ListErasureCrops",
+    "AdminService/ConfirmErasure",
+    "AdminService/CancelErasure",
+    "AdminService/GetErasure",
+    "AdminService/ListErasures",
+    "AdminService/UpdateCameraRetention",
+})  # fmt: skip
+
 
 def authorise(principal: Principal, method: str) -> None:
     """Let a caller go on to an RPC.
 
     Raises:
-        PermissionDenied: none of their scopes allows it.
+        PermissionDenied: none of their scopes allows it, or it is about more crops than they see.
     """
     needed = RIGHTS.get(method, ())
     if principal.scopes.isdisjoint(needed):
@@ -140,4 +169,11 @@ def authorise(principal: Principal, method: str) -> None:
             f"{principal.name} may not call {method}; it needs scope {wanted}",
             field="authorization",
             reason="SCOPE_MISSING",
+        )
+    if principal.is_limited and method in _WHOLE:
+        raise PermissionDenied(
+            f"{principal.name} may not call {method}: it is about all crops of a gallery, and they "
+            "are limited to some cameras or a time",
+            field="authorization",
+            reason="LIMITED_CALLER",
         )

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from resight.bundle.calibration import Calibration
+from service import call
+from service.application import visibility
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery
 from service.application.query_vectors import unknown_crop
@@ -91,6 +93,7 @@ class Asking:
         Raises:
             InvalidArgument: no example or a bad one, or a bad value.
             NotFound: unknown gallery, crop or camera.
+            PermissionDenied: it names what the caller may not see.
             FailedPrecondition: a probability asked of a model without calibration; a token of
                 another model.
             Unavailable: the model that answers does not run here (``MODEL_NOT_LOADED``).
@@ -101,8 +104,10 @@ class Asking:
         models = gallery.answering()
         serving = models.live
         lowest = _lowest_score(query, serving)
-        chosen = query.filter.checked(
-            max_cameras=limits.max_filter_cameras, max_terms=limits.max_filter_terms
+        chosen = visibility.narrowed(
+            query.filter.checked(
+                max_cameras=limits.max_filter_cameras, max_terms=limits.max_filter_terms
+            )
         )
         wanted, unwanted = checked_examples(
             Example(query.image, query.crop_id, query.embedding),
@@ -112,7 +117,10 @@ class Asking:
             limit=limits.max_examples,
         )
         own = [item.crop_id for item in (*wanted, *unwanted) if item.crop_id is not None]
+        await self._require_visible(gallery, (*wanted, *unwanted))
         rule = query.own_camera.checked(stored=all(item.crop_id for item in wanted))
+        if rule.sighting.camera_id:
+            visibility.require_camera(rule.sighting.camera_id, field="query_camera_id")
         digested = digest(
             (
                 gallery.name,
@@ -133,7 +141,8 @@ class Asking:
             unwanted=unwanted,
             fusion=query.fusion,
             top_k=top_k,
-            row_filter=gallery.row_filter(
+            row_filter=visibility.row_filter(
+                gallery,
                 chosen,
                 exclude_ids=own,
                 exclude_spans=await self._own_cameras(gallery, rule, wanted),
@@ -158,6 +167,19 @@ class Asking:
             cursor=decode_cursor(query.page_token, query=digested, model_version=serving.version),
             beside=models.beside,
         )
+
+    async def _require_visible(self, gallery: Gallery, examples: Sequence[CheckedExample]) -> None:
+        """Refuse stored crops that the caller may not see, as if they did not exist."""
+        if not call.current().known.is_limited:
+            return
+        for item in examples:
+            if item.crop_id is None:
+                continue
+            record = await self._catalog.read(
+                crop_reads.crop, gallery.record.gallery_row, item.crop_id
+            )
+            if record is None or not visibility.sees(record.crop):
+                raise unknown_crop(gallery.name, item)
 
     async def _own_cameras(
         self, gallery: Gallery, rule: OwnCameraRule, wanted: Sequence[CheckedExample]

@@ -6,6 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from service import call
+from service.application import visibility
 from service.application.galleries import Galleries
 from service.catalog import gallery_reads, gallery_writes
 from service.catalog.records import CameraRecord, GalleryRecord
@@ -45,10 +47,13 @@ class Cameras:
 
         Raises:
             InvalidArgument: a bad name or text.
+            PermissionDenied: neither gallery nor camera may be the caller's.
             AlreadyExists: the id is taken by a different definition.
         """
         name = names.gallery_name(gallery)
+        call.enter_gallery(name)
         checked = new_camera(camera.camera_id, display_name=camera.display_name, zone=camera.zone)
+        visibility.require_camera(checked.camera_id, field="camera.camera_id")
         now = self._clock.now()
 
         def apply(connection: Connection) -> tuple[GalleryRecord, CameraRecord]:
@@ -86,6 +91,7 @@ class Cameras:
             live.record.gallery_row,
             after=str(position[0]) if position else "",
             limit=size + 1,
+            among=visibility.visible_cameras(live),
         )
         found = [record.camera for record in records[:size]]
         more = len(records) > size

@@ -13,6 +13,8 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from resight.errors import DataLoss, NotFound, Unavailable
+from service import call
+from service.application import visibility
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery
 from service.application.replication import Replication
@@ -135,10 +137,13 @@ class Crops:
         self._replication.fence.check()
         live = self._galleries.get(gallery)
         size = pages.page_size(page_size, limit=self._limits.max_page_size)
-        chosen = (filter or CropFilter()).checked(
-            max_cameras=self._limits.max_filter_cameras, max_terms=self._limits.max_filter_terms
+        chosen = visibility.narrowed(
+            (filter or CropFilter()).checked(
+                max_cameras=self._limits.max_filter_cameras,
+                max_terms=self._limits.max_filter_terms,
+            )
         )
-        rows = live.row_filter(chosen)
+        rows = visibility.row_filter(live, chosen)
         listing = f"crops/{live.name}/{chosen!r}"
         position = pages.decode_token(page_token, listing=listing)
         found = await self._catalog.read(
@@ -171,7 +176,10 @@ class Crops:
             Unavailable: the crop is gone but its image could not be removed yet.
         """
         live = self._galleries.get(gallery)
-        position = await self._unbroken.run(self._delete(live, names.crop_id(crop_id)))
+        wanted = names.crop_id(crop_id)
+        if call.current().known.is_limited:
+            await self._record(live, wanted)
+        position = await self._unbroken.run(self._delete(live, wanted))
         return await self._replication.pending(live, position)
 
     async def _delete(self, live: Gallery, wanted: UUID) -> int:
@@ -203,18 +211,27 @@ class Crops:
         return position
 
     async def stats(self, gallery: str) -> GalleryStats:
-        """What the gallery holds.
+        """What the gallery holds of what the caller may see.
 
         Raises:
             InvalidArgument, NotFound: bad or unknown gallery.
         """
         live = self._galleries.get(gallery)
         serving = live.serving
-        counts = await self._catalog.read(crop_reads.counts, live.record.gallery_row)
+        cameras = visibility.visible_cameras(live)
+        visible = visibility.row_filter(live, visibility.narrowed(CropFilter()))
+        counts = await self._catalog.read(
+            crop_reads.counts, live.record.gallery_row, chosen=visible
+        )
+        searchable = len(serving.index)
+        if call.current().known.is_limited:
+            searchable = await self._catalog.read(
+                crop_reads.count_vectors, live.row, serving.record.model_row, chosen=visible
+            )
         return GalleryStats(
             crops=counts.crops,
-            searchable=len(serving.index),
-            cameras=len(live.cameras),
+            searchable=searchable,
+            cameras=len(live.cameras if cameras is None else cameras),
             model_version=serving.version,
             dimension=serving.record.dimension,
             oldest_capture_time=counts.oldest_capture_time,
@@ -223,7 +240,7 @@ class Crops:
 
     async def _record(self, live: Gallery, crop_id: UUID) -> CropRecord:
         record = await self._catalog.read(crop_reads.crop, live.record.gallery_row, crop_id)
-        if record is None:
+        if record is None or not visibility.sees(record.crop):
             raise NotFound(
                 f"crop {crop_id} is not in gallery {live.name!r}",
                 field="crop_id",

@@ -25,6 +25,7 @@ from resight.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from service.application import visibility
 from service.application.duplicates import Duplicates
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery, LiveCamera
@@ -143,6 +144,7 @@ class Ingest:
     async def _store(self, item: IngestItem) -> IngestResult:
         gallery = self._galleries.get(item.gallery)
         crop = self._checked(item)
+        visibility.require_own(crop)
         camera = gallery.camera(crop.camera_id, field="crop.camera_id")
         existing = await self._duplicates.find(
             CropIdentity(

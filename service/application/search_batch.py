@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from resight.errors import InvalidArgument, ResightError
+from service import call
 from service.application.first_looks import first_looks
 from service.application.ranking import FirstLook
 from service.application.search import Prepared, Search
@@ -31,8 +32,10 @@ class SearchBatch:
 
         Raises:
             InvalidArgument: no query, or too many.
+            ResourceExhausted: more than the caller may ask now; each query counts.
         """
         self.check(len(queries))
+        call.current().charge(len(queries) - 1)
         prepared = await asyncio.gather(*(self._prepared(query) for query in queries))
         sound = [item for item in prepared if isinstance(item, Prepared)]
         looks = iter(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from resight.errors import InvalidArgument
+from service.application import visibility
 from service.application.galleries import Galleries
 from service.application.search import Search
 from service.application.travel_times import TravelTimes
@@ -62,7 +63,9 @@ class TrackPerson:
         gallery = self._galleries.get(asked.query.gallery)
         for place, time in enumerate(asked.travel_times):
             for end in ("from_camera_id", "to_camera_id"):
-                gallery.camera(getattr(time, end), field=f"travel_times[{place}].{end}")
+                field = f"travel_times[{place}].{end}"
+                visibility.require_camera(getattr(time, end), field=field)
+                gallery.camera(getattr(time, end), field=field)
         query = asked.query
         if query.top_k is None:
             query = replace(query, top_k=min(DEFAULT_SIGHTINGS, limits.max_top_k))

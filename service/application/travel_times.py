@@ -11,11 +11,12 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from resight.errors import DeadlineExceeded, NotFound
+from service.application import visibility
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery
 from service.application.serving import Serving
@@ -83,19 +84,21 @@ class TravelTimes:
                 field="gallery",
                 reason="TRAVEL_TIMES_NOT_LEARNED",
             )
-        return kept.table
+        return _visible(live, kept.table)
 
     async def learn(self, gallery: str, *, deadline: float | None = None) -> LearnedTravelTimes:
-        """Learn from the gallery as it is now; whoever asks meanwhile shares the answer.
+        """Learn from the gallery as it is now; whoever asks meanwhile shares the answer. All crops
+        are learned from; of the pairs the caller gets those of cameras that it may see.
 
         Raises:
             InvalidArgument, NotFound: no such gallery.
             DeadlineExceeded: the deadline passed before it was done; it is done all the same.
         """
-        task = self._begun(self._galleries.get(gallery))
+        live = self._galleries.get(gallery)
+        task = self._begun(live)
         left = None if deadline is None else deadline - time.monotonic()
         try:
-            return await asyncio.wait_for(asyncio.shield(task), left)
+            return _visible(live, await asyncio.wait_for(asyncio.shield(task), left))
         except TimeoutError as error:
             raise DeadlineExceeded(
                 "the deadline passed while travel times were learned; they will be there when it "
@@ -115,7 +118,7 @@ class TravelTimes:
             return await self.learn(gallery, deadline=deadline)
         if time.monotonic() - kept.moment > self._settings.refresh_seconds:
             self._begun(live)
-        return kept.table
+        return _visible(live, kept.table)
 
     async def close(self) -> None:
         """Learn no more; what is being compared is finished and forgotten."""
@@ -201,3 +204,12 @@ class TravelTimes:
             score_quantile=settings.score_quantile,
         )
         return found, len(known), len(tracks.cameras)
+
+
+def _visible(gallery: Gallery, table: LearnedTravelTimes) -> LearnedTravelTimes:
+    cameras = visibility.visible_cameras(gallery)
+    if cameras is None:
+        return table
+    seen = frozenset(cameras)
+    pairs = [pair for pair in table.pairs if {pair.from_camera_id, pair.to_camera_id} <= seen]
+    return replace(table, pairs=pairs)

@@ -25,12 +25,13 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType
 
 from service.catalog.crop_conditions import crop_conditions
-from service.catalog.models import blob_removals, cameras, crops
+from service.catalog.models import blob_removals, cameras, crops, embeddings
 from service.catalog.records import CropRecord, GalleryCounts
 from service.domain.crop import Crop
 from service.domain.ports import RowFilter
 
 __all__ = [
+    "count_vectors",
     "counts",
     "crop",
     "crops_by_id",
@@ -98,14 +99,33 @@ def list_crops(
     return [_crop(row) for row in connection.execute(statement)]
 
 
-def counts(connection: Connection, gallery_row: int) -> GalleryCounts:
-    """How many crops, and the first and last capture time."""
+def counts(
+    connection: Connection, gallery_row: int, *, chosen: RowFilter | None = None
+) -> GalleryCounts:
+    """How many crops pass a filter, and the first and last capture time of them."""
     row = connection.execute(
         select(func.count(), func.min(crops.c.capture_time), func.max(crops.c.capture_time)).where(
-            crops.c.gallery_row == gallery_row
+            crops.c.gallery_row == gallery_row, *crop_conditions(chosen or RowFilter())
         )
     ).one()
     return GalleryCounts(*row)
+
+
+def count_vectors(
+    connection: Connection, gallery_row: int, model_row: int, *, chosen: RowFilter
+) -> int:
+    """How many crops that pass a filter have a vector of a model."""
+    statement = (
+        select(func.count())
+        .select_from(crops)
+        .join(embeddings, embeddings.c.crop_row == crops.c.crop_row)
+        .where(
+            crops.c.gallery_row == gallery_row,
+            embeddings.c.model_row == model_row,
+            *crop_conditions(chosen),
+        )
+    )
+    return int(connection.execute(statement).scalar_one())
 
 
 def pending_blob_removals(connection: Connection, *, limit: int) -> list[str]:

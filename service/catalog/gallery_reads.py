@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -73,15 +74,22 @@ def positions(connection: Connection) -> list[tuple[int, str, int]]:
 
 
 def list_cameras(
-    connection: Connection, gallery_row: int, *, after: str, limit: int
+    connection: Connection,
+    gallery_row: int,
+    *,
+    after: str,
+    limit: int,
+    among: Collection[str] | None = None,
 ) -> list[CameraRecord]:
-    """Cameras by id, beginning after one."""
+    """Cameras by id, beginning after one; only those ``among`` some, when given."""
     statement = (
         select(cameras)
         .where(cameras.c.gallery_row == gallery_row, cameras.c.camera_id > after)
         .order_by(cameras.c.camera_id)
         .limit(limit)
     )
+    if among is not None:
+        statement = statement.where(cameras.c.camera_id.in_(sorted(among)))
     return [camera_record(row) for row in connection.execute(statement)]
 
 

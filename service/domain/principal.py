@@ -62,6 +62,19 @@ class Principal:
                 reason="GALLERY_NOT_ALLOWED",
             )
 
+    def require_camera(self, camera_id: str, *, field: str) -> None:
+        """Refuse a camera that is not among theirs, whether it is registered or not.
+
+        Raises:
+            PermissionDenied: it is not.
+        """
+        if self.cameras is not None and camera_id not in self.cameras:
+            raise PermissionDenied(
+                f"{self.name} may not use camera {camera_id!r}",
+                field=field,
+                reason="CAMERA_NOT_ALLOWED",
+            )
+
     def sees(self, crop: Crop) -> bool:
         """Whether a crop is within the limits."""
         captured = from_micros(crop.capture_micros)
@@ -76,19 +89,17 @@ class Principal:
         """The filter, with the limits added.
 
         Raises:
-            PermissionDenied: a camera is included that is not among theirs, or nothing is left.
+            PermissionDenied: a camera is named that is not among theirs, or nothing is left.
         """
         if not self.is_limited:
             return chosen
         cameras = chosen.include_camera_ids
         if self.cameras is not None:
             for name in cameras:
-                if name not in self.cameras:
-                    raise PermissionDenied(
-                        f"{self.name} may not see camera {name!r}",
-                        field="filter.include_camera_ids",
-                        reason="CAMERA_NOT_ALLOWED",
-                    )
+                self.require_camera(name, field="filter.include_camera_ids")
+            # Excluding one would tell whether it is registered.
+            for name in chosen.exclude_camera_ids:
+                self.require_camera(name, field="filter.exclude_camera_ids")
             cameras = cameras or tuple(sorted(self.cameras))
         asked, own = chosen.capture_range, self.capture_range
         starts = [time for time in (asked.start_time, own.start_time) if time is not None]

@@ -13,6 +13,9 @@ _REJECTIONS: dict[str, type[errors.ResightError]] = {
     "CAMERA_NOT_REGISTERED": errors.NotFound,
     "GALLERY_NOT_FOUND": errors.NotFound,
     "ID_CONFLICT": errors.AlreadyExists,
+    "GALLERY_NOT_ALLOWED": errors.PermissionDenied,
+    "CAMERA_NOT_ALLOWED": errors.PermissionDenied,
+    "TIME_NOT_ALLOWED": errors.PermissionDenied,
     "ENCODER_FAILED": errors.ResightError,
     "INTERNAL": errors.ResightError,
 }
