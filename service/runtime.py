@@ -168,6 +168,7 @@ class Runtime:
             erasures=self._application.erasures,
             camera_retention=self._application.camera_retention,
             api_keys=self._application.api_keys,
+            auditing=self._application.auditing,
         )
         recorders = []
         if settings.audit.enabled:

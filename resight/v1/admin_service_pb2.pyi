@@ -359,7 +359,7 @@ class AuditEntry(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     chain_id: _builtins.str
-    """The chain: one for each replica."""
+    """The chain: one for each start of a process."""
     sequence: _builtins.int
     """Place in the chain, from 1, without gaps."""
     principal: _builtins.str
@@ -491,6 +491,7 @@ class VerifyAuditResponse(_message.Message):
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     UNSIGNED_ENTRIES_FIELD_NUMBER: _builtins.int
     FAULTS_FIELD_NUMBER: _builtins.int
+    SIGNERS_FIELD_NUMBER: _builtins.int
     chains: _builtins.int
     """Chains read."""
     entries: _builtins.int
@@ -501,7 +502,13 @@ class VerifyAuditResponse(_message.Message):
     """Entries after the last checkpoint of their chain, which nobody has signed yet."""
     @_builtins.property
     def faults(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditFault]:
-        """Everything that is wrong; empty when nothing is."""
+        """Everything that is wrong, the first 1000; empty when nothing is."""
+
+    @_builtins.property
+    def signers(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditSigner]:
+        """The keys that the service holds, and checked signatures with. Whoever rewrites the whole audit
+        can replace them too: compare them with copies of your own (`resight audit keys`).
+        """
 
     def __init__(
         self,
@@ -511,14 +518,41 @@ class VerifyAuditResponse(_message.Message):
         checkpoints: _builtins.int = ...,
         unsigned_entries: _builtins.int = ...,
         faults: _abc.Iterable[Global___AuditFault] | None = ...,
+        signers: _abc.Iterable[Global___AuditSigner] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chains", b"chains", "checkpoints", b"checkpoints", "entries", b"entries", "faults", b"faults", "unsigned_entries", b"unsigned_entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chains", b"chains", "checkpoints", b"checkpoints", "entries", b"entries", "faults", b"faults", "signers", b"signers", "unsigned_entries", b"unsigned_entries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VerifyAuditResponse: _TypeAlias = VerifyAuditResponse  # noqa: Y015
+
+@_typing.final
+class AuditSigner(_message.Message):
+    """A key that signs checkpoints and receipts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNER_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    signer: _builtins.str
+    """Names it: the beginning of the SHA-256 of the public key."""
+    public_key: _builtins.str
+    """Ed25519 public key, PEM."""
+    def __init__(
+        self,
+        *,
+        signer: _builtins.str = ...,
+        public_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["public_key", b"public_key", "signer", b"signer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditSigner: _TypeAlias = AuditSigner  # noqa: Y015
 
 @_typing.final
 class ErasureSubject(_message.Message):

@@ -15,6 +15,7 @@ from resight.bundle.calibration import Calibration
 from service.access.key_ring import KeyRing
 from service.application.adaptation import Adaptation, LeaseGauges
 from service.application.api_keys import ApiKeys
+from service.application.auditing import Auditing
 from service.application.blob_sweep import (
     BlobsInFlight,
     SweepReport,
@@ -205,6 +206,7 @@ class Application:
             clock=clock,
             limits=limits,
         )
+        self.auditing = Auditing(catalog=catalog, max_page_size=limits.max_page_size)
         self.registry = Registry(
             catalog=catalog,
             galleries=galleries,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from service.application.adaptation import Adaptation
 from service.application.api_keys import ApiKeys
+from service.application.auditing import Auditing
 from service.application.camera_retention import CameraRetention
 from service.application.cameras import Cameras
 from service.application.crop_stream import CropStream
@@ -44,5 +45,6 @@ class UseCases:
     lifecycle: Lifecycle
     verification: Verification
     api_keys: ApiKeys
+    auditing: Auditing
     erasures: Erasures
     camera_retention: CameraRetention

@@ -172,6 +172,7 @@ def test_probes_metrics_and_openapi(service: Any, client: httpx.Client, crops: l
         "/adaptation-runs", "/adaptation-runs/{run_id}", "/adaptation-runs/{run_id}/crops",
         "/adaptation-runs/{run_id}/stream", "/adaptation-runs/{run_id}/heartbeat",
         "/adaptation-runs/{run_id}/report", "/adaptation-runs/{run_id}/finish",
+        "/v1/audit", "/v1/audit/verify",
     }  # fmt: skip
     assert "Problem" in schema["components"]["schemas"]
 

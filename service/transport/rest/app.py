@@ -13,6 +13,7 @@ from resight import __version__
 from service.access.gate import Gate
 from service.transport.rest import (
     adaptation,
+    audit,
     cameras,
     crops,
     erasures,
@@ -21,6 +22,7 @@ from service.transport.rest import (
     models,
     probes,
     problems,
+    purpose_header,
     queries,
     tracks,
     verification,
@@ -90,7 +92,9 @@ def create_app(
     ):
         app.include_router(router, prefix="/v1/galleries/{gallery}", responses=problems.PROBLEMS)
     app.include_router(keys.router(use_cases.api_keys), prefix="/v1", responses=problems.PROBLEMS)
+    app.include_router(audit.router(use_cases.auditing), prefix="/v1", responses=problems.PROBLEMS)
     problems.document(app)
+    purpose_header.document(app)
 
     def limit(scope: Scope) -> int:
         longest = max_bundle_bytes if models.is_upload(scope) else max_image_bytes
