@@ -90,6 +90,11 @@ class PostgresqlServer:
         self.process.send_signal(signal.SIGINT)
         self.process.wait(60)
 
+    @property
+    def programs(self) -> Path:
+        """The folder of psql, pg_dump and the like, of the server's own version."""
+        return self._programs
+
     def url(self, database: str) -> str:
         """SQLAlchemy URL of a database."""
         return f"postgresql+psycopg://resight@/{database}?host={self._sockets}"

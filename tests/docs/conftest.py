@@ -81,7 +81,8 @@ def page_shell(tmp_path: Path) -> Iterator[Callable[..., PageShell]]:
                 "@db/resight": f"@/resight?host={sockets}",
                 "PGHOST=db": f"PGHOST={sockets}",
             }
-        shell = PageShell(tmp_path, replaced, variables)
+        programs = () if database is None else (database.programs,)
+        shell = PageShell(tmp_path, replaced, variables, programs)
         opened.append(shell)
         return shell
 

@@ -45,6 +45,7 @@ class PageShell:
     root: Path
     replaced: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
+    programs: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         self._private = self.root / ".terminal"
@@ -117,9 +118,16 @@ class PageShell:
         return code, self._there(log.read_text(errors="replace"))
 
     def _environment(self) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TZ") if name in os.environ}
+        kept = {
+            name: os.environ[name]
+            for name in ("LANG", "LC_ALL", "PYTHONPATH", "TZ")
+            if name in os.environ
+        }
         path = os.pathsep.join(
-            [str(self._programs), str(RESIGHT.parent), os.environ.get("PATH", os.defpath)]
+            [
+                *map(str, (self._programs, *self.programs, RESIGHT.parent)),
+                os.environ.get("PATH", os.defpath),
+            ]
         )
         return {
             **kept, "HOME": str(self.root / "home"), "TMPDIR": str(self.root / "tmp"),
