@@ -42,5 +42,5 @@ class Unbroken:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            # A caller that is still there gets the error, too.
-            logger.debug("unbroken work failed: %s", error)
+            # A caller that is still there gets the error; its message may repeat what they sent.
+            logger.debug("unbroken work failed: %s", type(error).__name__)

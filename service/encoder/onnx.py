@@ -66,6 +66,8 @@ class OnnxEncoder:
 
 def _options(threads: int, *, spin: bool) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
+    # Its own lines go past our log; what is an error is raised, too.
+    options.log_severity_level = 4
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL

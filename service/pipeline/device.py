@@ -8,6 +8,7 @@ blank image is dead and `DeviceFailureError` ends the stage.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,6 +18,8 @@ from resight.errors import ResightError
 from service.telemetry import BATCH_FAILURES
 
 __all__ = ["DeviceFailureError", "Encode", "ImageArray", "Outcome", "Vector", "encode_isolating"]
+
+logger = logging.getLogger(__name__)
 
 ImageArray = NDArray[np.uint8]
 Vector = NDArray[np.float32]
@@ -54,6 +57,7 @@ def _bisect(encode: Encode, images: Sequence[ImageArray], sizes: Sequence[int]) 
     except Exception as error:
         BATCH_FAILURES.inc()
         if len(images) == 1:
+            logger.warning("the encoder failed on an image: %s: %s", type(error).__name__, error)
             return [_failure(f"{type(error).__name__}: {error}")]
         half = len(images) // 2
         return _bisect(encode, images[:half], sizes) + _bisect(encode, images[half:], sizes)

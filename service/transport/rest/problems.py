@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from resight.errors import ResightError
+from service import call
 from service.transport.status import problem, status_of
 
 __all__ = ["PROBLEMS", "Problem", "document", "install"]
@@ -92,7 +93,9 @@ async def _resight(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, ResightError)  # noqa: S101 -- registered for this class
     if status_of(error).http == HTTPStatus.INTERNAL_SERVER_ERROR and error.reason == "INTERNAL":
         raise error
-    status, headers, body = problem(error, instance=request.url.path)
+    status, headers, body = problem(
+        error, instance=request.url.path, request_id=call.current().request_id
+    )
     return ProblemResponse(body, status_code=status, headers=headers)
 
 
@@ -130,5 +133,6 @@ def _plain(
         "status": int(status),
         "detail": detail,
         "instance": request.url.path,
+        "request_id": call.current().request_id,
     }
     return ProblemResponse(body | extension, status_code=int(status), headers=headers)
