@@ -10,6 +10,7 @@ import typer
 from resight.client.connection import DEFAULT_TARGET, connect
 from resight.client.options import AsJson, Gallery, Target
 from resight.console import emit
+from resight.v1.admin_service_pb2 import UpdateCameraRetentionRequest
 from resight.v1.gallery_service_pb2 import CreateCameraRequest, ListCamerasRequest
 from resight.v1.gallery_service_pb2_grpc import GalleryServiceStub
 from resight.v1.search_service_pb2 import (
@@ -31,7 +32,7 @@ def list_(
     """Print every camera of a gallery, by id."""
     with connect(target) as connection:
         cameras = [_shown(camera) for camera in _all(connection.gallery, gallery)]
-    lines = [f"{c['camera_id']:<20} {c['zone']:<20} {c['display_name']}".rstrip() for c in cameras]
+    lines = [_camera_line(camera) for camera in cameras]
     emit({"cameras": cameras}, as_json=as_json, text="\n".join(lines) or "no cameras")
 
 
@@ -51,6 +52,31 @@ def add(
             CreateCameraRequest(gallery=gallery, camera=camera)
         ).camera
     emit(_shown(stored), as_json=as_json, text=f"camera {stored.camera_id} is registered")
+
+
+@app.command()
+def retention(
+    camera_id: Annotated[str, typer.Argument(help="A registered camera.")],
+    days: Annotated[
+        float | None, typer.Option(help="Keep its crops so many days after their capture.")
+    ] = None,
+    default: Annotated[
+        bool, typer.Option("--default", help="Keep them as the service keeps all.")
+    ] = False,
+    target: Target = DEFAULT_TARGET,
+    gallery: Gallery = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Keep a camera's crops for a time of its own; what is too old then is dropped at once."""
+    if (days is None) != default:
+        raise typer.BadParameter("name one of --days and --default")
+    request = UpdateCameraRetentionRequest(
+        gallery=gallery, camera_id=camera_id, retention_days=days
+    )
+    with connect(target) as connection:
+        stored = connection.admin.UpdateCameraRetention(request).camera
+    told = "as the service keeps all" if default else f"{stored.retention_days:g} days"
+    emit(_shown(stored), as_json=as_json, text=f"crops of camera {camera_id} are kept {told}")
 
 
 @app.command()
@@ -85,6 +111,13 @@ def travel_times(
         f"from a score of {found.lowest_score:.4f}"
     )
     emit(payload, as_json=as_json, text="\n".join(lines))
+
+
+def _camera_line(camera: dict[str, Any]) -> str:
+    days = camera["retention_days"]
+    kept = "" if days is None else f"  (kept {days:g} days)"
+    line = f"{camera['camera_id']:<20} {camera['zone']:<20} {camera['display_name']}{kept}"
+    return line.rstrip()
 
 
 def _pair(pair: LearnedTravelTime) -> dict[str, Any]:
@@ -125,4 +158,5 @@ def _shown(camera: Camera) -> dict[str, Any]:
         "display_name": camera.display_name,
         "zone": camera.zone,
         "create_time": camera.create_time.ToJsonString(),
+        "retention_days": camera.retention_days if camera.HasField("retention_days") else None,
     }

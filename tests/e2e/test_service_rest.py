@@ -172,6 +172,9 @@ def test_probes_metrics_and_openapi(service: Any, client: httpx.Client, crops: l
         "/adaptation-runs", "/adaptation-runs/{run_id}", "/adaptation-runs/{run_id}/crops",
         "/adaptation-runs/{run_id}/stream", "/adaptation-runs/{run_id}/heartbeat",
         "/adaptation-runs/{run_id}/report", "/adaptation-runs/{run_id}/finish",
+        "/adaptation-runs/{run_id}/check", "/cameras/{camera_id}/retention",
+        "/erasures", "/erasures/{erasure_id}", "/erasures/{erasure_id}/crops",
+        "/erasures/{erasure_id}/confirm", "/erasures/{erasure_id}/cancel",
         "/v1/audit", "/v1/audit/verify",
     }  # fmt: skip
     assert "Problem" in schema["components"]["schemas"]
