@@ -104,6 +104,9 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- if and .Values.nightly.enabled (ne .Values.access.authentication "off") (not .Values.nightly.apiKey.existingSecret) -}}
 {{- fail "nightly needs a key of its own: set nightly.apiKey.existingSecret (`resight keys create`)" -}}
 {{- end -}}
+{{- if and .Values.nightly.enabled .Values.tls.clientCa (not .Values.nightly.clientCertificate.existingSecret) -}}
+{{- fail "with tls.clientCa the night must show a certificate, too: set nightly.clientCertificate.existingSecret" -}}
+{{- end -}}
 {{- if and .Values.autoscaling.enabled (lt (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) -}}
 {{- fail "autoscaling.maxReplicas is below autoscaling.minReplicas" -}}
 {{- end -}}
