@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from resight.errors import InvalidArgument
+from service import call
 from service.adaptation_settings import NightlySettings
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery
@@ -106,6 +107,7 @@ class Adaptation:
                 now=self._clock.now(),
             )
 
+        call.current().note(run_id=str(identifier), holder=who)
         record, took_over = await self._catalog.change(apply)
         self._noted(live, record)
         if took_over:
@@ -237,6 +239,7 @@ class Adaptation:
                 connection, gallery_row, record, ending, now=self._clock.now()
             ), True
 
+        call.current().note(run_id=str(identifier), state=ending.state.value)
         record, ended = await self._catalog.change(apply)
         if ended:
             self._noted(live, record)

@@ -141,6 +141,7 @@ class Application:
             search_threads=self._search_threads,
             limits=limits,
             mirror=self.models.mirror.offer,
+            record_matches=settings.audit.record_matches,
         )
         self.travel_times = TravelTimes(
             catalog=catalog, galleries=galleries, clock=clock, settings=settings.travel_times

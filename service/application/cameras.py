@@ -52,6 +52,7 @@ class Cameras:
         """
         name = names.gallery_name(gallery)
         call.enter_gallery(name)
+        call.current().note(camera_id=camera.camera_id[:64])
         checked = new_camera(camera.camera_id, display_name=camera.display_name, zone=camera.zone)
         visibility.require_camera(checked.camera_id, field="camera.camera_id")
         now = self._clock.now()

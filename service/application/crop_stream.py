@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from resight.errors import InvalidArgument, Unavailable
+from service import call
 from service.application.fence import Fence
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery
@@ -120,6 +121,7 @@ class CropStream:
                 windows.sampled_rows, window, size=chosen.sample_size, seed=chosen.sample_seed
             )
             read = self._sampled(live, key, rows)
+        call.current().note(run_id=str(record.run.run_id), cameras=list(chosen.camera_ids))
         tally = _Tally(max(_position(chosen.cursor, listing), window.since_row))
         more = False
         async with aclosing(self._items(live, read, tally.after, stopping)) as items:
@@ -128,6 +130,8 @@ class CropStream:
                     break
                 tally.after = item.crop_row
                 if _usable(item, image, tally) and image is not None:
+                    # Before it goes: a stream that breaks off has shown it.
+                    call.current().note(crops=tally.sent)
                     cursor = pages.encode_token([item.crop_row], listing=listing)
                     yield StreamedCrop(item.crop, image, cursor)
         end = pages.encode_token([tally.after], listing=listing)

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from resight.errors import DataLoss, NotFound, Unavailable
 from service import call
 from service.application import visibility
+from service.application.call_notes import note_filter
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery
 from service.application.replication import Replication
@@ -105,6 +106,7 @@ class Crops:
         self._replication.fence.check()
         live = self._galleries.get(gallery)
         wanted = names.crop_id(crop_id)
+        call.current().note(crop_id=str(wanted), image=include_image)
         record = await self._record(live, wanted)
         if not include_image:
             return StoredCrop(record.crop, None)
@@ -158,6 +160,8 @@ class Crops:
         if len(found) > size:
             last = found[size - 1]
             token = pages.encode_token([last.capture_micros, last.crop_id.hex], listing=listing)
+        note_filter(chosen)
+        call.current().note(crops=len(found[:size]))
         return Page(found[:size], token)
 
     async def delete(self, gallery: str, crop_id: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from resight.errors import FailedPrecondition, InvalidArgument, NotFound, ResightError
+from service import call
 from service.application.archives import Archives
 from service.application.encoders import Encoders
 from service.application.galleries import Galleries
@@ -221,6 +222,7 @@ class Lifecycle:
         """
         live, note = self._galleries.get(gallery), self._note(actor, reason)
         wanted = domain.model_version(version)
+        call.current().note(model_version=wanted)
 
         def apply(connection: Connection) -> bool:
             return lifecycle.retire(connection, live.row, wanted, note=note)
@@ -278,6 +280,7 @@ class Lifecycle:
     ) -> T:
         async def whole() -> T:
             result = await self._catalog.change(apply, committed=lambda _: live.follow())
+            call.current().note(change=change, reason=note.reason)
             MODEL_CHANGES.labels(live.name, change, note.actor.value).inc()
             logger.info(
                 "gallery %s: %s by %s%s",

@@ -17,6 +17,7 @@ from resight.errors import (
     NotFound,
     ResourceExhausted,
 )
+from service import call
 from service.adaptation_settings import ModelSettings
 from service.application.archives import Archives
 from service.application.galleries import Galleries
@@ -109,6 +110,11 @@ class Registry:
                 await _receive(incoming, upload, chunks)
                 bundle = await asyncio.to_thread(_verified, incoming)
                 item = _registration(bundle, upload)
+                call.current().note(
+                    model_version=item.version,
+                    run_id=upload.run_id,
+                    size_bytes=upload.size_bytes,
+                )
                 await self._unbroken.run(self._shelve(live, incoming, item, upload.key))
         finally:
             self._uploads -= 1

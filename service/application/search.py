@@ -12,6 +12,7 @@ import numpy as np
 
 from resight.errors import DeadlineExceeded
 from service.application.asked import Asked, Asking
+from service.application.call_notes import note_answer
 from service.application.dual_search import NO_PROBE, DualSearch
 from service.application.embed import Embed
 from service.application.fence import Fence
@@ -56,6 +57,7 @@ class Search:
         search_threads: Indexes are searched on them.
         limits: Bounds on what is asked.
         mirror: Told of every answer of the plain kind; returns at once.
+        record_matches: Whether the audit is told which crops were found.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Search:
         search_threads: Executor,
         limits: LimitSettings,
         mirror: Callable[[Asked, SearchAnswer], None] = lambda _, __: None,
+        record_matches: bool = False,
     ) -> None:
         self._catalog = catalog
         self._asking = Asking(catalog=catalog, galleries=galleries, limits=limits)
@@ -77,6 +80,7 @@ class Search:
         self._reranks = RerankQueue(limits.max_waiting_reranks)
         self._limits = limits
         self._mirror = mirror
+        self._record_matches = record_matches
         self._dual = DualSearch(
             catalog=catalog,
             vectors=self._vectors,
@@ -133,6 +137,7 @@ class Search:
             As ``search``.
         """
         answer = await self._answered(prepared, first)
+        note_answer(prepared.query, answer, with_ids=self._record_matches)
         # The process may have stood still in the meantime.
         self._fence.check()
         return answer

@@ -15,10 +15,12 @@ without an answer was not accepted.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from resight.errors import InvalidArgument, ResightError, Unavailable
 from resight.v1.gallery_service_pb2 import IngestCropsRequest, IngestCropsResponse
+from service import call
 from service.application.ingest import Ingest, Outcome
 from service.telemetry import INGESTED
 from service.tracing import spans
@@ -55,6 +57,7 @@ class IngestStream:
         self._requests = requests
         self._draining = draining
         self._permits = asyncio.Semaphore(limit)
+        self._counts: Counter[str] = Counter()
         self._answers: asyncio.Queue[IngestCropsResponse | None] = asyncio.Queue()
         self._in_flight: dict[int, asyncio.Task[None]] = {}
         self._idle = asyncio.Event()
@@ -70,6 +73,7 @@ class IngestStream:
         drainer = asyncio.create_task(self._stop_when_drained(reader))
         try:
             while (answer := await self._answers.get()) is not None:
+                self._note(answer)
                 yield answer
                 self._permits.release()
             drainer.cancel()
@@ -83,6 +87,11 @@ class IngestStream:
         finally:
             for task in (reader, drainer, *self._in_flight.values()):
                 task.cancel()
+
+    def _note(self, answer: IngestCropsResponse) -> None:
+        name = IngestCropsResponse.Outcome.Name(answer.outcome).removeprefix("OUTCOME_").lower()
+        self._counts[name] += 1
+        call.current().note(**{name: self._counts[name]})
 
     async def _read(self) -> None:
         try:

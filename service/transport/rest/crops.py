@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from resight.errors import InvalidArgument
+from service import call
 from service.application.crops import Crops
 from service.application.ingest import Ingest, IngestItem, Outcome
 from service.telemetry import INGESTED
@@ -92,6 +93,7 @@ def _add_ingest(routes: APIRouter, ingest: Ingest) -> None:
         )
         result = await ingest.submit(item)
         INGESTED.labels(result.outcome.value).inc()
+        call.current().note(outcome=result.outcome.value, crop_id=str(result.crop_id or ""))
         raise_unless_stored(result)
         if result.outcome is Outcome.DUPLICATE:
             response.status_code = 200
