@@ -181,6 +181,7 @@ class Crops:
         """
         live = self._galleries.get(gallery)
         wanted = names.crop_id(crop_id)
+        call.current().note(crop_id=str(wanted))
         if call.current().known.is_limited:
             await self._record(live, wanted)
         position = await self._unbroken.run(self._delete(live, wanted))
