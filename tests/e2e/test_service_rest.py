@@ -175,7 +175,7 @@ def test_probes_metrics_and_openapi(service: Any, client: httpx.Client, crops: l
         "/adaptation-runs/{run_id}/check", "/cameras/{camera_id}/retention",
         "/erasures", "/erasures/{erasure_id}", "/erasures/{erasure_id}/crops",
         "/erasures/{erasure_id}/confirm", "/erasures/{erasure_id}/cancel",
-        "/v1/audit", "/v1/audit/verify",
+        "/v1/audit", "/v1/audit/verify", "/v1/keys", "/v1/keys/{key_id}/revoke",
     }  # fmt: skip
     assert "Problem" in schema["components"]["schemas"]
 

@@ -22,6 +22,7 @@ from service import call_log
 from service.access.gate import Gate, OpenDoor
 from service.call import Call
 from service.call_log import Traffic
+from service.domain import names
 from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS, exemplar
 from service.tracing.spans import leaf
 from service.transport.call_trace import TRACERESPONSE, begin_grpc, end_grpc
@@ -127,7 +128,7 @@ def _wrap(
 
     async def unary(request: Any, context: Context) -> Any:
         async with _call(method, context, calls, gate(), admits=admits) as traffic:
-            response = await behaviour(_readable(request, traffic), context)
+            response = await behaviour(_entered(request, traffic), context)
             traffic.went(response)
             return response
 
@@ -147,7 +148,7 @@ def _wrap(
         except DecodeError as error:
             return _Unreadable(str(error))
 
-    given = _all_readable if handler.request_streaming else _readable
+    given = _all_readable if handler.request_streaming else _entered
     make = _MAKE[handler.request_streaming, handler.response_streaming]
     wrapped: Handler = make(
         stream if handler.response_streaming else unary,
@@ -174,6 +175,17 @@ def _readable(request: Any, traffic: Traffic) -> Any:
         )
     traffic.came(request)
     return request
+
+
+def _entered(request: Any, traffic: Traffic) -> Any:
+    """The request, when its gallery is one of the caller's: before anything else in it is looked
+    at. A stream's messages each name their own.
+    """
+    readable = _readable(request, traffic)
+    gallery = getattr(readable, "gallery", "")
+    if gallery:
+        call_in_progress.enter_gallery(names.gallery_name(gallery))
+    return readable
 
 
 async def _all_readable(requests: AsyncIterator[Any], traffic: Traffic) -> AsyncIterator[Any]:

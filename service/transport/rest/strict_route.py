@@ -22,6 +22,7 @@ from starlette.datastructures import FormData, QueryParams
 from resight.errors import InvalidArgument
 from service import call
 from service.access.rights import ROUTES
+from service.domain import names
 
 __all__ = ["StrictRoute", "once"]
 
@@ -55,6 +56,9 @@ class StrictRoute(APIRoute):
             now.method = ROUTES.get(f"{verb} {prefix}{self.path}", "")
             now.streams = now.method in _STREAMS
             await request.scope["state"]["gate"].admit(now, streams=now.streams)
+            if "gallery" in request.path_params:
+                # Before the body is read.
+                call.enter_gallery(names.gallery_name(request.path_params["gallery"]))
             request = _StrictRequest(request.scope, request.receive)
             _decodable(request.scope["query_string"])
             _known(request.query_params, queries - request.path_params.keys(), "query parameter")
