@@ -44,6 +44,7 @@ METHODS = {
     "GalleryService/ListCrops": "unary_unary",
     "GalleryService/IngestCrops": "stream_stream",
     "AdaptationService/StreamAdaptationCrops": "unary_stream",
+    "ModelService/RegisterModel": "stream_unary",
 }
 UNREADABLE = {
     "text that is not UTF-8": b"\x0a\x01\xff",
@@ -60,7 +61,7 @@ def test_messages_that_cannot_be_read(service: Any, method: str, what: str) -> N
         make = getattr(channel, METHODS[method])
         call = make(f"/resight.v1.{method}", request_serializer=bytes)
         data: Any = UNREADABLE[what]
-        if METHODS[method] == "stream_stream":
+        if METHODS[method].startswith("stream"):
             data = iter([data])
         with pytest.raises(grpc.RpcError) as caught:
             list(call(data, timeout=20))  # a message that is answered by one is raised before

@@ -128,7 +128,7 @@ def _wrap(
 
     async def unary(request: Any, context: Context) -> Any:
         async with _call(method, context, calls, gate(), admits=admits) as traffic:
-            response = await behaviour(_entered(request, traffic), context)
+            response = await behaviour(given(request, traffic), context)
             traffic.went(response)
             return response
 
