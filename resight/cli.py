@@ -45,7 +45,7 @@ _SUMMARIES = {
     "erase": "Remove crops for good, after a look at the list, with a signed receipt.",
     "keys": "Make, list and revoke API keys.",
     "audit": "Verify the audit, and report who did what.",
-    "config": "Show the effective settings.",
+    "config": "Show and check the effective settings.",
     "db": "Create or upgrade the catalog.",
 }
 _OWN_PACKAGES = ("resight", "service", "adapt")

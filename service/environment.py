@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from resight.errors import InvalidArgument
 
-__all__ = ["DELIMITER", "PREFIX", "FileTwinSource", "refuse_unknown_names"]
+__all__ = ["DELIMITER", "PREFIX", "FileTwinSource", "name_faults", "refuse_unknown_names"]
 
 PREFIX = "RESIGHT_"
 DELIMITER = "__"
@@ -48,12 +48,17 @@ class FileTwinSource(PydanticBaseSettingsSource):
 
 def _read_secret(name: str, location: str) -> str:
     try:
-        return Path(location).read_text(encoding="utf-8").strip()
+        text = Path(location).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgument(
             f"{name}={location}: cannot read the file ({error}); correct the path or its rights",
             field=name,
         ) from error
+    if not text:
+        raise InvalidArgument(
+            f"{name}={location}: the file is empty; write the value into it", field=name
+        )
+    return text
 
 
 def _paths(settings: type[BaseSettings]) -> Iterator[tuple[str, ...]]:
@@ -66,31 +71,72 @@ def _paths(settings: type[BaseSettings]) -> Iterator[tuple[str, ...]]:
             yield (name,)
 
 
-def refuse_unknown_names(settings: type[BaseSettings]) -> None:
-    """Catch what pydantic-settings passes over: misspelt sections and keys in the environment.
+def name_faults(settings: type[BaseSettings]) -> Iterator[InvalidArgument]:
+    """What pydantic-settings passes over: misspelt sections and keys in the environment.
 
-    Names without ``__`` are left alone, because the command line reads its options' twins
-    (``RESIGHT_SERVE_…``) from there, and so are sections that resemble none of ours.
+    Nothing says of a name without ``__`` that it is meant for the service: the command line reads
+    the twins of its options there (``RESIGHT_SERVE_…``), clients their own. So of these only such
+    are refused as resemble a setting, or are one with a single underscore, and sections that
+    resemble none of ours are left alone as well.
     """
     keys: dict[str, set[str]] = {}
+    own: set[str] = set()
     for path in _paths(settings):
         if len(path) == 2:
             keys.setdefault(path[0], set()).add(path[1])
+        else:
+            own.add(path[0])
     for name in sorted(os.environ):
         upper = name.upper()
-        if not upper.startswith(PREFIX) or DELIMITER not in upper:
+        if not upper.startswith(PREFIX):
             continue
-        section, key = upper.removeprefix(PREFIX).lower().split(DELIMITER, 1)
-        if section in keys:
-            choices = keys[section]
-            if key in choices or key.removesuffix("_file") in choices:
-                continue
-            raise InvalidArgument(
-                f"{name}: no such setting; {section} knows {', '.join(sorted(choices))}", field=name
+        section, delimiter, key = upper.removeprefix(PREFIX).lower().partition(DELIMITER)
+        if not delimiter:
+            found = _of_one_part(name, section, own, keys)
+        elif section in keys:
+            found = _of_key(name, section, key, keys[section])
+        else:
+            found = _of_section(name, section, keys)
+        if found:
+            yield InvalidArgument(found, field=name)
+
+
+def refuse_unknown_names(settings: type[BaseSettings]) -> None:
+    """Raise the first fault in a name.
+
+    Raises:
+        InvalidArgument: there is one.
+    """
+    for fault in name_faults(settings):
+        raise fault
+
+
+def _of_one_part(name: str, found: str, own: set[str], keys: dict[str, set[str]]) -> str:
+    if found in own or found in keys or found.removesuffix("_file") in own:
+        return ""
+    for section, choices in keys.items():
+        key = found.removeprefix(f"{section}_")
+        if key != found and (key in choices or key.removesuffix("_file") in choices):
+            return (
+                f"{name}: no such setting; two underscores part section and key: "
+                f"{PREFIX}{section.upper()}{DELIMITER}{key.upper()}"
             )
-        close = difflib.get_close_matches(section, keys, n=1, cutoff=0.7)
-        if close:
-            raise InvalidArgument(
-                f"{name}: no such section; did you mean {PREFIX}{close[0].upper()}{DELIMITER}…?",
-                field=name,
-            )
+    bare = found.removesuffix("_file")
+    close = difflib.get_close_matches(bare, own, n=1, cutoff=0.85)
+    if not close:
+        return ""
+    suffix = "" if bare == found else "_FILE"
+    return f"{name}: no such setting; did you mean {PREFIX}{close[0].upper()}{suffix}?"
+
+
+def _of_key(name: str, section: str, key: str, choices: set[str]) -> str:
+    if key in choices or key.removesuffix("_file") in choices:
+        return ""
+    return f"{name}: no such setting; {section} knows {', '.join(sorted(choices))}"
+
+
+def _of_section(name: str, section: str, keys: dict[str, set[str]]) -> str:
+    close = difflib.get_close_matches(section, keys, n=1, cutoff=0.7)
+    if not close:
+        return ""
+    return f"{name}: no such section; did you mean {PREFIX}{close[0].upper()}{DELIMITER}…?"

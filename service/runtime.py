@@ -40,6 +40,7 @@ from service.pipeline.admission import BULK_SHARE
 from service.pipeline.batcher import BatchPolicy
 from service.pipeline.device import DeviceFailureError
 from service.pipeline.pipeline import Pipeline, PipelinePolicy
+from service.preflight.start import refuse_bad_start
 from service.settings import ServiceSettings
 from service.telemetry import (
     ADAPTATION_LEASE_HELD,
@@ -136,6 +137,7 @@ class Runtime:
         )
         rest_port = self._rest.bind(settings.rest.host, settings.rest.port)
         probes = self._serve_probes()
+        await asyncio.to_thread(refuse_bad_start, settings)
         encoder, calibration = await asyncio.to_thread(_load_encoder, settings)
         self._pipeline = Pipeline(encoder, _policy(settings))
         begun = perf_counter()

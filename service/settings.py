@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -22,9 +23,14 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
-from resight.errors import InvalidArgument
+from resight.errors import ResightError
 from service.access_settings import (
     AccessSettings,
     AuditSettings,
@@ -41,9 +47,16 @@ from service.adaptation_settings import (
     RetentionSettings,
 )
 from service.backend_settings import Backend, GpuSettings, MilvusSettings
-from service.environment import DELIMITER, PREFIX, FileTwinSource, refuse_unknown_names
+from service.environment import (
+    DELIMITER,
+    PREFIX,
+    FileTwinSource,
+    name_faults,
+    refuse_unknown_names,
+)
 from service.metric_settings import MetricSettings
 from service.replication_settings import ReplicaSettings
+from service.setting_faults import faults_of, placeholder_in, unreadable
 
 __all__ = [
     "BatcherSettings",
@@ -57,6 +70,7 @@ __all__ = [
     "SearchSettings",
     "ServiceSettings",
     "load_settings",
+    "try_settings",
 ]
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -256,6 +270,17 @@ class ServiceSettings(BaseSettings):
         """Arguments before environment before ``_FILE`` twins; no dotenv, no secrets folder."""
         return init_settings, env_settings, FileTwinSource(settings_cls)
 
+    @field_validator("database_url")
+    @classmethod
+    def _real_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        if not value.get_secret_value().strip():
+            raise ValueError("is empty; give a URL, or unset it for SQLite in data_dir")
+        if placeholder_in(_password(value.get_secret_value())):
+            raise ValueError("holds a placeholder in place of the password; write the real one")
+        return value
+
     @model_validator(mode="after")
     def _loopback_unless_secured(self) -> Self:
         for name, host in (("grpc.host", self.grpc.host), ("rest.host", self.rest.host)):
@@ -328,16 +353,32 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> ServiceSettings
     try:
         return ServiceSettings(**dict(overrides or {}))
     except ValidationError as error:
-        first = error.errors()[0]
-        path = [str(part) for part in first["loc"]]
-        text = first["msg"].removeprefix("Value error, ")
-        if not path:
-            raise InvalidArgument(text, field="settings") from error
-        if first["type"] == "extra_forbidden":
-            text = "no such setting; remove it or correct its name"
-        name = ".".join(path)
-        message = f"setting {name} ({PREFIX}{DELIMITER.join(path).upper()}): {text}"
-        raise InvalidArgument(message, field=name) from error
+        raise faults_of(error)[0] from error
+    except SettingsError as error:
+        raise unreadable(error) from error
+
+
+def try_settings(
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[ServiceSettings | None, list[ResightError]]:
+    """As ``load_settings``, with every fault at once; no settings when there is one."""
+    faults: list[ResightError] = list(name_faults(ServiceSettings))
+    try:
+        settings = ServiceSettings(**dict(overrides or {}))
+    except ValidationError as error:
+        return None, [*faults, *faults_of(error)]
+    except SettingsError as error:
+        return None, [*faults, unreadable(error)]
+    except ResightError as error:
+        return None, [*faults, error]
+    return (None if faults else settings), faults
+
+
+def _password(url: str) -> str:
+    try:
+        return unquote(urlsplit(url).password or "")
+    except ValueError:  # said with the fix where it is opened
+        return ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -123,7 +123,10 @@ def open_signing_key(path: Path | None, data_dir: Path) -> SigningKey:
     chosen = path or own
     if path is None:
         _refuse_when_shared(own)
-    return SigningKey(_private(_contents(chosen, _SETTING), chosen))
+    try:
+        return SigningKey(_private(_contents(chosen, _SETTING), chosen))
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{_SETTING}: {error.message}", field=_SETTING) from error
 
 
 def signer_of(key: Ed25519PublicKey) -> str:

@@ -30,6 +30,7 @@ from service.domain.ports import BlobStore, Clock, Embedder
 from service.erasure_ledger import ErasureLedger
 from service.gallery.backend import index_factory
 from service.gallery.search_threads import SearchThreads
+from service.preflight.clock import refuse_wrong_clock
 from service.settings import ServiceSettings
 
 __all__ = ["Foundation", "open_foundation"]
@@ -73,8 +74,8 @@ def open_foundation(
     """Open catalog and blob store, erase and drop what must go, load every index. Blocking.
 
     Raises:
-        FailedPrecondition: the data directory is in use, the schema does not fit, or the catalog
-            holds vectors of another model.
+        FailedPrecondition: the data directory is in use, the schema does not fit, the clock is
+            wrong, or the catalog holds vectors of another model.
         InvalidArgument, Unavailable: catalog or blob store cannot be used.
     """
     with ExitStack() as opening:
@@ -98,6 +99,8 @@ def open_foundation(
             auto_upgrade=settings.catalog.auto_upgrade,
         )
         opening.callback(catalog.close)
+        # Before anything acts on the time.
+        catalog.read_now(refuse_wrong_clock, settings, clock.now())
         blobs = open_blob_store(settings.resolved_blob_url())
         ledger = open_ledger(settings, catalog, clock)
         until_written.callback(ledger.close)

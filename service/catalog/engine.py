@@ -58,8 +58,10 @@ def unavailable(error: SQLAlchemyError) -> Unavailable:
     """What a database error means to a caller: try again later. It is counted."""
     DATABASE_ERRORS.inc()
     cause = getattr(error, "orig", None) or error
+    # A driver's text may have several lines, and logs and errors are one each.
+    text = " ".join(str(cause).split())
     return Unavailable(
-        f"the catalog cannot be used at the moment: {type(cause).__name__}: {cause}",
+        f"the catalog cannot be used at the moment: {type(cause).__name__}: {text}",
         field="database_url",
         reason="CATALOG_UNAVAILABLE",
     )

@@ -26,6 +26,7 @@ __all__ = [
     "is_known",
     "prepare",
     "revision_of",
+    "too_old",
     "upgrade",
     "upgrade_to",
 ]
@@ -149,9 +150,14 @@ def prepare(engine: Engine, *, auto_upgrade: bool) -> None:
         upgrade(engine)
         logger.warning("catalog schema upgraded from %s to %s", current or "nothing", head)
         return
-    raise FailedPrecondition(
-        f"the catalog's schema is {current or 'not there'} and this version needs {head}; run "
-        "`resight db upgrade`",
+    raise too_old(current)
+
+
+def too_old(current: str | None) -> FailedPrecondition:
+    """What a start says of a schema that its operator has to upgrade."""
+    return FailedPrecondition(
+        f"database_url: the catalog's schema is {current or 'not there'} and this version needs "
+        f"{head_revision()}; run `resight db upgrade`",
         field="database_url",
         reason="CATALOG_SCHEMA_OLD",
     )
@@ -167,9 +173,10 @@ def _check_newer(connection: Connection, current: str) -> None:
 def _newer(current: str, lowest: str | None) -> FailedPrecondition:
     needed = "" if lowest is None else f", needs code of schema {lowest} or later"
     return FailedPrecondition(
-        f"the catalog's schema {current} was made by a newer version of resight{needed}, and this "
-        f"version is of {head_revision()}: run the newer resight again, or restore the snapshot "
-        "from before the upgrade into an empty database (`resight gallery restore`)",
+        f"database_url: the catalog's schema {current} was made by a newer version of "
+        f"resight{needed}, and this version is of {head_revision()}: run the newer "
+        "resight again, or restore the snapshot from before the upgrade into an empty database "
+        "(`resight gallery restore`)",
         field="database_url",
         reason="CATALOG_SCHEMA_NEWER",
     )

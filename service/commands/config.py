@@ -1,9 +1,11 @@
-"""``resight config show``: the settings a service started here would have."""
+"""`resight config`: the settings a service started here would have, and whether it could start."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,18 +13,18 @@ from pydantic import BaseModel, SecretStr
 
 from resight.console import emit
 from service.environment import DELIMITER, PREFIX
-from service.settings import ServiceSettings, load_settings
+from service.settings import ServiceSettings, load_settings, try_settings
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Show the effective settings.", no_args_is_help=True)
+app = typer.Typer(help="Show and check the effective settings.", no_args_is_help=True)
 _PASSWORD_IN_URL = re.compile(r"(?<=://)[^/@]*@")
 _MASK = "***"
 
 
 @app.callback()
 def config() -> None:
-    """Show the effective settings."""
+    """Show and check the effective settings."""
 
 
 @app.command()
@@ -46,6 +48,66 @@ def show(
         for row in rows
     )
     emit({"settings": rows}, as_json=as_json, text=text)
+
+
+@app.command()
+def check(
+    bundle: Annotated[
+        Path | None,
+        typer.Option(envvar="RESIGHT_SERVE_BUNDLE", help="As of `resight serve`. [RESIGHT_BUNDLE]"),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(envvar="RESIGHT_SERVE_DATA", help="Likewise. [RESIGHT_DATA_DIR]"),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(envvar="RESIGHT_SERVE_HOST", help="Of both listeners.")
+    ] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(envvar="RESIGHT_SERVE_GRPC_PORT", help="[RESIGHT_GRPC__PORT]")
+    ] = None,
+    rest_port: Annotated[
+        int | None, typer.Option(envvar="RESIGHT_SERVE_REST_PORT", help="[RESIGHT_REST__PORT]")
+    ] = None,
+    probes_port: Annotated[
+        int | None, typer.Option(envvar="RESIGHT_SERVE_PROBES_PORT", help="[RESIGHT_PROBES__PORT]")
+    ] = None,
+    running: Annotated[
+        bool,
+        typer.Option(
+            "--running", help="A service runs with these settings: leave its ports and data alone."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Look at everything a start would look at, without starting; exit code 1 when it would fail.
+
+    Settings, files, certificates, ports, bundle, data directory, database and its schema, clock and
+    image store: all findings at once, and nothing is made or changed.
+    """
+    from service.commands.serve import given
+    from service.preflight.report import Finding, checked
+
+    settings, faults = try_settings(
+        given(
+            bundle=bundle,
+            data_dir=data,
+            grpc={"host": host, "port": grpc_port},
+            rest={"host": host, "port": rest_port},
+            probes={"port": probes_port},
+        )
+    )
+    found = [Finding("settings", "failed", fault.message) for fault in faults]
+    if settings is not None:
+        found += [Finding("settings", "ok", "can be read"), *checked(settings, running=running)]
+    failed = [finding for finding in found if finding.outcome == "failed"]
+    emit(
+        {"ok": not failed, "findings": [asdict(finding) for finding in found]},
+        as_json=as_json,
+        text="\n".join(f"{each.outcome:<8} {each.check:<9} {each.message}" for each in found),
+    )
+    if failed:
+        raise typer.Exit(1)
 
 
 def _leaves(settings: ServiceSettings) -> Iterator[tuple[tuple[str, ...], Any, Any]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-__all__ = ["app"]
+__all__ = ["app", "given"]
 
 app = typer.Typer()
 
@@ -58,17 +60,19 @@ def serve(
     from service.settings import load_settings
 
     log_lines.install()
+    # Names of functions and lines alone: where it hangs is seen without ending it, and where native
+    # code crashed at all.
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
     settings = load_settings(
-        _without_none(
-            {
-                "bundle": bundle,
-                "data_dir": data,
-                "grpc": {"host": host, "port": grpc_port},
-                "rest": {"host": host, "port": rest_port},
-                "probes": {"port": probes_port},
-                "encoder": {"threads": threads},
-                "drain_delay_seconds": drain_delay,
-            }
+        given(
+            bundle=bundle,
+            data_dir=data,
+            grpc={"host": host, "port": grpc_port},
+            rest={"host": host, "port": rest_port},
+            probes={"port": probes_port},
+            encoder={"threads": threads},
+            drain_delay_seconds=drain_delay,
         )
     )
     log_lines.install(settings.logs)
@@ -76,7 +80,11 @@ def serve(
 
 
 def _run(settings: Any) -> int:
+    from service.core_dumps import forbid_core_dumps
     from service.runtime import Runtime
+
+    if not settings.privacy.store_images:
+        forbid_core_dumps()
 
     async def main() -> int:
         runtime = await Runtime.start(settings)
@@ -97,10 +105,10 @@ def _loop_factory() -> Any:
     return uvloop.new_event_loop
 
 
-def _without_none(tree: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given."""
+def given(**tree: Any) -> dict[str, Any]:
+    """The options that were given, as a tree of settings."""
     pruned = {
-        key: _without_none(value) if isinstance(value, dict) else value
+        key: given(**value) if isinstance(value, dict) else value
         for key, value in tree.items()
         if value is not None
     }

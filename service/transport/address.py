@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from resight.errors import FailedPrecondition
@@ -15,7 +16,7 @@ def bound_socket(host: str, port: int, *, listener: str) -> socket.socket:
     Args:
         host: Name or IP address.
         port: 0 takes a free one.
-        listener: ``grpc`` or ``rest``, for the error.
+        listener: Its settings' section, for the error.
 
     Raises:
         FailedPrecondition: The address cannot be bound.
@@ -29,7 +30,19 @@ def bound_socket(host: str, port: int, *, listener: str) -> socket.socket:
         except OSError:
             bound.close()
             raise
+    except socket.gaierror as error:
+        raise FailedPrecondition(
+            f"{listener}.host: {host!r} is no address of this machine ({error.strerror}); set "
+            f"RESIGHT_{listener.upper()}__HOST to one, for example 127.0.0.1",
+            field=f"{listener}.host",
+        ) from error
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise FailedPrecondition(
+                f"{listener}.host: {host!r} is no address of this machine; set "
+                f"RESIGHT_{listener.upper()}__HOST to one, for example 127.0.0.1",
+                field=f"{listener}.host",
+            ) from error
         raise FailedPrecondition(
             f"{listener}.port: cannot listen on {joined(host, port)} ({error.strerror}); stop what "
             f"uses it, or choose another with --{listener}-port (0 takes a free one)",

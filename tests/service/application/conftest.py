@@ -25,7 +25,7 @@ from service.application.run_key import RunKey
 from service.domain.adaptation import Ending, RunState
 from service.domain.crop import Camera
 from service.domain.ports import Clock, Priority
-from service.settings import load_settings
+from service.settings import ServiceSettings, load_settings
 
 DIMENSION = 32
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -81,6 +81,12 @@ def clock() -> HandClock:
     return HandClock()
 
 
+def any_clock(settings: ServiceSettings) -> ServiceSettings:
+    """As they are, for a clock that is nothing like the database's."""
+    limits = settings.limits.model_copy(update={"max_clock_skew_seconds": 1e9})
+    return settings.model_copy(update={"limits": limits})
+
+
 @pytest.fixture
 def opened(tmp_path: Path, catalog_url: str, embedder: HashEmbedder) -> Callable[..., Any]:
     """`async with opened() as application:`, with cameras c1 to c3 in `default`."""
@@ -95,6 +101,8 @@ def opened(tmp_path: Path, catalog_url: str, embedder: HashEmbedder) -> Callable
     ) -> AsyncIterator[Application]:
         places = {"data_dir": tmp_path / "data", "database_url": catalog_url}
         settings = load_settings({**places, **overrides})
+        if clock is not None:
+            settings = any_clock(settings)
         application = await Application.open(
             settings, embedder=with_embedder or embedder, clock=clock
         )
