@@ -175,6 +175,21 @@ class Lease:
         for request in requests:
             self._call(partial(self._stub.ReportAdaptationRun, request, timeout=_CALL_SECONDS))
 
+    def missing(self, crop_ids: Sequence[str]) -> set[str]:
+        """Which of these crops the service has no longer.
+
+        Raises:
+            ResightError: The service refused to say, or did not come back.
+        """
+        found: set[str] = set()
+        for ids in _batches(crop_ids):
+            request = messages.CheckAdaptationCropsRequest(**self.key, crop_ids=ids)
+            answer = self._call(
+                partial(self._stub.CheckAdaptationCrops, request, timeout=_CALL_SECONDS)
+            )
+            found.update(answer.missing_crop_ids)
+        return found
+
     def finish(
         self,
         state: State.ValueType,

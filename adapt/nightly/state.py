@@ -3,7 +3,7 @@
 ``night.json``     the last success, the last outcome, how long what follows training took
 ``baseline.tar``   the live encoder of the first night: no chain of nights may fall behind it
 ``candidate.tar``  the newest candidate that was verified and registered
-``report.html``    what the last night found
+``report.html``    what the last night found, and in ``report.crops`` of which crops it was made
 ``work``           crops and run of the night that runs; removed at its end, and at the next start
 
 Files appear complete or not at all. ``work`` holds images of people: it is for this user alone,
@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,6 +69,29 @@ class NightState:
     def report(self) -> Path:
         """The last night's page."""
         return self.path / "report.html"
+
+    def reported(self) -> list[str] | None:
+        """Ids of the crops that the report was made of; None where nobody knows."""
+        try:
+            return self._report_crops.read_text("ascii").split()
+        except (OSError, ValueError):
+            return None
+
+    def will_report(self, crop_ids: Iterable[str]) -> None:
+        """Note of which crops a report is about to be made; there is none before."""
+        self.forget_report()
+        text = "".join(f"{crop_id}\n" for crop_id in crop_ids)
+        self._replace(self._report_crops, lambda path: path.write_text(text, "ascii"))
+
+    def forget_report(self) -> None:
+        """Remove the report, and whatever an unfinished one left."""
+        for path in self.path.glob(f"{self.report.name}*"):
+            path.unlink()
+        self._report_crops.unlink(missing_ok=True)
+
+    @property
+    def _report_crops(self) -> Path:
+        return self.path / "report.crops"
 
     @property
     def work(self) -> Path:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapt.nightly.budget import TimeBudget
+from adapt.nightly.erased import drop_erased, drop_stale_report
 from adapt.nightly.held_out import Split, hold_out
 from adapt.nightly.lease import Lease
 from adapt.nightly.outcome import NightOutcome, Result
@@ -71,6 +72,7 @@ class Steps:
         Raises:
             ResightError: One failed.
         """
+        self._forget_report()
         available = {name: crops.new for name, crops in self._lease.cameras.items()}
         total = sum(available.values())
         self._outcome.crops["available"] = total
@@ -120,11 +122,11 @@ class Steps:
                         sample=0 if whole else count,
                         seed=settings.seed,
                     )
+        self._drop_erased()
         split = self._split = hold_out(
             pull.crops, share=settings.gate.held_out, least=settings.gate.least
         )
-        pull.write_manifest(pull.manifest, split.trained)
-        pull.write_manifest(pull.held_out, split.judged)
+        self._write_manifests()
         self._outcome.crops |= pull.left_out
         self._outcome.crops["held_out"] = len(split.judged)
         self._outcome.stream_retries = pull.retries
@@ -153,6 +155,30 @@ class Steps:
         self._outcome.crops |= {"new": len(new), "replay": len(replay), "unusable": len(unusable)}
         self._lease.report(new_crop_ids=new, replay_crop_ids=replay)
 
+    def _drop_erased(self) -> None:
+        """Let go of what was erased since it was fetched."""
+        gone = drop_erased(self._pull, self._lease, cache=self._run / "cache")
+        if gone:
+            self._outcome.crops["erased"] = self._outcome.crops.get("erased", 0) + gone
+            there = {crop.crop_id for crop in self._pull.crops}
+            self._split = replace(
+                self._split,
+                trained=tuple(crop for crop in self._split.trained if crop.crop_id in there),
+                judged=tuple(crop for crop in self._split.judged if crop.crop_id in there),
+            )
+            note(f"{gone} crops were erased since they were fetched; they are dropped here, too")
+
+    def _write_manifests(self) -> None:
+        self._pull.write_manifest(self._pull.manifest, self._split.trained)
+        self._pull.write_manifest(self._pull.held_out, self._split.judged)
+
+    def _forget_report(self) -> None:
+        if gone := drop_stale_report(self._state, self._lease):
+            self._outcome.notes.append(
+                f"the last report was removed: {gone} of its crops were erased since"
+            )
+            note(self._outcome.notes[-1])
+
     def _first_stage(self) -> int:
         """Epochs that CALR spends on each camera before the others."""
         config = self._config
@@ -164,6 +190,9 @@ class Steps:
         from adapt.nightly.admission import admit, question
 
         settings, outcome = self._settings, self._outcome
+        # The training may have taken hours.
+        self._drop_erased()
+        self._write_manifests()
         baseline = settings.baseline or self._state.freeze(self._live)
         self._lease.at("gate")
         with self._timed("gate"):
@@ -211,8 +240,10 @@ class Steps:
         settings = ReportSettings(
             images=not self._settings.memory_only, seed=self._settings.seed, sample=2000
         )
+        shown = [] if self._settings.memory_only else self._split.trained
         try:
             with self._timed("report"):
+                self._state.will_report(crop.crop_id for crop in shown)
                 write_report(
                     self._run,
                     live=self._settings.live,

@@ -23,6 +23,7 @@ from service.catalog.models import (
     model_bundles,
     models,
 )
+from service.domain.adaptation import RunState
 from service.domain.erasure import CropOutcome, Erasure, ErasureState, ListedCrop
 from service.domain.ports import RowFilter
 
@@ -38,6 +39,7 @@ __all__ = [
     "outcome_ids",
     "running_erasures",
     "stored_in",
+    "under_way",
     "used_by",
 ]
 
@@ -248,6 +250,15 @@ def used_by(connection: Connection, erasure: Erasure) -> list[UsedBy]:
         )
         for row in found
     ]
+
+
+def under_way(connection: Connection, gallery_row: int) -> list[UUID]:
+    """Runs that have not ended: which crops they use is not known yet."""
+    runs = adaptation_runs
+    statement = select(runs.c.run_id).where(
+        runs.c.gallery_row == gallery_row, runs.c.state == RunState.RUNNING.value
+    )
+    return list(connection.execute(statement.order_by(runs.c.run_row)).scalars())
 
 
 def models_of(connection: Connection, gallery_row: int) -> list[ModelLine]:

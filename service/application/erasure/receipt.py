@@ -26,6 +26,7 @@ from resight import __version__
 from service.application.erasure.removal import Evidence
 from service.catalog import erasure_reads
 from service.catalog.erasure_reads import ModelLine, UsedBy
+from service.domain.adaptation import RunState
 from service.domain.erasure import CropOutcome, Erasure
 from service.settings import ServiceSettings
 from service.signing import SigningKey
@@ -98,6 +99,7 @@ def facts(
     absent = _ids(connection, erasure, CropOutcome.ABSENT)
     lines = erasure_reads.models_of(connection, erasure.gallery_row)
     runs = erasure_reads.used_by(connection, erasure)
+    open_runs = erasure_reads.under_way(connection, erasure.gallery_row)
     return {
         "format": FORMAT,
         "erasure_id": str(erasure.erasure_id),
@@ -134,7 +136,7 @@ def facts(
         },
         "ledger": {"file": places.ledger, "crops": len(removed) + len(absent)},
         "may_still_hold": _holders(evidence),
-        "training": _training(runs, lines),
+        "training": _training(runs, open_runs, lines),
         "software": f"resight {__version__}",
     }
 
@@ -198,8 +200,12 @@ def _holders(evidence: Evidence) -> list[dict[str, str]]:
     return held
 
 
-def _training(runs: Sequence[UsedBy], lines: Sequence[ModelLine]) -> dict[str, Any]:
-    """Runs that used the crops, and the models made by them or from such a model."""
+def _training(
+    runs: Sequence[UsedBy], open_runs: Sequence[UUID], lines: Sequence[ModelLine]
+) -> dict[str, Any]:
+    """Runs that used the crops, those under way, which may, and the models made by them or from
+    such a model.
+    """
     made = {run.model_version for run in runs if run.model_version}
     reached = set(made)
     while grown := {
@@ -219,6 +225,11 @@ def _training(runs: Sequence[UsedBy], lines: Sequence[ModelLine]) -> dict[str, A
                 "replay_crops": run.replay_crops,
             }
             for run in runs
+        ],
+        "under_way": [
+            {"run_id": str(run_id), "state": RunState.RUNNING.value}
+            for run_id in open_runs
+            if run_id not in {run.run_id for run in runs}
         ],
         "models": [
             {
