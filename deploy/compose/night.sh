@@ -5,7 +5,7 @@
 set -u
 : "${NIGHT_AT:?HH:MM}" "${NIGHT_LIMIT:?such as 5h}"
 running=
-trap 'if [ -n "$running" ]; then kill -TERM "$running" 2>/dev/null; wait "$running"; fi; exit 0' TERM INT
+trap 'if [ -n "$running" ]; then kill -TERM "$running"; wait "$running"; fi 2>/dev/null; exit 0' TERM INT
 
 told() { printf '{"time":"%s","logger":"night","message":"%s"}\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$1" >&2; }
 

@@ -118,8 +118,8 @@ class Callers:
 
         return channel
 
-    def _metadata(self) -> list[tuple[str, str]]:
-        return list(self._headers.items())
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return tuple(self._headers.items())
 
     def _grpc_searches(self) -> Callable[[Pod], None]:
         channel, numbers = self._channels(), count()

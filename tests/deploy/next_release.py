@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from alembic.config import Config
+from sqlalchemy import Connection
 
 from resight.cli import main
 from service.catalog import schema
@@ -14,8 +15,8 @@ _ours = schema._config
 _versions = Path(schema.__file__).with_name("migrations") / "versions"
 
 
-def _extended(*arguments: object) -> Config:
-    made = _ours(*arguments)  # type: ignore[arg-type]
+def _extended(connection: Connection | None = None) -> Config:
+    made = _ours(connection)
     folders = (str(_versions), os.environ["NEXT_MIGRATIONS"])
     made.set_main_option("version_locations", os.pathsep.join(folders))
     return made

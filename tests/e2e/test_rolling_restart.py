@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -71,9 +72,7 @@ class Release:
             client = self.client(pod.ports["rest"])
             if turn == 0:
                 assert client.post("/cameras", json={"camera_id": "door"}).status_code == 201
-            eventually(
-                lambda client=client: "door" in client.get("/cameras").text, "all know the camera"
-            )
+            eventually(partial(knows_the_camera, client), f"{pod.name} knows the camera")
 
     def client(self, port: int) -> httpx.Client:
         base = f"http://127.0.0.1:{port}/v1/galleries/default"
@@ -145,6 +144,14 @@ def release(
         yield made
 
 
+def knows_the_camera(client: httpx.Client) -> bool:
+    return "door" in client.get("/cameras").text
+
+
+def finds(client: httpx.Client, crops: int) -> bool:
+    return bool(client.get("/stats").json()["searchable"] == crops)
+
+
 def nothing_failed_and_nothing_is_lost(
     release: Release, deployment: Deployment, callers: Callers
 ) -> None:
@@ -152,12 +159,8 @@ def nothing_failed_and_nothing_is_lost(
     assert len(callers.acknowledged) == len(set(callers.acknowledged)) > 50
     for pod in deployment.pods:
         client = release.client(pod.ports["rest"])
-        eventually(
-            lambda client=client: (
-                client.get("/stats").json()["searchable"] == len(callers.acknowledged)
-            ),
-            f"{pod.name} finds every crop",
-        )
+        finds_all = partial(finds, client, len(callers.acknowledged))
+        eventually(finds_all, f"{pod.name} finds every crop")
         for crop_id in callers.acknowledged[:: max(1, len(callers.acknowledged) // 50)]:
             assert client.get(f"/crops/{crop_id}/image").status_code == 200
     assert [code for _, code in deployment.gone] == [0] * len(deployment.gone)
