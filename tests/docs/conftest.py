@@ -13,6 +13,7 @@ from sqlalchemy import create_engine, text
 
 from tests.conftest import PostgresqlServer, running_postgresql
 from tests.docs.command_lines import environment_twins
+from tests.docs.pages import ROOT
 from tests.docs.shell import PageShell
 from tests.e2e.conftest import jpeg, tiny_bundle_at
 
@@ -34,6 +35,7 @@ def prepared(root: Path) -> None:
             camera = ("door", "yard", "gate")[number % 3]
             time = f"2026-04-01T10:{number:02d}:00Z"
             writer.writerow([f"{number}.jpg", camera, time, f"t{number // 3}"])
+    (root / "deploy").symlink_to(ROOT / "deploy")
     (root / "query.jpg").write_bytes(jpeg(704))
 
 
@@ -71,7 +73,10 @@ def page_shell(tmp_path: Path) -> Iterator[Callable[..., PageShell]]:
         prepared(tmp_path)
         ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         replaced = dict(ports)
-        variables = {"RESIGHT_GRPC__PORT": ports["7443"], "RESIGHT_REST__PORT": ports["7080"]}
+        variables = {
+            "RESIGHT_GRPC__PORT": ports["7443"],
+            "RESIGHT_REST__PORT": ports["7080"],
+        }
         target = f"127.0.0.1:{ports['7443']}"
         twins = [name for name in environment_twins() if name.endswith("_TARGET")]
         variables |= dict.fromkeys(twins, target)
