@@ -66,7 +66,7 @@ class ModelSettings(_Section):
 
 class PrivacySettings(_Section):
     """Without ``store_images`` a crop's image is embedded and forgotten: it cannot be got again,
-    and nights are refused.
+    nights are refused, and the process cannot leave a core dump.
     """
 
     store_images: bool = True
