@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup tensorrt milvus deploy-tools peers demo test lint format bench proto lock clean
+.PHONY: help setup tensorrt milvus deploy-tools peers demo test image-check lint format bench proto lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -55,8 +55,14 @@ peers: .peers/.installed ## install the vector stores that bench peers compares 
 demo: setup ## adapt, serve and query a small simulated site
 	$(BIN)/resight demo $(ARGS)
 
+# Side by side, each file in one process. OpenMP threads of one take the cores of the others, so each
+# has one unless it says otherwise.
+WORKERS ?= 2
 test: setup ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+image-check: setup ## install the service image's lock file as the container file does, and serve from it
+	RESIGHT_IMAGE_CHECK=1 $(BIN)/python -m pytest tests/deploy/test_container.py
 
 lint: setup ## formatting, lint, types, import rules, proto rules, shell, container file
 	$(BIN)/ruff format --check .

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import grpc
 import httpx
@@ -21,6 +22,7 @@ import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc.error_details_pb2 import RequestInfo
 from grpc_status import rpc_status
 
 from resight.bundle import open_bundle, pack
@@ -146,12 +148,20 @@ def register(connection: Connection, bundle: Path, run: dict[str, str]) -> None:
 
 
 def outcome(call: Callable[[], Any], *hidden: str) -> str:
-    """What a caller learns: the answer or the error with all its details, ids left out."""
+    """What a caller learns: the answer or the error with all its details, the ids that differ and
+    that of the request left out.
+    """
     try:
         answer = call()
         told = str(answer if hasattr(answer, "DESCRIPTOR") else list(answer))
     except grpc.RpcError as error:
-        told = f"{error.code()} {error.details()} {rpc_status.from_call(error)}"
+        status = rpc_status.from_call(error)
+        for detail in status.details:
+            request = RequestInfo()
+            if detail.Unpack(request):
+                assert len(request.request_id) == len(uuid4().hex)
+                detail.Pack(RequestInfo())
+        told = f"{error.code()} {error.details()} {status}"
     for name in hidden:
         told = told.replace(name, "ID")
     return told
@@ -341,6 +351,8 @@ def test_what_is_theirs_looks_like_what_does_not_exist_over_rest(sites: Sites) -
         told, wanted = answer.text, expected[way].text
         for name, other in zip(theirs, nothing, strict=True):
             told, wanted = told.replace(name, "ID"), wanted.replace(other, "ID")
+        # Each request has an id of its own.
+        told, wanted = (re.sub(r'"request_id":"[0-9a-f]{32}"', "", text) for text in (told, wanted))
         assert (answer.status_code, told) == (expected[way].status_code, wanted), way
         assert answer.status_code >= 400 or way == "batch", (way, answer.text)
     assert len(listed(sites, THEIRS)) == SHARED + SECRET
