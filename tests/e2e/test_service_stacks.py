@@ -1,0 +1,28 @@
+"""Where a running service is, told without ending it."""
+
+from __future__ import annotations
+
+import signal
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+
+def test_a_signal_prints_the_stacks_of_every_thread_and_nothing_ends(
+    start_service: Callable[..., AbstractContextManager[Any]], tmp_path: Path
+) -> None:
+    with start_service(tmp_path / "data") as service:
+        service.process.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + 20
+        while "(most recent call first)" not in service.log.read_text():
+            assert time.monotonic() < deadline, service.log.read_text()
+            time.sleep(0.02)
+        told = service.log.read_text()
+        assert "service/commands/serve.py" in told
+        assert told.count("Thread 0x") > 1
+        with urllib.request.urlopen(f"http://{service.rest}/readyz", timeout=10) as answer:
+            assert answer.status == 200
+        assert service.stop() == 0
