@@ -124,6 +124,8 @@ def _entry(call: Call, *, event: str, outcome: str = "") -> Entry:
     if outcome:
         facts["outcome"] = outcome
         facts["micros"] = int((perf_counter() - call.begun) * 1e6)
+        if not call.admitted:
+            facts["refused"] = True
     return Entry(
         action=call.method,
         principal="" if principal is None else principal.name,

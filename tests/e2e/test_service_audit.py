@@ -137,8 +137,8 @@ def test_whatever_was_answered_before_a_kill_stands_in_the_audit(
     engine = create_engine(url)
     with engine.begin() as connection:
         place = connection.execute(
-            text("SELECT chain_id, sequence FROM audit_entries WHERE body LIKE '%load 1/3%'")
-        ).first()
+            text("SELECT chain_id, sequence FROM audit_entries WHERE body LIKE '%load 1/3\"%'")
+        ).one()
         connection.execute(
             text("UPDATE audit_entries SET body = replace(body, 'load 1/3', 'load 1/8') "
                  "WHERE chain_id = :chain AND sequence = :sequence"),

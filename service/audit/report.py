@@ -1,0 +1,215 @@
+"""The transparency report: who searched what for which purpose how often, what was shown, changed
+and denied, and under which policy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from html import escape
+from typing import Any
+
+from service.access.purposes import PURPOSEFUL
+from service.audit.denials import host_of
+from service.audit.entry import CHAIN_BEGAN, CHAIN_ENDED, DENIED, stamped
+from service.audit.reading import ReadEntry
+from service.audit.recorder import CHANGES
+from service.audit.tables import Table, html_text
+from service.audit.verifying import Verdict
+
+__all__ = ["Tally", "Told", "html_page"]
+
+_VIEWS = frozenset({"GalleryService/GetCrop", "GalleryService/ListCrops"})
+_SEARCHES = PURPOSEFUL - _VIEWS
+_DENIED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
+_OK = "OK"
+
+_STYLE = (
+    "body{font:15px/1.4 system-ui,sans-serif;margin:2em auto;max-width:76em;padding:0 1em}"
+    "table{border-collapse:collapse;margin:.5em 0}"
+    "th,td{border:1px solid #bbb;padding:.2em .5em;text-align:left;vertical-align:top;"
+    "overflow-wrap:anywhere}th{background:#eee}.wrong{color:#a00;font-weight:bold}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the head of a report says."""
+
+    source: str
+    made: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+    verdict: Verdict
+
+
+@dataclass(slots=True)
+class _Use:
+    answered: int = 0
+    failed: int = 0
+    matches: int = 0
+    first: str = ""
+    last: str = ""
+
+    def add(self, time: str, outcome: str, notes: Mapping[str, Any]) -> None:
+        self.answered += outcome == _OK
+        self.failed += outcome != _OK
+        found = notes.get("matches", notes.get("crops", 0))
+        self.matches += found if isinstance(found, int) else 0
+        self.first = self.first or time
+        self.last = time
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts entries, each once; a report is its tables."""
+
+    entries: int = 0
+    galleries: set[str] = field(default_factory=set)
+    _searches: dict[tuple[str, ...], _Use] = field(default_factory=lambda: defaultdict(_Use))
+    _views: dict[tuple[str, ...], _Use] = field(default_factory=lambda: defaultdict(_Use))
+    _others: dict[tuple[str, ...], _Use] = field(default_factory=lambda: defaultdict(_Use))
+    _denied: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    _changes: list[list[str]] = field(default_factory=list)
+    _processes: list[list[str]] = field(default_factory=list)
+    _policies: list[list[str]] = field(default_factory=list)
+    _open: dict[str, list[str]] = field(default_factory=dict)
+
+    def add_all(self, entries: Iterable[ReadEntry]) -> None:
+        """Count entries, oldest first."""
+        for entry in entries:
+            self._add(entry)
+
+    def tables(self) -> Iterator[Table]:
+        """What was counted."""
+        by = ("purpose", "principal", "gallery", "what")
+        use = ("answered", "refused or failed")
+        span = ("first", "last")
+        yield Table("searches", "Searches by purpose", (*by, *use, "matches", *span),
+                    _rows(self._searches))  # fmt: skip
+        yield Table("views", "Crops shown, by purpose", (*by, *use, "crops listed", *span),
+                    _rows(self._views))  # fmt: skip
+        yield Table("denied", "Denied attempts",
+                    ("reason", "principal", "peer", "what", "attempts"),
+                    [[*key, str(count)] for key, count in sorted(self._denied.items())],
+                    "Of callers that nobody knows, those of a minute are one entry.")  # fmt: skip
+        yield Table("changes", "Changes",
+                    ("time", "principal", "gallery", "what", "purpose", "outcome", "about"),
+                    self._changes)  # fmt: skip
+        yield Table("unfinished", "Changes and streams without an end",
+                    ("time", "principal", "gallery", "what", "request"),
+                    list(self._open.values()),
+                    "They began within this time; the process died, or they have not ended "
+                    "yet.")  # fmt: skip
+        yield Table("policies", "Retention and policy in force, by process",
+                    ("from", "replica", "setting", "value"), self._policies)  # fmt: skip
+        yield Table("processes", "Processes",
+                    ("began", "replica", "version", "chain", "noticed"),
+                    self._processes)  # fmt: skip
+        yield Table("other_calls", "Every other call",
+                    ("what", "principal", "gallery", *use, "crops", *span),
+                    _rows(self._others))  # fmt: skip
+
+    def _add(self, entry: ReadEntry) -> None:
+        self.entries += 1
+        said, time = entry.said, stamped(entry.record_time)
+        if entry.gallery:
+            self.galleries.add(entry.gallery)
+        if entry.action == CHAIN_BEGAN:
+            self._begin(entry, time)
+            return
+        if entry.action == CHAIN_ENDED:
+            return
+        outcome = _said(said, "outcome")
+        if entry.action == DENIED:
+            key = (outcome, entry.principal, _said(said, "peer"), _said(said, "method"))
+            attempts = said.get("attempts")
+            self._denied[key] += attempts if isinstance(attempts, int) else 1
+            return
+        request = _said(said, "request_id")
+        if said.get("event") == "began":
+            self._open[request] = [time, entry.principal, entry.gallery, entry.action, request]
+            return
+        self._open.pop(request, None)
+        if outcome in _DENIED:
+            self._denied[outcome, entry.principal, host_of(_said(said, "peer")), entry.action] += 1
+        notes = said.get("notes")
+        self._count(entry, time, outcome, notes if isinstance(notes, dict) else {})
+
+    def _count(self, entry: ReadEntry, time: str, outcome: str, notes: Mapping[str, Any]) -> None:
+        purpose = _said(entry.said, "purpose")
+        key = (purpose, entry.principal, entry.gallery, entry.action)
+        if entry.action in _SEARCHES:
+            self._searches[key].add(time, outcome, notes)
+        elif entry.action in _VIEWS:
+            self._views[key].add(time, outcome, notes)
+        elif entry.action in CHANGES:
+            about = ", ".join(f"{name}={value}" for name, value in sorted(notes.items()))
+            self._changes.append(
+                [time, entry.principal, entry.gallery, entry.action, purpose, outcome, about]
+            )
+        else:
+            other = (entry.action, entry.principal, entry.gallery)
+            self._others[other].add(time, outcome, notes)
+
+    def _begin(self, entry: ReadEntry, time: str) -> None:
+        replica = _said(entry.said, "replica")
+        noticed = ""
+        if "missing" in entry.said:
+            noticed = f"the end of the chain before was missing: {entry.said['missing']}"
+        self._processes.append(
+            [time, replica, _said(entry.said, "version"), entry.chain_id, noticed]
+        )
+        policy = entry.said.get("policy")
+        if isinstance(policy, dict):
+            self._policies += [
+                [time, replica, str(name), json.dumps(value, ensure_ascii=False)]
+                for name, value in sorted(policy.items())
+            ]
+
+
+def html_page(told: Told, tally: Tally, tables: Iterable[Table]) -> str:
+    """The report as one HTML file that needs nothing else."""
+    verdict = told.verdict
+    span = " to ".join(
+        "open" if time is None else stamped(time) for time in (told.start_time, told.end_time)
+    )
+    checked = (
+        f"{verdict.chains} chains, {verdict.entries} entries, {verdict.checkpoints} checkpoints; "
+        f"{verdict.unsigned_entries} entries not signed yet"
+    )
+    if verdict.faults:
+        first = verdict.faults[0]
+        state = (
+            f'<p class="wrong">The audit is not sound: {len(verdict.faults)} faults, the first in '
+            f"chain {escape(first.chain_id)} at entry {first.sequence}: "
+            f"{escape(first.description)}</p>\n"
+        )
+    else:
+        state = "<p>Nothing is wrong with the audit.</p>\n"
+    if not verdict.keys_given:
+        state += "<p>It was checked against the keys that it holds itself.</p>\n"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        "<title>Transparency report</title>\n"
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>Transparency report</h1>\n"
+        f"<p>Of {escape(told.source)}, {escape(span)}; made {stamped(told.made)} from "
+        f"{tally.entries} entries.</p>\n<p>{checked}.</p>\n{state}"
+        + "".join(html_text(table) for table in tables)
+        + "</body>\n</html>\n"
+    )
+
+
+def _rows(uses: Mapping[tuple[str, ...], _Use]) -> list[list[str]]:
+    return [
+        [*key, str(use.answered), str(use.failed), str(use.matches), use.first, use.last]
+        for key, use in sorted(uses.items())
+    ]
+
+
+def _said(said: Mapping[str, Any], name: str) -> str:
+    value = said.get(name, "")
+    return value if isinstance(value, str) else ""
