@@ -1,0 +1,227 @@
+"""What is recorded of a call, when, and what a caller is told if it cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from resight.errors import Unavailable
+from service.audit.chain import following
+from service.audit.denials import Denials, host_of
+from service.audit.entry import Entry
+from service.call import Call
+from service.catalog import audit as statements
+from service.catalog.audit import StoredEntry
+from service.domain.principal import LOCAL
+
+
+class Breaking:
+    """Stands before a writer, and fails while it is told to; after the commit if ``late``."""
+
+    def __init__(self, writer: Any) -> None:
+        self.broken = False
+        self.late = False
+        self._writer = writer
+
+    def change(self, apply: Any) -> Any:
+        if not self.broken:
+            return self._writer.change(apply)
+        if self.late:
+            self._writer.change(apply).result()
+        raise Unavailable("the disk is full")
+
+
+def breaking(audit: Any) -> Breaking:
+    audit.log._writer = Breaking(audit.log._writer)
+    writer: Breaking = audit.log._writer
+    return writer
+
+
+def call(method: str, **values: Any) -> Call:
+    return Call("grpc", method, peer="ipv4:10.0.0.9:555", principal=LOCAL, admitted=True, **values)
+
+
+@pytest.fixture
+def events(query: Any) -> Callable[[], list[tuple[str, str, str]]]:
+    def found() -> list[tuple[str, str, str]]:
+        rows = query("SELECT body FROM audit_entries ORDER BY chain_id, sequence")
+        said = [json.loads(body) for (body,) in rows]
+        return [
+            (each["action"], each.get("event", ""), each.get("outcome", ""))
+            for each in said
+            if not each["action"].startswith("audit/")
+        ]
+
+    return found
+
+
+def test_a_search_whose_record_fails_is_not_answered(
+    audited: Callable[..., Any], run: Any, events: Any
+) -> None:
+    async def work() -> None:
+        async with audited() as audit:
+            writer = breaking(audit)
+            writer.broken = True
+            with pytest.raises(Unavailable) as caught:
+                await audit.recorder.ended(call("SearchService/Search"), "OK")
+            assert caught.value.reason == "AUDIT_UNAVAILABLE"
+            writer.broken = False
+            await audit.recorder.ended(call("SearchService/Search"), "OK")
+
+    run(work())
+    # That it was asked is known all the same.
+    assert sorted(events()) == [
+        ("SearchService/Search", "call", "OK"),
+        ("SearchService/Search", "call", "UNAVAILABLE"),
+    ]
+
+
+def test_a_change_that_cannot_be_recorded_does_not_begin(
+    audited: Callable[..., Any], run: Any, events: Any
+) -> None:
+    async def work() -> None:
+        async with audited() as audit:
+            writer = breaking(audit)
+            writer.broken = True
+            with pytest.raises(Unavailable):
+                await audit.recorder.began(call("GalleryService/DeleteCrop"), streams=False)
+            writer.broken = False
+
+    run(work())
+    assert events() == []
+
+
+def test_a_change_that_happened_is_told_and_its_end_follows(
+    audited: Callable[..., Any], run: Any, events: Any
+) -> None:
+    async def work() -> None:
+        async with audited() as audit:
+            writer = breaking(audit)
+            deletion = call("GalleryService/DeleteCrop")
+            await audit.recorder.began(deletion, streams=False)
+            writer.broken = True
+            await audit.recorder.ended(deletion, "OK")
+            writer.broken = False
+
+    run(work())
+    assert events() == [
+        ("GalleryService/DeleteCrop", "began", ""),
+        ("GalleryService/DeleteCrop", "ended", "OK"),
+    ]
+
+
+def test_a_commit_whose_answer_was_lost_leaves_the_chain_whole(
+    audited: Callable[..., Any], run: Any, query: Any
+) -> None:
+    async def work() -> None:
+        async with audited() as audit:
+            writer = breaking(audit)
+            for late in (True, False, True):
+                writer.broken, writer.late = True, late
+                with pytest.raises(Unavailable):
+                    await audit.log.record(Entry("a/lost"))
+                writer.broken = False
+                await audit.log.record(Entry("a/kept"))
+
+    run(work())
+    rows = query("SELECT sequence, action FROM audit_entries ORDER BY sequence")
+    assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
+    assert [row[1] for row in rows].count("a/kept") == 3
+    assert [row[1] for row in rows].count("a/lost") == 2
+
+
+def test_an_entry_that_somebody_else_added_is_not_continued_and_signed(
+    audited: Callable[..., Any], run: Any, catalog: Any
+) -> None:
+    async def work() -> None:
+        async with audited() as audit:
+            body = Entry("SearchService/Search", "key:other").body(audit_time(audit))
+            head = following(audit.log.head, body)
+            forged = StoredEntry(
+                head.chain_id, head.sequence, audit_time(audit), "key:other",
+                "SearchService/Search", "", body, head.digest,
+            )  # fmt: skip
+            await catalog.change(lambda connection: statements.add(connection, [forged]))
+            for _ in range(2):
+                with pytest.raises(Unavailable):
+                    await audit.log.record(Entry("a/b"))
+            # The chain cannot be ended either; a new process begins another.
+            audit.log._running.cancel()
+            await asyncio.wait([audit.log._running])
+            audit.log._running = None
+
+    def audit_time(audit: Any) -> Any:
+        return audit.log._clock.now()
+
+    run(work())
+
+
+def test_a_failure_answers_who_waits_and_too_many_are_refused(
+    audited: Callable[..., Any], run: Any
+) -> None:
+    async def work() -> None:
+        async with audited(max_waiting=5, wait_seconds=30) as audit:
+            results = await asyncio.gather(
+                *(audit.log.record(Entry("a/b")) for _ in range(8)), return_exceptions=True
+            )
+        refused = [each for each in results if isinstance(each, Unavailable)]
+        assert len(refused) == 3
+        assert all(each.reason == "AUDIT_UNAVAILABLE" for each in refused)
+
+    run(work())
+
+
+def test_a_call_that_the_caller_left_is_recorded_once(
+    audited: Callable[..., Any], run: Any, events: Any
+) -> None:
+    async def work() -> None:
+        async with audited() as audit:
+            left = call("SearchService/Search")
+            ending = asyncio.create_task(audit.recorder.ended(left, "OK"))
+            await asyncio.sleep(0)
+            ending.cancel()
+            await asyncio.wait([ending])
+            await audit.recorder.ended(left, "CANCELLED")
+
+    run(work())
+    assert events() == [("SearchService/Search", "call", "OK")]
+
+
+def test_refused_strangers_are_summed_up(ticking: Any, run: Any) -> None:
+    owed: list[Entry] = []
+
+    async def work() -> None:
+        denials = Denials(owed.append, ticking, max_peers=3)
+        for number in range(10):
+            for port in range(7):
+                denials.add(f"ipv4:10.0.0.{number}:{port}", "UNAUTHENTICATED", principal="",
+                            method="SearchService/Search", protocol="grpc")  # fmt: skip
+        denials.flush()
+        denials.flush()
+
+    run(work())
+    attempts: dict[str, int] = {}
+    for entry in owed:
+        peer = entry.facts["peer"]
+        attempts[peer] = attempts.get(peer, 0) + entry.facts["attempts"]
+    assert attempts == {"10.0.0.0": 7, "10.0.0.1": 7, "10.0.0.2": 7, "(others)": 49}
+    assert len(owed) == 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"),
+    [
+        ("ipv4:10.1.2.3:99", "10.1.2.3"),
+        ("ipv6:%5B::1%5D:99", "::1"),
+        ("10.1.2.3:99", "10.1.2.3"),
+        ("::1:99", "::1"),
+        ("unix:", "unix:"),
+        ("", ""),
+    ],
+)
+def test_a_peer_is_its_address_without_the_port(peer: str, host: str) -> None:
+    assert host_of(peer) == host
