@@ -66,7 +66,7 @@ class Auditing:
         asked = names.printable(principal, field="principal", limit=MAX_PRINCIPAL)
         wanted = Selection(self._gallery(gallery), asked, start_time, end_time)
         listing = f"audit/{wanted!r}"
-        after = _after(pages.decode_token(page_token, listing=listing))
+        after = _after(pages.decode_token(page_token, listing=listing, shape=(int, UUID, int)))
         found = await self._catalog.read(statements.listed, wanted, after=after, limit=size + 1)
         token = ""
         if len(found) > size:

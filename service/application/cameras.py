@@ -86,7 +86,7 @@ class Cameras:
         live = self._galleries.get(gallery)
         size = pages.page_size(page_size, limit=self._limits.max_page_size)
         listing = f"cameras/{live.name}"
-        position = pages.decode_token(page_token, listing=listing)
+        position = pages.decode_token(page_token, listing=listing, shape=(str,))
         records = await self._catalog.read(
             gallery_reads.list_cameras,
             live.record.gallery_row,

@@ -147,7 +147,7 @@ class Crops:
         )
         rows = visibility.row_filter(live, chosen)
         listing = f"crops/{live.name}/{chosen!r}"
-        position = pages.decode_token(page_token, listing=listing)
+        position = pages.decode_token(page_token, listing=listing, shape=(int, UUID))
         found = await self._catalog.read(
             crop_reads.list_crops,
             live.record.gallery_row,

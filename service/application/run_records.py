@@ -68,7 +68,7 @@ class RunRecords:
         record = await self._record(live, wanted)
         size = pages.page_size(page_size, limit=self._max_page_size)
         listing = f"adaptation-run-crops/{live.name}/{wanted}"
-        position = pages.decode_token(page_token, listing=listing)
+        position = pages.decode_token(page_token, listing=listing, shape=(UUID,))
         found = await self._catalog.read(
             run_reads.list_run_crops,
             record.run_row,

@@ -6,9 +6,11 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from resight.errors import InvalidArgument
 
@@ -17,8 +19,12 @@ __all__ = ["Page", "decode_token", "encode_token", "page_size"]
 DEFAULT_PAGE_SIZE = 100
 MAX_TOKEN = 1024
 _CHECK_BYTES = 9
+# Microseconds of the years 1 to 9999; numbers of rows are far below.
+_LEAST, _MOST = -62_135_596_800_000_000, 253_402_300_799_999_999
+_HEX = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 T = TypeVar("T")
+Part = type[int] | type[str] | type[UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +61,11 @@ def encode_token(position: Sequence[str | int], *, listing: str) -> str:
     return base64.urlsafe_b64encode(_check(body, listing) + body).decode().rstrip("=")
 
 
-def decode_token(token: str, *, listing: str) -> list[str | int] | None:
-    """The position in a token; None for an empty token.
+def decode_token(
+    token: str, *, listing: str, shape: Sequence[Part] = (int,)
+) -> list[str | int] | None:
+    """The position in a token, each part what ``shape`` says (of a UUID its hex digits); None for
+    an empty token.
 
     Raises:
         InvalidArgument: not a token of this listing.
@@ -72,8 +81,24 @@ def decode_token(token: str, *, listing: str) -> list[str | int] | None:
     check, body = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
     if not body or check != _check(body, listing):
         raise _wrong_token()
-    position: list[str | int] = json.loads(body)
-    return position
+    # The check value is no secret, so what it stands before may be anything.
+    try:
+        position: Any = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise _wrong_token() from error
+    if not isinstance(position, list) or len(position) != len(shape):
+        raise _wrong_token()
+    if not all(map(_fits, position, shape)):
+        raise _wrong_token()
+    return list(position)
+
+
+def _fits(part: object, kind: Part) -> bool:
+    if kind is UUID:
+        return isinstance(part, str) and _HEX.fullmatch(part) is not None
+    if kind is int:
+        return type(part) is int and _LEAST <= part <= _MOST
+    return isinstance(part, str)
 
 
 def _check(body: bytes, listing: str) -> bytes:

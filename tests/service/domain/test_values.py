@@ -98,14 +98,19 @@ def test_crop_ids_in_either_form(value: UUID) -> None:
     assert crop_id(str(value)) == crop_id(value.hex) == crop_id(str(value).upper()) == value
 
 
-@given(st.text(max_size=40), st.integers(), st.text())
+@given(st.text(max_size=40), st.integers(-(2**55), 2**57), st.text())
 def test_tokens_return_what_was_put_in(text: str, number: int, listing: str) -> None:
     text = text.encode("utf-8", "replace").decode()
     listing = listing.encode("utf-8", "replace").decode()
-    assert decode_token(encode_token([text, number], listing=listing), listing=listing) == [
-        text,
-        number,
-    ]
+    token = encode_token([text, number], listing=listing)
+    assert decode_token(token, listing=listing, shape=(str, int)) == [text, number]
+
+
+@pytest.mark.parametrize("position", [[], ["a"], [True], [1.0], [2**63], [[1]], [1, 1], [None]])
+def test_a_position_of_another_shape_is_no_token(position: Any) -> None:
+    """Whoever knows how tokens are made can make one of anything."""
+    with pytest.raises(InvalidArgument, match="page_token"):
+        decode_token(encode_token(position, listing="crops"), listing="crops")
 
 
 @given(st.text(min_size=1, max_size=60))
