@@ -65,6 +65,8 @@ def address_of(peer: str) -> str:
         address = ipaddress.ip_address(host)
     except ValueError:
         return peer[:80]
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)

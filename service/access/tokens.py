@@ -62,7 +62,7 @@ class Tokens:
         """
         try:
             return self._principal(await self._claims(token))
-        except (jwt.PyJWTError, ValueError, InvalidArgument) as error:
+        except (jwt.PyJWTError, ValueError, RecursionError, InvalidArgument) as error:
             logger.info("a token is refused: %s", str(error)[:300])
             raise invalid_credentials() from error
 
@@ -116,12 +116,13 @@ class Tokens:
 
 def _scopes(standard: Any, own: Any) -> frozenset[Scope]:
     listed = standard.split() if isinstance(standard, str) else standard or []
-    if not isinstance(listed, list) or not isinstance(own or [], list):
-        raise ValueError("scope or scopes is no list")
-    mine = [text.removeprefix(PREFIX) for text in listed if str(text).startswith(PREFIX)]
-    wanted = {*mine, *(own or [])}
+    for values in (listed, own or []):
+        if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
+            raise ValueError("scope or scopes is no list of names")
+    wanted = {text.removeprefix(PREFIX) for text in listed if text.startswith(PREFIX)}
+    wanted.update(own or [])
     if unknown := wanted - set(SCOPES):
-        raise ValueError(f"there is no scope {sorted(map(str, unknown))[0][:40]!r}")
+        raise ValueError(f"there is no scope {min(unknown)[:40]!r}")
     return frozenset(scope for scope in SCOPES if scope in wanted)
 
 

@@ -1,0 +1,191 @@
+"""Keys as two replicas over one catalog know them, and what those cost that nobody has."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from resight.errors import Unauthenticated, Unavailable
+from service import call
+from service.access.bootstrap import BOOTSTRAP
+from service.access.door import Door
+from service.access.gate import Credentials
+from service.access.key_ring import KeyRing
+from service.access.key_text import digest_of, key_id_of, new_key_id, new_text
+from service.application.api_keys import ApiKeys
+from service.call import Call
+from service.catalog.store import Catalog
+from service.domain.api_key import KeyRequest
+from service.domain.principal import LOCAL
+
+REFRESH = 0.3
+
+
+class Hand:
+    def __init__(self) -> None:
+        self.time = datetime.now(UTC)
+
+    def now(self) -> datetime:
+        return self.time
+
+
+class Replica:
+    """Catalog, ring, door and use case of one process."""
+
+    def __init__(self, url: str, clock: Hand) -> None:
+        self.catalog = Catalog(url, clock=clock)
+        self.reads = 0
+        counted, read = self.catalog.read, self.catalog.read
+
+        async def counting(*arguments: Any, **named: Any) -> Any:
+            self.reads += 1
+            return await read(*arguments, **named)
+
+        del counted
+        self.catalog.read = counting  # type: ignore[method-assign]
+        self.ring = KeyRing(self.catalog, clock, refresh_seconds=REFRESH)
+        self.keys = ApiKeys(catalog=self.catalog, clock=clock, max_page_size=100)
+        self.keys.changed = self.ring.changed
+        self.door = Door(self.ring, bootstrap=digest_of("b" * 40))
+
+    async def lets_in(self, text: str) -> bool:
+        try:
+            await self.door.authenticate(Credentials(f"Bearer {text}"))
+        except Unauthenticated:
+            return False
+        return True
+
+
+@pytest.fixture
+def clock() -> Hand:
+    return Hand()
+
+
+@pytest.fixture
+def replicas(catalog_url: str, clock: Hand) -> Callable[[Any], None]:
+    """``replicas(work)``: run ``work(one, other)``."""
+
+    @asynccontextmanager
+    async def both() -> AsyncIterator[tuple[Replica, Replica]]:
+        one, other = Replica(catalog_url, clock), Replica(catalog_url, clock)
+        try:
+            yield one, other
+        finally:
+            for replica in (one, other):
+                await asyncio.to_thread(replica.catalog.close)
+
+    def run(work: Callable[[Replica, Replica], Awaitable[None]]) -> None:
+        async def whole() -> None:
+            call.begin(Call("grpc", "AdminService/CreateApiKey", principal=LOCAL))
+            async with both() as (one, other):
+                await work(one, other)
+
+        asyncio.run(whole())
+
+    return run
+
+
+def asked(**more: Any) -> KeyRequest:
+    return KeyRequest("test", scopes=["search"], **more)
+
+
+def test_a_key_is_known_at_once_here_and_soon_elsewhere(replicas: Any) -> None:
+    async def work(one: Replica, other: Replica) -> None:
+        assert not await other.lets_in(new_text(new_key_id()))
+        made = await one.keys.create(asked())
+        assert await one.lets_in(made.text)
+        begun = time.monotonic()
+        while not await other.lets_in(made.text):
+            assert time.monotonic() - begun < 30
+            await asyncio.sleep(0.01)
+        await one.keys.revoke(made.key.key_id)
+        assert not await one.lets_in(made.text)
+        begun = time.monotonic()
+        while await other.lets_in(made.text):
+            # What it knows is never older than that, however long its reads take.
+            assert time.monotonic() - begun < REFRESH + 10
+            await asyncio.sleep(0.01)
+
+    replicas(work)
+
+
+def test_keys_that_nobody_has_cost_no_reads(replicas: Any) -> None:
+    async def work(one: Replica, other: Replica) -> None:
+        made = await one.keys.create(asked())
+        assert await other.lets_in(made.text)
+        other.reads = 0
+        begun = time.monotonic()
+        for _ in range(2000):
+            assert not await other.lets_in(new_text(new_key_id()))
+        assert other.reads <= (time.monotonic() - begun) / REFRESH + 1
+        other.reads = 0
+        await asyncio.sleep(REFRESH + 0.01)
+        answers = await asyncio.gather(*(other.lets_in(made.text) for _ in range(50)))
+        assert all(answers)
+        assert other.reads == 1
+
+    replicas(work)
+
+
+def test_nothing_but_the_whole_key_lets_in(replicas: Any) -> None:
+    async def work(one: Replica, other: Replica) -> None:
+        text = (await one.keys.create(asked())).text
+        for wrong in (
+            text[:-1], text + "A", text.upper(), text.replace("rsk_", "rsk-"),
+            f"rsk_{key_id_of(text)}_{new_text(new_key_id())[21:]}",
+            new_text(new_key_id())[:20] + text[20:], "rsk_", "", "b" * 39, "b" * 41,
+        ):  # fmt: skip
+            assert not await one.lets_in(wrong), wrong
+        bootstrap = Credentials("bearer " + "b" * 40)
+        assert await one.door.authenticate(bootstrap) is BOOTSTRAP
+        principal = await one.door.authenticate(Credentials(f"Bearer {text}"))
+        assert principal.name == f"key:{key_id_of(text)}"
+        assert principal.scopes == {"search"}
+
+    replicas(work)
+
+
+def test_a_key_expires_on_time(replicas: Any, clock: Hand) -> None:
+    async def work(one: Replica, other: Replica) -> None:
+        made = await one.keys.create(asked(expire_time=clock.now() + timedelta(seconds=60)))
+        clock.time += timedelta(seconds=59)
+        assert await one.lets_in(made.text)
+        clock.time += timedelta(seconds=1)
+        assert not await one.lets_in(made.text)
+        assert not await other.lets_in(made.text)
+
+    replicas(work)
+
+
+def test_nobody_is_let_in_by_what_is_known_for_too_long(replicas: Any) -> None:
+    async def work(one: Replica, other: Replica) -> None:
+        made = await one.keys.create(asked())
+        assert await one.lets_in(made.text)
+
+        async def gone(*_: Any, **__: Any) -> Any:
+            raise Unavailable("the catalog is gone")
+
+        one.catalog.read = gone  # type: ignore[method-assign]
+        await asyncio.sleep(REFRESH + 0.01)
+        with pytest.raises(Unavailable):
+            await one.lets_in(made.text)
+
+    replicas(work)
+
+
+def test_the_catalog_has_the_digest_alone(replicas: Any, query: Any) -> None:
+    texts = []
+
+    async def work(one: Replica, other: Replica) -> None:
+        texts.append((await one.keys.create(asked())).text)
+
+    replicas(work)
+    ((digest, *columns),) = query("SELECT secret_sha256, * FROM api_keys")
+    assert bytes(digest) == digest_of(texts[0])
+    assert texts[0][21:] not in repr(columns)
