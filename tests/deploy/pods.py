@@ -84,12 +84,14 @@ class Container:
         spec: The pod's.
         places: The folder of every mounted path but the data's, which each pod has of its own.
         command: Runs what the image's entrypoint runs.
+        addresses: Where Services are, by the ``host:port`` that is meant.
     """
 
     manifests: list[Manifest]
     spec: Manifest
     places: Places
     command: tuple[str, ...]
+    addresses: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def container(self) -> Manifest:
@@ -121,6 +123,8 @@ class Container:
             return "127.0.0.1"
         if value.isdecimal():
             return str(ports.get(int(value), value))
+        if value in self.addresses:
+            return self.addresses[value]
         scheme, mark, rest = value.rpartition("://")
         for path, folder in ({"/data": data} | dict(self.places)).items():
             if rest == path or rest.startswith(f"{path}/"):
@@ -291,9 +295,10 @@ def run_job(
     command: tuple[str, ...],
     extra: Mapping[str, str] | None = None,
     more: tuple[str, ...] = (),
+    addresses: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """A Job's container, to its end."""
-    container = Container(manifests, spec, places, command)
+    container = Container(manifests, spec, places, command, addresses or {})
     data.mkdir(parents=True, exist_ok=True)
     return subprocess.run(
         [*container.arguments({}, data), *more],
