@@ -84,7 +84,7 @@ QUEUE_DEPTH = Gauge(
 REJECTED = Counter(
     "resight_rejected",
     "Requests refused before any work was spent on them "
-    "(queue_full, queue_bytes, rerank_queue_full, deadline, draining).",
+    "(queue_full, queue_bytes, rerank_queue_full, deadline, draining, rate_limit, quota).",
     ("reason",),
     registry=REGISTRY,
 )
