@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from resight.errors import FailedPrecondition
+from resight.errors import FailedPrecondition, ResightError
 from service.audit.anchors import open_anchors
 from service.blobs import open_blob_store
 from service.settings import ServiceSettings
@@ -25,8 +25,8 @@ __all__ = [
     "refuse_unwritable_data_dir",
 ]
 
-# Less is left to no service of any use: the catalog's journal alone grows by more.
-MIN_FREE_BYTES = 16 * 1024 * 1024
+# With less not even the catalog's journal can be begun.
+MIN_FREE_BYTES = 1024 * 1024
 
 
 def refuse_full_disk(settings: ServiceSettings) -> None:
@@ -97,12 +97,14 @@ def refuse_unusable_blobs(settings: ServiceSettings) -> None:
     if parts.scheme in ("", "file"):
         _refuse_unwritable(Path(unquote(parts.path)).absolute(), "blob_url")
         return
-    store = open_blob_store(url)
     key, data = f"start-{secrets.token_hex(8)}", b"can be removed"
     try:
+        store = open_blob_store(url)
         store.put(key, data)
         same = store.get(key) == data
         store.delete(key)
+    except ResightError:
+        raise
     except Exception as error:  # whatever a driver raises
         raise _no_place("blob_url", url, _text(error)) from error
     if not same:
@@ -128,12 +130,14 @@ def refuse_unusable_anchors(settings: ServiceSettings, *, remote: bool) -> None:
     if parts.scheme in ("", "file"):
         _refuse_unwritable(Path(unquote(parts.path)).absolute(), "audit.anchor_url")
         return
-    store = open_anchors(url)
-    if remote:
-        try:
+    try:
+        store = open_anchors(url)
+        if remote:
             next(iter(store.all()), None)
-        except Exception as error:
-            raise _no_place("audit.anchor_url", url, _text(error)) from error
+    except ResightError:
+        raise
+    except Exception as error:  # whatever a driver raises
+        raise _no_place("audit.anchor_url", url, _text(error)) from error
 
 
 def refuse_unusable_key(settings: ServiceSettings) -> None:

@@ -63,8 +63,10 @@ def test_a_clock_that_jumps_loses_nothing_and_stops_nothing(
     stamps = created(site)
     assert max(stamps) - min(stamps) > 300 * DAY * 1_000_000, "the clock did not jump"
     hand.write_text(str(-10 * DAY))
+    # What the refusal of such a start says is in tests/e2e/test_bad_starts.py.
+    accepted = {"RESIGHT_LIMITS__MAX_CLOCK_SKEW_SECONDS": str(11 * DAY)}
     with (
-        start_service(site.data, **catalog, **shifted) as service,
+        start_service(site.data, **catalog, **shifted, **accepted) as service,
         connect(service.grpc) as connection,
     ):
         site.check(connection)
