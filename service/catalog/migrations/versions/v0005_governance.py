@@ -17,11 +17,10 @@ _ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def upgrade() -> None:
     """Add tables and a column; what is stored stays as it is."""
-    op.add_column("cameras", sa.Column("retention_days", sa.Float(), nullable=True))
+    # First, because it may take long: writes of crops wait for it, and nothing else does yet.
     op.create_index(
         op.f("ix_crops_camera_row_capture_time"), "crops", ["camera_row", "capture_time"]
     )
-    op.add_column("replicas", sa.Column("schema_revision", sa.String(length=32), nullable=True))
     op.create_table(
         "api_keys",
         sa.Column("key_row", _ROW_ID, nullable=False),
@@ -122,3 +121,6 @@ def upgrade() -> None:
             "erasure_row", "crop_id", name=op.f("uq_erasure_crops_erasure_row_crop_id")
         ),
     )
+    # Last: from here to the commit nobody reads these, heartbeats included.
+    op.add_column("cameras", sa.Column("retention_days", sa.Float(), nullable=True))
+    op.add_column("replicas", sa.Column("schema_revision", sa.String(length=32), nullable=True))
