@@ -35,6 +35,8 @@ def _fault(found: Mapping[str, Any]) -> InvalidArgument:
         text = "no such setting; remove it or correct its name"
     name = ".".join(path)
     variable = f"{PREFIX}{DELIMITER.join(path).upper()}"
+    if found["type"] == "model_type":
+        text = f"is a section; set its keys one by one, as {variable}{DELIMITER}…"
     return InvalidArgument(f"setting {name} ({variable}): {text}", field=name)
 
 

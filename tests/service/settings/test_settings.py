@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -46,6 +47,10 @@ def test_secrets_come_from_files_and_are_not_shown(monkeypatch, tmp_path: Path) 
     [
         ("RESIGHT_GRPC__PRT", "1", "grpc knows host"),
         ("RESIGHT_GRCP__PORT", "1", "RESIGHT_GRPC__"),
+        ("RESIGHT_GRPC_PORT", "1", "RESIGHT_GRPC__PORT"),
+        ("RESIGHT_DATADIR", "1", "RESIGHT_DATA_DIR"),
+        ("RESIGHT_DATABASE_ULR_FILE", "1", "RESIGHT_DATABASE_URL_FILE"),
+        ("RESIGHT_GRPC", "1", "RESIGHT_GRPC__"),
         ("RESIGHT_GRPC__PORT", "65536", "grpc.port"),
         ("RESIGHT_LIMITS__MAX_TOP_K", "ten", r"limits.max_top_k \(RESIGHT_LIMITS__MAX_TOP_K\)"),
         ("RESIGHT_LIMITS__EARLIEST_CAPTURE_TIME", "1990-01-01T00:00:00", "UTC offset"),
@@ -64,7 +69,20 @@ def test_a_wrong_name_or_value_is_named(monkeypatch, name, value, message) -> No
         load_settings()
 
 
-@pytest.mark.parametrize("name", ["RESIGHT_SERVE_GRPC_PORT", "RESIGHT_SHARED", "RESIGHT_ADAPT__X"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "RESIGHT_SERVE_GRPC_PORT",
+        "RESIGHT_SERVE_BUNDLE",
+        "RESIGHT_SHARED",
+        "RESIGHT_ADAPT__X",
+        "RESIGHT_CA_FILE",
+        "RESIGHT_CLIENT_TLS",
+        "RESIGHT_API_KEY_FILE",
+        "RESIGHT_MODELS_LIST_TARGET",
+        "RESIGHT_SEARCH_TOP_K",
+    ],
+)
 def test_names_of_others_are_left_alone(monkeypatch, name) -> None:
     monkeypatch.setenv(name, "1")
     load_settings()
@@ -83,6 +101,61 @@ def test_only_loopback_unless_allowed(host, section) -> None:
         load_settings({section: {"host": host}})
     allowed = load_settings({section: {"host": host}, "allow_insecure_network": True})
     assert getattr(allowed, section).host == host
+
+
+def test_off_loopback_it_is_tls_and_credentials_that_are_needed() -> None:
+    files = {"certificate_file": "/tls.crt", "key_file": "/tls.key"}
+    everywhere = {"host": "0.0.0.0"}  # noqa: S104
+    assert not load_settings().authentication_required
+    with pytest.raises(InvalidArgument, match="TLS is not set up"):
+        load_settings({"rest": everywhere})
+    secured = load_settings({"rest": everywhere, "tls": files})
+    assert secured.authentication_required
+    with pytest.raises(InvalidArgument, match=r"access\.authentication=off"):
+        load_settings({"rest": everywhere, "tls": files, "access": {"authentication": "off"}})
+    # A proxy ends TLS: keys are asked for all the same, unless that is said, too.
+    behind = {"grpc": everywhere, "allow_insecure_network": True}
+    assert load_settings(behind).authentication_required
+    opened = load_settings(behind | {"access": {"authentication": "off"}})
+    assert not opened.authentication_required
+    assert load_settings({"access": {"authentication": "on"}}).authentication_required
+    # Where only probes are reachable, they are all that is.
+    probes = load_settings({"probes": {"host": "0.0.0.0", "port": 1}})  # noqa: S104
+    assert not probes.authentication_required
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "clash"),
+    [
+        (("127.0.0.1", 7000), ("127.0.0.1", 7000), True),
+        (("127.0.0.1", 7000), ("127.0.0.1", 7001), False),
+        (("127.0.0.1", 7000), ("127.0.0.2", 7000), False),
+        (("0.0.0.0", 7000), ("127.0.0.2", 7000), True),  # noqa: S104
+        (("127.0.0.1", 0), ("127.0.0.1", 0), False),
+    ],
+)
+def test_every_listener_has_a_port_of_its_own(one, other, clash) -> None:
+    given = {
+        "grpc": {"host": one[0], "port": one[1]},
+        "probes": {"host": other[0], "port": other[1]},
+        "allow_insecure_network": True,
+    }
+    if not clash:
+        load_settings(given)
+        return
+    with pytest.raises(InvalidArgument, match=r"probes\.port and grpc\.port are both 7000"):
+        load_settings(given)
+
+
+@pytest.mark.parametrize(
+    "password", ["change-me", "CHANGEME", "replace_me", "<password>", "${PASSWORD}", "xxxx"]
+)
+def test_a_placeholder_is_no_password(password) -> None:
+    url = f"postgresql://resight:{quote(password, safe='')}@db/resight"
+    with pytest.raises(InvalidArgument, match="placeholder") as caught:
+        load_settings({"database_url": url})
+    assert password not in caught.value.message
+    load_settings({"database_url": "postgresql://resight:Xy7-changeme-9@db/resight"})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
