@@ -167,7 +167,11 @@ def test_the_service_begins_when_the_schema_is_there() -> None:
 def test_the_example_names_every_variable_with_its_default() -> None:
     lines = (FOLDER / ".env.example").read_text().splitlines()
     example = dict(line.split("=", 1) for line in lines if "=" in line and line[0] != "#")
-    used = dict(VARIABLE.findall((FOLDER / "compose.yaml").read_text()))
+    used = {
+        name: default
+        for file in ("compose.yaml", "compose.tls.yaml")
+        for name, default in VARIABLE.findall((FOLDER / file).read_text())
+    }
     assert example == used
 
 
