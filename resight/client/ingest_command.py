@@ -16,7 +16,7 @@ from resight.client.ingest import DEFAULT_PATIENCE, IngestReport, Uploader
 from resight.client.options import AsJson, Gallery, Target, instant
 from resight.console import emit, note, progress
 from resight.crops import CropRef, SourceReport, open_source
-from resight.errors import InvalidArgument
+from resight.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from resight.interruption import interrupted_by_sigterm
 from resight.v1.gallery_service_pb2 import CreateCameraRequest
 from resight.v1.gallery_service_pb2_grpc import GalleryServiceStub
@@ -78,15 +78,24 @@ def ingest(
         )
         try:
             report = uploader.send(crops)
-        except BaseException:
-            note(
-                f"{uploader.report.stored} of {len(crops)} crops are stored; run the same command "
-                "again for the rest"
-            )
+        except BaseException as error:
+            if not _refused(error):
+                note(
+                    f"{uploader.report.stored} of {len(crops)} crops are stored; run the same "
+                    "command again for the rest"
+                )
             raise
     _show(found, report, time.monotonic() - begun, as_json=as_json)
     if not report.stored:
         raise typer.Exit(1)
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether the same command would be answered the same."""
+    if isinstance(error, grpc.RpcError):
+        status = getattr(error, "code", lambda: None)()
+        return status in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
+    return isinstance(error, PermissionDenied | Unauthenticated)
 
 
 def _with_cameras(found: SourceReport) -> Sequence[CropRef]:
