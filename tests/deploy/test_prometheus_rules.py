@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.deploy.queries import PROMTOOL, needs_promtool, unknown
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/prometheus"
 RULES = sorted(FOLDER.glob("*.rules.yml"))
 TESTS = sorted((FOLDER / "tests").glob("*.yml"))
-
-PROMTOOL = shutil.which("promtool") or ""
-needs_promtool = pytest.mark.skipif(
-    not PROMTOOL, reason="promtool (Debian: prometheus) is not installed"
-)
 
 
 def rules() -> list[dict[str, Any]]:
@@ -80,3 +76,10 @@ def test_every_alert_says_how_bad_it_is_what_it_means_and_where_to_read_on(name:
 def test_no_name_is_given_twice() -> None:
     names = [rule.get("alert") or rule["record"] for rule in rules()]
     assert len(names) == len(set(names))
+
+
+def test_expressions_name_series_and_records_that_there_are() -> None:
+    assert unknown(rule["expr"] for rule in rules()) == []
+    records = {rule["record"] for rule in rules() if "record" in rule}
+    used = {name for rule in rules() for name in re.findall(r"\bresight:[\w:]+", rule["expr"])}
+    assert used <= records
