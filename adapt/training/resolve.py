@@ -125,7 +125,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         )
     try:
         values = parse(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidArgument(f"--config {path}: {error}", field="config") from error
     if not isinstance(values, dict):
         raise InvalidArgument(f"--config {path}: expected settings by name", field="config")

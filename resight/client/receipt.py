@@ -50,7 +50,7 @@ def verified(path: Path, public_keys: Sequence[Path]) -> VerifiedReceipt:
         own_pem, algorithm = str(signature["public_key"]).encode(), signature["algorithm"]
         # What is shown of it must be there.
         _ = told["erasure_id"], told["complete_time"], told["crops"]["removed"]["count"]
-    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error) as error:
         raise InvalidArgument(f"{path} is no erasure receipt", field="file") from error
     if algorithm != "Ed25519":
         raise InvalidArgument(f"{path} is signed with {algorithm!r}, not Ed25519", field="file")

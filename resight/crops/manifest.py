@@ -91,7 +91,8 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
             columns = [name for name in _COLUMNS if name in names]
             for batch in file.iter_batches(columns=columns):
                 yield from _microseconds(pa.Table.from_batches([batch])).to_pylist()
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
+        # The last two: of a cell that Python has no value for, such as the year 100,000.
         raise _unreadable(path, error) from error
 
 

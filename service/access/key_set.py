@@ -123,7 +123,10 @@ def keys_of(data: bytes) -> dict[str, VerifyingKey]:
     Raises:
         ValueError: it is no set, or none of its keys can be used.
     """
-    parsed = json.loads(data)
+    try:
+        parsed = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     entries = parsed.get("keys") if isinstance(parsed, dict) else None
     if not isinstance(entries, list) or len(entries) > MAX_KEYS:
         raise ValueError(f"it is no JSON Web Key Set of at most {MAX_KEYS} keys")
@@ -132,7 +135,9 @@ def keys_of(data: bytes) -> dict[str, VerifyingKey]:
         try:
             key_id, key = _key_of(entry)
         except (ValueError, TypeError, jwt.PyJWTError) as error:
-            logger.warning("a key of the set is left out: %s", error)
+            # What the library says may repeat the key, and that may be a secret one.
+            told = type(error).__name__ if isinstance(error, jwt.PyJWTError) else error
+            logger.warning("a key of the set is left out: %s", told)
             continue
         if key_id in found:
             raise ValueError(f"two keys have the id {key_id[:80]!r}")

@@ -250,7 +250,7 @@ class IndexFolder:
                 raise UnusableError("damaged", f"{path} is not as it was written")
         except FileNotFoundError as error:
             raise UnusableError("none", f"{path} does not exist") from error
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RecursionError) as error:
             raise UnusableError("damaged", f"{path} cannot be read ({error})") from error
         mine = (self._model_version, self._dimension)
         if (manifest["model_version"], manifest["dimension"]) != mine:

@@ -106,7 +106,7 @@ class Manifest:
         try:
             body = json.loads(data)
             kind = body["format"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise damaged(where, f"{MANIFEST} is not as it was written") from error
         if isinstance(kind, int) and kind > FORMAT:
             raise FailedPrecondition(

@@ -162,3 +162,11 @@ def test_the_control_sees_the_batches_of_the_method_it_controls(preset: str) -> 
 def test_every_setting_is_documented() -> None:
     text = DOCS.read_text(encoding="utf-8")
     assert [key for key in known_keys() if f"`{key}`" not in text] == []
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_a_file_that_is_nested_too_deeply_is_an_error(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"run{suffix}"
+    file.write_text("[" * 30_000)
+    with pytest.raises(InvalidArgument, match="config"):
+        resolve(file=file)

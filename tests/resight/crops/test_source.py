@@ -295,6 +295,22 @@ def test_a_parquet_time_without_zone_is_a_fault_of_the_row(tmp_path: Path) -> No
     assert "no time zone" in report.skipped[0].detail
 
 
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pa.array([2**62], pa.timestamp("us", "UTC")),
+        pa.array([1], pa.time64("ns")),
+    ],
+)
+def test_a_parquet_cell_that_python_has_no_value_for_is_an_error(
+    tmp_path: Path, cells: pa.Array
+) -> None:
+    path = tmp_path / "crops.parquet"
+    pq.write_table(pa.table({"path": ["a.jpg"], "capture_time": cells}), path)
+    with pytest.raises(InvalidArgument, match="cannot be read as parquet"):
+        open_source(path).scan()
+
+
 def test_a_damaged_parquet_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "m.parquet").write_bytes(b"PAR1 but nothing else PAR1")
     with pytest.raises(InvalidArgument, match="cannot be read as parquet"):

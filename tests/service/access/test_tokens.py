@@ -378,3 +378,19 @@ def test_a_file_is_read_again(tmp_path: Path) -> None:
         assert (await tokens.read(signed("rsa-2"))).name == "jwt:alice"
 
     run(work)
+
+
+def test_a_set_that_is_nested_too_deeply_is_none() -> None:
+    with pytest.raises(ValueError, match="nested"):
+        keys_of(b"[" * 30_000)
+
+
+def test_a_key_that_is_left_out_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A set may hold a secret key by mistake."""
+    hidden = "c2VjcmV0LWtleS1pbi1hLXNldA"
+    entries = [{"kty": "oct", "kid": "a", "k": hidden}, {"kty": "x", "kid": "b", "d": hidden}]
+    entries += [{"kty": "OKP", "crv": hidden, "kid": "c", "alg": hidden, "d": hidden, "x": hidden}]
+    with pytest.raises(ValueError, match="none of its keys"):
+        keys_of(json.dumps({"keys": entries}).encode())
+    assert "left out" in caplog.text
+    assert hidden not in caplog.text

@@ -133,6 +133,12 @@ def test_a_manifest_cannot_name_files_outside(snapshot, place) -> None:
         restore(there, snapshot)
 
 
+def test_a_manifest_that_is_nested_too_deeply_is_refused(snapshot, place) -> None:
+    (snapshot / "snapshot.json").write_bytes(b"[" * 30_000)
+    with pytest.raises(DataLoss, match="not as it was written"):
+        restore(place("there"), snapshot)
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_target_that_is_not_empty_is_refused(snapshot, place, filled, rows, kind) -> None:
     there = place("there", kind)
