@@ -38,6 +38,11 @@ MAX_GALLERY = 64
 
 Facts = Mapping[str, Any]
 
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+)
+_NUL = "\\u0000"
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -74,9 +79,11 @@ class Entry:
 
 def canonical(value: Mapping[str, Any]) -> str:
     """Canonical JSON; characters that are no text (lone surrogates, NUL) become U+FFFD."""
-    return json.dumps(
-        _clean(value), sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-    )
+    text = _ENCODER.encode(value)
+    # Nearly always there is nothing to clean, and every search comes by here.
+    if _NUL in text or not _is_text(text):
+        return _ENCODER.encode(_clean(value))
+    return text
 
 
 def stamped(time: datetime) -> str:
@@ -107,6 +114,14 @@ def _clean(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_clean(each) for each in value]
     return value
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(value: str) -> str:

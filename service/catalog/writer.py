@@ -204,7 +204,11 @@ class CatalogWriter:
                     results.extend(insert_crops(connection, items, now=self._clock.now()))
                     index += len(run)
                 else:
-                    results.append(_attempt(connection, request))
+                    # Alone it is undone with the transaction, and a savepoint costs as much again.
+                    alone = len(group) == 1
+                    results.append(
+                        request.apply(connection) if alone else _attempt(connection, request)
+                    )
                     index += 1
         return results
 
