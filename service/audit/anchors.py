@@ -18,7 +18,7 @@ import fsspec
 
 from resight.errors import InvalidArgument, ResightError
 from service.audit.checkpoints import Checkpoint
-from service.audit.log import Writer
+from service.audit.linking import Writer
 from service.catalog import audit as statements
 from service.catalog.store import Catalog
 from service.domain.ports import Clock

@@ -16,20 +16,17 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import datetime
 from time import monotonic
-from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
-from resight.errors import FailedPrecondition, Unavailable
-from service.audit.chain import Head, following
+from resight.errors import Unavailable
+from service.audit.chain import Head
 from service.audit.checkpoints import Checkpoint, sign
 from service.audit.entry import Entry
+from service.audit.linking import Writer, linked, stored_head
 from service.catalog import audit as statements
-from service.catalog.audit import StoredEntry
 from service.domain.ports import Clock
 from service.signing import SigningKey
 from service.telemetry import (
@@ -39,21 +36,13 @@ from service.telemetry import (
     AUDIT_WRITE_FAILURES,
 )
 
-__all__ = ["AuditLog", "LogPolicy", "Writer", "cannot_record"]
+__all__ = ["AuditLog", "LogPolicy", "cannot_record"]
 
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 512
 _PAUSES = (0.05, 0.2, 1.0, 5.0)
 _CLOSE_SECONDS = 10.0
-
-
-class Writer(Protocol):
-    """Runs changes one after the other, on another thread."""
-
-    def change(self, apply: Callable[[Connection], Any], /) -> Future[Any]:
-        """Run ``apply`` in a transaction, perhaps more than once; resolves after the commit."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +233,8 @@ class AuditLog:
         due = self._is_due() or (self._closing and not self._owed and not self._waiting)
 
         def apply(connection: Connection) -> _Written:
-            start = _stored_head(connection, head, attempted) if attempted else head
-            newest, rows = _linked(start, texts, now)
+            start = stored_head(connection, head, attempted) if attempted else head
+            newest, rows = linked(start, texts, now)
             attempted.add(newest)
             if rows:
                 statements.add(connection, rows)
@@ -327,43 +316,6 @@ def cannot_record(why: str) -> Unavailable:
         field="audit",
         reason="AUDIT_UNAVAILABLE",
     )
-
-
-def _linked(
-    head: Head, texts: Sequence[tuple[dict[str, str], str]], now: datetime
-) -> tuple[Head, list[StoredEntry]]:
-    rows = []
-    for columns, body in texts:
-        head = following(head, body)
-        rows.append(
-            StoredEntry(
-                chain_id=head.chain_id,
-                sequence=head.sequence,
-                record_time=now,
-                body=body,
-                digest=head.digest,
-                **columns,
-            )
-        )
-    return head, rows
-
-
-def _stored_head(connection: Connection, head: Head, attempted: set[Head]) -> Head:
-    """Where the chain ends after changes that may have failed.
-
-    Raises:
-        FailedPrecondition: at an entry that is not ours, which must not be continued and signed.
-    """
-    found = statements.head_of(connection, head.chain_id)
-    if found is None or (found != head and found not in attempted):
-        raise FailedPrecondition(
-            f"audit chain {head.chain_id} was changed by somebody else after entry "
-            f"{head.sequence}; run `resight audit verify`, then start the service again: it begins "
-            "a new chain",
-            field="audit",
-            reason="AUDIT_ALTERED",
-        )
-    return found
 
 
 def _retrieved(stored: asyncio.Future[None]) -> None:

@@ -19,7 +19,8 @@ from service.audit.denials import Denials
 from service.audit.entry import CHAIN_ENDED, Entry
 from service.audit.genesis import first_entry, missing_end, open_ends
 from service.audit.head_file import HeadFile
-from service.audit.log import AuditLog, LogPolicy, Writer
+from service.audit.linking import Writer
+from service.audit.log import AuditLog, LogPolicy
 from service.audit.pruning import Pruning
 from service.audit.recorder import CallRecorder
 from service.catalog import audit as statements

@@ -20,7 +20,8 @@ from resight.errors import ResightError
 from service.audit.chain import Head, beginning, following
 from service.audit.checkpoints import BASE, Checkpoint, sign
 from service.audit.entry import PRUNED, Entry
-from service.audit.log import AuditLog, Writer
+from service.audit.linking import Writer
+from service.audit.log import AuditLog
 from service.catalog import audit as statements
 from service.catalog.store import Catalog
 from service.domain.ports import Clock
