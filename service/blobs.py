@@ -100,12 +100,20 @@ class FolderBlobStore:
 
     def delete(self, key: str) -> None:
         """Remove the bytes, durably."""
-        path = self._path(key)
-        try:
-            path.unlink()
-        except FileNotFoundError:
-            return
-        flush_folder(path.parent)
+        self.delete_all([key])
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove many, durably; they share the flushes of their folders."""
+        folders = set()
+        for key in keys:
+            path = self._path(key)
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                continue
+            folders.add(path.parent)
+        for folder in sorted(folders):
+            flush_folder(folder)
 
     def keys(self) -> Iterator[str]:
         """Every stored key."""
@@ -184,6 +192,11 @@ class RemoteBlobStore:
             self._files.rm_file(self._path(key))
         except FileNotFoundError:
             return
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove many, one after the other."""
+        for key in keys:
+            self.delete(key)
 
     def keys(self) -> Iterator[str]:
         """Every stored key."""

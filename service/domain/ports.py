@@ -118,6 +118,10 @@ class BlobStore(Protocol):
         """Remove the bytes; nothing happens when there are none."""
         ...
 
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove many, as ``delete``. When it raises, some may be removed."""
+        ...
+
     def keys(self) -> Iterator[str]:
         """Every stored key, in no order."""
         ...

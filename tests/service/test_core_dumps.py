@@ -11,7 +11,8 @@ from service.core_dumps import forbid_core_dumps
 resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 forbid_core_dumps()
 PR_GET_DUMPABLE = 3
-print(ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE))
+dumpable = ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0)
+print(dumpable, resource.getrlimit(resource.RLIMIT_CORE))
 """
 
 

@@ -36,9 +36,9 @@ __all__ = ["Evidence", "Removal"]
 
 logger = logging.getLogger(__name__)
 
-# Images given to a thread at once, and so many at the same time: ingest uses the same threads.
-IMAGES = 50
-LANES = 2
+# Images removed at a time: they share the flushes of their folders, of which there are 256. One of
+# the threads that ingest uses, too, works at them.
+IMAGES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,7 @@ class Removal:
                 was removed stays removed.
         """
         place: int | None = 0
+        waiting: list[str] = []
         while place is not None:
             if self._stopping:
                 raise Unavailable(
@@ -101,12 +102,15 @@ class Removal:
                 )
             done = await self._remove_rows(live, erasure, place)
             ERASURE_CROPS_REMOVED.inc(len(done.keys))
-            try:
-                await self._remove_images(done.keys)
-            except OSError:
-                # The vectors of the others must not wait for a blob store that is away.
-                logger.exception("erasure %s: images could not be removed yet", erasure.erasure_id)
             place = done.place
+            waiting += done.keys
+            if len(waiting) >= IMAGES or place is None:
+                try:
+                    await self._remove_images(waiting)
+                except OSError:
+                    # The vectors of the others must not wait for a blob store that is away.
+                    logger.exception("erasure %s: images not removed yet", erasure.erasure_id)
+                waiting = []
         await self._remove_left_images(erasure)
         position = await self._catalog.read(log_reads.newest_position, live.row)
         replicas = await self._replication.standpoints(live, position)
@@ -134,17 +138,10 @@ class Removal:
     async def _remove_images(self, keys: Sequence[str]) -> None:
         """Raises OSError."""
         loop = asyncio.get_running_loop()
-        parts = [keys[start : start + IMAGES] for start in range(0, len(keys), IMAGES)]
-        for start in range(0, len(parts), LANES):
-            lanes = [
-                loop.run_in_executor(self._blob_threads, self._delete, part)
-                for part in parts[start : start + LANES]
-            ]
-            for failure in await asyncio.gather(*lanes, return_exceptions=True):
-                if failure is not None:
-                    raise failure
-        if keys:
-            await self._catalog.change(partial(crop_writes.forget_blob_removals, keys=keys))
+        for start in range(0, len(keys), IMAGES):
+            part = keys[start : start + IMAGES]
+            await loop.run_in_executor(self._blob_threads, self._blobs.delete_all, part)
+            await self._catalog.change(partial(crop_writes.forget_blob_removals, keys=part))
 
     async def _remove_left_images(self, erasure: Erasure) -> None:
         """Those whose rows were removed before a crash, or while the blob store was away."""
