@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from service.setting_faults import placeholder_in
 
 __all__ = ["Backend", "GpuSettings", "MilvusSettings"]
 
@@ -27,6 +29,13 @@ class MilvusSettings(_Section):
     database: str = ""
     prefix: str = Field(default="resight", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
     timeout_seconds: float = Field(default=30.0, gt=0)
+
+    @field_validator("token")
+    @classmethod
+    def _real_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and placeholder_in(value.get_secret_value()):
+            raise ValueError("holds a placeholder; write the real token")
+        return value
 
 
 class GpuSettings(_Section):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -94,9 +96,43 @@ def test_tls_and_probes(start_service: Any, tmp_path: Path) -> None:
         assert service.stop() == 0
 
 
-def test_probes_answer_while_the_service_starts_and_drains(
-    start_service: Any, tmp_path: Path
-) -> None:
+def test_probes_answer_while_the_service_starts(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A start that has to wait, here for a locked catalog, is alive and not ready."""
+    (tmp_path / "data").mkdir()
+    lock = sqlite3.connect(tmp_path / "data" / "catalog.sqlite", isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [RESIGHT, "serve", "--bundle", tiny_bundle, "--data", tmp_path / "data",
+         "--grpc-port", "0", "--rest-port", "0", "--probes-port", str(port)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                found = fetched(f"http://127.0.0.1:{port}/readyz")
+                break
+            except OSError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        assert found == (503, b'{"status":"starting"}')
+        assert fetched(f"http://127.0.0.1:{port}/healthz")[0] == 200
+        assert b"resight_ready 0" in fetched(f"http://127.0.0.1:{port}/metrics")[1]
+        lock.close()
+        assert process.stdout is not None
+        assert process.stdout.readline().rstrip().endswith(f" probes=127.0.0.1:{port}")
+        assert fetched(f"http://127.0.0.1:{port}/readyz")[0] == 200
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_probes_answer_while_the_service_drains(start_service: Any, tmp_path: Path) -> None:
     with start_service(tmp_path, "--probes-port", "0", "--drain-delay", "2") as service:
         service.process.terminate()
         deadline = time.monotonic() + 10
@@ -117,6 +153,11 @@ def test_mtls(start_service: Any, tmp_path: Path) -> None:
         assert fetched(url, greeting(ca.file, mine))[0] == 200
         with gallery_of(service.grpc, ca.file, mine) as gallery:
             gallery.GetGalleryStats(request, timeout=10)
+        # Both stand in the audit by it.
+        audit = fetched(f"https://{service.rest}/v1/audit", greeting(ca.file, mine))
+        entries = [json.loads(entry["body"]) for entry in json.loads(audit[1])["entries"]]
+        asked = [entry for entry in entries if entry["action"].endswith("GetGalleryStats")]
+        assert [entry.get("certificate") for entry in asked] == ["CN=gate-7"] * 2
         for wrong in (None, stranger):
             with pytest.raises(OSError):  # noqa: PT011
                 fetched(url, greeting(ca.file, wrong))

@@ -51,6 +51,7 @@ def test_secrets_come_from_files_and_are_not_shown(monkeypatch, tmp_path: Path) 
         ("RESIGHT_DATADIR", "1", "RESIGHT_DATA_DIR"),
         ("RESIGHT_DATABASE_ULR_FILE", "1", "RESIGHT_DATABASE_URL_FILE"),
         ("RESIGHT_GRPC", "1", "RESIGHT_GRPC__"),
+        ("RESIGHT_MILVUS__TOKEN", "change-me", r"milvus\.token .*placeholder"),
         ("RESIGHT_GRPC__PORT", "65536", "grpc.port"),
         ("RESIGHT_LIMITS__MAX_TOP_K", "ten", r"limits.max_top_k \(RESIGHT_LIMITS__MAX_TOP_K\)"),
         ("RESIGHT_LIMITS__EARLIEST_CAPTURE_TIME", "1990-01-01T00:00:00", "UTC offset"),
