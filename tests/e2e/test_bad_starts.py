@@ -301,6 +301,17 @@ def test_postgresql(site: Site, postgresql_server: Any, postgresql_url: str) -> 
     assert "hunter2" not in line
 
 
+def test_a_wrong_password(site: Site, own_postgresql: Any) -> None:
+    own_postgresql.execute("CREATE ROLE locked LOGIN PASSWORD 'right'")
+    url = make_url(own_postgresql.url("postgres")).set(username="locked", password="wrong")  # noqa: S106
+    rules = Path(str(url.query["host"])) / "data" / "pg_hba.conf"
+    rules.write_text("local all locked scram-sha-256\n" + rules.read_text())
+    own_postgresql.execute("SELECT pg_reload_conf()")
+    line = site.refused(RESIGHT_DATABASE_URL=url.render_as_string(hide_password=False))
+    assert "password authentication failed" in line
+    assert "correct user and password in RESIGHT_DATABASE_URL" in line
+
+
 def test_a_schema_of_the_future(site: Site, tmp_path: Path, postgresql_url: str) -> None:
     there = Site(site.bundle, tmp_path / "data")
     shutil.copytree(site.data, there.data)
