@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -37,7 +38,8 @@ class Registered:
 def registered() -> dict[str, Registered]:
     """Every metric of ours by the name that is scraped, counters with `_total`."""
     found = {}
-    for collector in set(REGISTRY._collector_to_names):
+    collectors: set[Any] = set(REGISTRY._collector_to_names)
+    for collector in collectors:
         labels = getattr(collector, "_labelnames", None)
         if labels is not None:
             for metric in collector.describe():

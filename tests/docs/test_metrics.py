@@ -1,4 +1,4 @@
-"""docs/metrics.md and the code have the same metrics, types, labels; Prometheus reads its queries."""
+"""docs/metrics.md and the code have the same metrics; Prometheus reads every query of the page."""
 
 from __future__ import annotations
 
