@@ -271,6 +271,9 @@ class Application:
         self._audit = await Audit.open(
             settings, self._catalog, self._foundation.clock, replica=self.replication.name
         )
+        own = self._audit.own
+        self.retention.tell(lambda gallery, crops: own("retention", gallery, crops=crops))
+        self.models.lifecycle.told = lambda gallery, what: own("model", gallery, change=what)
         return self._audit
 
     @property

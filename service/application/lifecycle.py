@@ -84,6 +84,8 @@ class Lifecycle:
         self._clock = clock
         self._images_stored = images_stored
         self._wake = wake
+        # Of changes that no caller made.
+        self.told: Callable[[str, str], None] = lambda _, __: None
 
     async def stage(
         self,
@@ -289,6 +291,8 @@ class Lifecycle:
                 note.actor.value,
                 f": {note.reason}" if note.reason else "",
             )
+            if note.actor is not Actor.CALLER:
+                self.told(live.name, f"{change} by {note.actor.value}: {note.reason}")
             await self._lineup.refresh(live)
             self._wake()
             return result

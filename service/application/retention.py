@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -88,6 +89,9 @@ class Retention:
         self._wanted = asyncio.Event()
         # When the oldest crop of any camera has to be dropped, as far as is known.
         self._due: datetime | None = None
+        # By gallery, until somebody is told.
+        self._dropped: Counter[str] = Counter()
+        self._told: Callable[[str, int], None] | None = None
 
     def drop_expired(self) -> int:
         """Drop every crop that is too old from catalog, indexes and blob store; returns how many.
@@ -122,6 +126,7 @@ class Retention:
             self._wanted.clear()
             try:
                 await loop.run_in_executor(threads, self.drop_expired)
+                self._tell()
             except asyncio.CancelledError:
                 self._stopping = True
                 raise
@@ -129,6 +134,17 @@ class Retention:
                 logger.error("retention: %s", error)
             except Exception:
                 logger.exception("retention: crops that are too old could not be dropped")
+
+    def tell(self, told: Callable[[str, int], None]) -> None:
+        """Have somebody told what was dropped of which gallery, from the start on."""
+        self._told = told
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._told is not None:
+            dropped, self._dropped = self._dropped, Counter()
+            for name, count in dropped.items():
+                self._told(name, count)
 
     def soon(self) -> None:
         """Have ``keep`` look now."""
@@ -194,6 +210,7 @@ class Retention:
 
             dropped += self._drop(gallery_row, name, of_some)
         if dropped:
+            self._dropped[name] += dropped
             logger.info("gallery %s: %d crops that are kept no longer dropped", name, dropped)
         return dropped
 

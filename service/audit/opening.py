@@ -148,6 +148,11 @@ class Audit:
                 "pruning the audit", self._pruning.work, interval=_PRUNE_SECONDS
             )
 
+    def own(self, what: str, gallery: str, **notes: str | int) -> None:
+        """Record what the service did by itself."""
+        facts = {"event": "call", "outcome": "OK", "notes": notes}
+        self.log.owe(Entry(f"service/{what}", "service", gallery, facts))
+
     async def close(self) -> None:
         """Store what waits, sign, copy the last checkpoint, stop."""
         if self._repeating is not None:

@@ -146,7 +146,7 @@ class Tally:
             self._searches[key].add(time, outcome, notes)
         elif entry.action in _VIEWS:
             self._views[key].add(time, outcome, notes)
-        elif entry.action in CHANGES:
+        elif entry.action in CHANGES or entry.action.startswith("service/"):
             about = ", ".join(f"{name}={value}" for name, value in sorted(notes.items()))
             self._changes.append(
                 [time, entry.principal, entry.gallery, entry.action, purpose, outcome, about]

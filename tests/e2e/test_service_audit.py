@@ -322,3 +322,23 @@ def test_two_replicas_write_a_chain_each(
     said = bodies(tmp_path, environment)
     assert {each["replica"] for each in said if each["action"] == "audit/began"} == {"one", "two"}
     assert {"at-one", "at-two"} <= {each.get("purpose") for each in said}
+
+
+def test_what_the_service_drops_by_itself_is_recorded(
+    start_service: Any, tmp_path: Path, make_jpeg: Any
+) -> None:
+    data = tmp_path / "data"
+    with start_service(data) as service:
+        with client_of(service) as client:
+            crops = filled(client, make_jpeg, 3)
+            short = {"retention_days": 1}
+            client.put(f"{G}/cameras/c1/retention", json=short).raise_for_status()
+            deadline = time.monotonic() + 30
+            while client.get(f"{G}/crops/{crops[0]}").is_success:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        service.process.terminate()
+        service.process.wait(30)
+    dropped = [each for each in bodies(data, {}) if each["action"] == "service/retention"]
+    assert {(each["principal"], each["gallery"]) for each in dropped} == {("service", "default")}
+    assert sum(each["notes"]["crops"] for each in dropped) == 3
