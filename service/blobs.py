@@ -164,8 +164,8 @@ class RemoteBlobStore:
             self._files, root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise InvalidArgument(
-                f"blob_url {url!r} cannot be used ({error}); check its scheme and install the "
-                "fsspec package of that store",
+                f"blob_url {_shown(url)} cannot be used ({error}); check its scheme and install "
+                "the fsspec package of that store",
                 field="blob_url",
             ) from error
         self._root = str(root).rstrip("/")
@@ -206,6 +206,12 @@ class RemoteBlobStore:
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
+
+
+def _shown(url: str) -> str:
+    """Without credentials."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
 
 
 def open_blob_store(url: str, *, beside: bool = False) -> BlobStore:

@@ -14,6 +14,7 @@ from service.telemetry import DATABASE_ERRORS
 __all__ = ["open_engine", "unavailable"]
 
 BUSY_TIMEOUT_MS = 10_000
+CONNECT_SECONDS = 10
 
 
 def open_engine(url: str, *, pool_size: int, writer: bool) -> Engine:
@@ -36,6 +37,9 @@ def open_engine(url: str, *, pool_size: int, writer: bool) -> Engine:
                 field="database_url",
             )
         options: dict[str, Any] = {} if backend == "sqlite" else {"pool_pre_ping": True}
+        if backend == "postgresql" and "connect_timeout" not in make_url(url).query:
+            # The system would try for two minutes, in which a start says nothing.
+            options["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
         if backend == "postgresql" and not writer:
             # Its own default gives every statement of a transaction another state.
             options["isolation_level"] = "REPEATABLE READ"

@@ -39,7 +39,8 @@ class Rotation:
         self._settings = settings
         self._clock = clock
         self._pair = pair
-        self._failure = ""
+        self._fault = ""
+        self._told = ""
         self._warned: datetime | None = None
         self.rest_context = _NewestContext(server_context(pair))
         self._new_for_grpc = False
@@ -81,19 +82,21 @@ class Rotation:
     def refresh(self) -> bool:
         """Read the files again; returns whether a new pair is used from now on.
 
-        A pair that cannot be used is told and counted once; the files of a pair are seldom
-        replaced at the same moment, so what does not fit together is read again next time.
+        A pair that cannot be used is told and counted once, and only when it is the same at two
+        looks: certificate and key are seldom replaced at one moment.
         """
         try:
             pair = read_pair(self._settings, self._clock.now())
         except ResightError as error:
-            if error.message != self._failure:
-                self._failure = error.message
+            lasting = error.message == self._fault != self._told
+            self._fault = error.message
+            if lasting:
+                self._told = error.message
                 TLS_RELOADS.labels("failed").inc()
                 logger.error("TLS: the old certificate stays in use: %s", error.message)
             self._warn_of_expiry()
             return False
-        self._failure = ""
+        self._fault = self._told = ""
         if pair is None or pair == self._pair:
             self._warn_of_expiry()
             return False

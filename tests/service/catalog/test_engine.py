@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, func, insert, select, text
+from sqlalchemy.exc import OperationalError
 
+from service.catalog import engine as engines
 from service.catalog.engine import open_engine
 from service.catalog.models import galleries
 
@@ -55,3 +58,14 @@ def test_postgresql_flushes_what_is_acknowledged(
             # Nor does the end of a transaction that failed take it back.
             connection.rollback()
             assert connection.execute(text("SHOW synchronous_commit")).scalar_one() == ours
+
+
+def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "CONNECT_SECONDS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://u@127.0.0.1:{silent.getsockname()[1]}/d"
+        with (
+            opened(url, writer=False) as engine,
+            pytest.raises(OperationalError, match="timeout"),
+        ):
+            engine.connect()

@@ -119,6 +119,8 @@ def test_a_bad_pair_changes_nothing(ca: Authority, caplog: pytest.LogCaptureFixt
         failed = reloads("failed")
         files.certificate.write_bytes(ca.issue("other").certificate.read_bytes())
         assert not service.rotation.refresh()
+        assert reloads("failed") == failed, "half of a pair that is being written is no mishap"
+        assert not service.rotation.refresh()
         assert not service.rotation.refresh()
         assert reloads("failed") == failed + 1, "one mishap is one mishap"
         assert "tls.key_file" in caplog.text
@@ -126,6 +128,7 @@ def test_a_bad_pair_changes_nothing(ca: Authority, caplog: pytest.LogCaptureFixt
         let_in(service, ca.file)
         assert ssl.get_server_certificate(service.rest).strip() == good.decode().strip()
         files.certificate.unlink()
+        assert not service.rotation.refresh()
         assert not service.rotation.refresh()
         assert reloads("failed") == failed + 2
         let_in(service, ca.file)
