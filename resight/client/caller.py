@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from urllib.parse import quote
 
 from resight.errors import InvalidArgument
 
-__all__ = ["API_KEY", "API_KEY_FILE", "PURPOSE", "Metadata", "caller_metadata"]
+__all__ = ["API_KEY", "API_KEY_FILE", "PURPOSE", "Metadata", "caller_metadata", "exposure"]
 
 API_KEY = "RESIGHT_API_KEY"
 API_KEY_FILE = "RESIGHT_API_KEY_FILE"
@@ -51,6 +52,21 @@ def caller_metadata(
         return [*_authorization(newest), *declared]
 
     return current
+
+
+def exposure(target: str) -> str | None:
+    """What to warn of when a key is sent to ``host:port`` in plaintext; None on this machine."""
+    host = target.rpartition(":")[0].strip("[]")
+    try:
+        near = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        near = target.startswith("unix:")
+    if near:
+        return None
+    return (
+        f"warning: the key goes to {target} in plaintext, for whoever listens on the way; use "
+        "--tls or --ca-file, unless a mesh encrypts it"
+    )
 
 
 def _named_file() -> Path | None:

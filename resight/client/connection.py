@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import grpc
 
-from resight.client.caller import Metadata, caller_metadata
+from resight.client.caller import Metadata, caller_metadata, exposure
 from resight.client.diagnosis import diagnosis
 from resight.client.faults import translated
 from resight.client.metadata import with_metadata
 from resight.client.shared_options import chosen
 from resight.client.tls import Trust, chosen_trust, credentials_of
+from resight.console import note
 from resight.errors import Unavailable
 from resight.v1.adaptation_service_pb2_grpc import AdaptationServiceStub
 from resight.v1.admin_service_pb2_grpc import AdminServiceStub
@@ -76,6 +77,10 @@ def connect(
         metadata = caller_metadata(**chosen("api_key_file", "purpose"))
     if trust is None:
         trust = chosen_trust(**chosen("tls", "ca_file", "client_cert_file", "client_key_file"))
+    if not trust.wanted and any(name == "authorization" for name, _ in metadata()):
+        warning = exposure(target)
+        if warning is not None:
+            note(warning)
     with _channel(target, trust) as plain:
         channel = with_metadata(plain, metadata)
         try:

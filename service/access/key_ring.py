@@ -49,20 +49,21 @@ class KeyRing:
         Raises:
             Unavailable: the catalog does not answer, so a revocation might be missed.
         """
-        for _ in range(_TRIES):
-            if self._is_fresh():
-                break
-            await self._refresh()
-        else:
-            raise Unavailable(
-                "API keys cannot be looked up now, the catalog is too slow; try again",
-                reason="KEYS_UNAVAILABLE",
-            )
+        await self._freshen()
         found = self._keys.get(key_id)
         if found is None:
             return None
         expires = found.key.expire_time
         return found if expires is None or self._clock.now() < expires else None
+
+    async def is_empty(self) -> bool:
+        """Whether nobody has a key.
+
+        Raises:
+            Unavailable: the catalog does not answer.
+        """
+        await self._freshen()
+        return not self._keys
 
     def changed(self) -> None:
         """A key was made or revoked here: the next call must know."""
@@ -72,6 +73,16 @@ class KeyRing:
     def _is_fresh(self) -> bool:
         aged = time.monotonic() - self._known_at > self._refresh_seconds
         return self._known_at > self._changed_at and not aged
+
+    async def _freshen(self) -> None:
+        for _ in range(_TRIES):
+            if self._is_fresh():
+                return
+            await self._refresh()
+        raise Unavailable(
+            "API keys cannot be looked up now, the catalog is too slow; try again",
+            reason="KEYS_UNAVAILABLE",
+        )
 
     async def _refresh(self) -> None:
         if self._reading is None or self._reading.done():

@@ -28,6 +28,7 @@ async def open_door(settings: ServiceSettings, keys: KeyRing) -> Authenticator:
 
     Raises:
         InvalidArgument: a setting of access cannot be used; names it and the fix.
+        Unavailable: the catalog does not answer.
     """
     access = settings.access
     bootstrap = None
@@ -41,6 +42,11 @@ async def open_door(settings: ServiceSettings, keys: KeyRing) -> Authenticator:
                 "access.authentication=off; keys and tokens have no effect"
             )
         return OpenDoor()
+    if bootstrap is None and tokens is None and await keys.is_empty():
+        logger.warning(
+            "access: callers must show a key, and there is none; make one with `resight keys "
+            "create NAME --scope admin --data DIR`, or set access.bootstrap_key_file"
+        )
     return Door(keys, tokens=tokens, bootstrap=bootstrap)
 
 

@@ -15,7 +15,10 @@ from typing import Any
 
 import grpc
 import httpx
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from jwt.algorithms import OKPAlgorithm
 
 from resight.client.connection import Connection, connect
 from resight.errors import Unauthenticated
@@ -216,6 +219,47 @@ def test_the_first_key_by_the_operator_s_own(
         log = service.log.read_text()
         assert secret not in log
         assert "0f9c2b7a41d8e635" not in log
+
+
+def test_tokens_of_an_issuer(start_service: Callable[..., Any], data: Path, tmp_path: Path) -> None:
+    private = ed25519.Ed25519PrivateKey.generate()
+    public = json.loads(OKPAlgorithm.to_jwk(private.public_key()))
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": [{**public, "kid": "one"}]}))
+    settings = {
+        "RESIGHT_ACCESS__JWKS_FILE": str(tmp_path / "keys.json"),
+        "RESIGHT_ACCESS__JWT_ISSUER": "https://issuer.test",
+        "RESIGHT_ACCESS__JWT_AUDIENCE": "site",
+        **ON,
+    }
+
+    def token(**claims: Any) -> str:
+        said = {
+            "iss": "https://issuer.test",
+            "aud": "site",
+            "sub": "alice",
+            "exp": time.time() + 60,
+        }
+        return jwt.encode(said | claims, private, "EdDSA", headers={"kid": "one"})
+
+    with (
+        start_service(data, **settings) as service,
+        httpx.Client(base_url=f"http://{service.rest}/v1/galleries", timeout=30) as client,
+    ):
+
+        def answered(path: str, text: str) -> int:
+            return client.get(path, headers={"authorization": f"Bearer {text}"}).status_code
+
+        searcher = token(scope="resight:search", resight={"galleries": ["default"]})
+        assert answered("/default/crops", searcher) == 200
+        assert answered("/default/models", searcher) == 403
+        assert answered("/other/crops", searcher) == 403
+        assert answered("/default/crops", token()) == 403
+        assert answered("/default/crops", token(scope="resight:search", aud="else")) == 401
+        assert works(service.grpc, searcher)
+        assert not works(service.grpc, searcher[:-4] + "AAAA")
+        log = service.log.read_text()
+        assert searcher not in log
+        assert "a token is refused" in log
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,18 @@ def test_a_missing_file_and_a_long_purpose_are_refused() -> None:
         said(purpose="x" * 201)
 
 
+@pytest.mark.parametrize(
+    ("target", "near"),
+    [
+        ("127.0.0.1:7443", True), ("localhost:7443", True), ("[::1]:7443", True),
+        ("127.8.8.8:1", True), ("unix:/run/resight", True), ("10.0.0.5:7443", False),
+        ("resight.example:7443", False), ("[2001:db8::1]:7443", False), ("localhost.evil:1", False),
+    ],
+)  # fmt: skip
+def test_a_key_in_plaintext_to_elsewhere_is_warned_of(target: str, near: bool) -> None:
+    assert (caller.exposure(target) is None) == near
+
+
 class _Hearing(gallery_service_pb2_grpc.GalleryServiceServicer):
     def __init__(self) -> None:
         self.heard: list[dict[str, Any]] = []
