@@ -162,6 +162,7 @@ def _name(value: str) -> str:
 
 
 def _scopes(values: Sequence[str]) -> tuple[Scope, ...]:
+    _refuse_many(values, "api_key.scopes", len(SCOPES))
     for value in values:
         if value not in SCOPES:
             raise InvalidArgument(

@@ -24,6 +24,9 @@ __all__ = ["TABLE", "Status", "problem", "retry_after", "rpc_status", "status_na
 
 DOMAIN = "resight"
 
+_LONGEST = 1000
+_LONGEST_FIELD = 200
+
 
 @dataclass(frozen=True)
 class Status:
@@ -92,15 +95,16 @@ def retry_after(error: errors.ResightError) -> float | None:
 
 def rpc_status(error: errors.ResightError, *, request_id: str = "") -> status_pb2.Status:
     """The google.rpc.Status of an error, with its details."""
+    message = _bounded(error.message)
     details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if isinstance(error, errors.InvalidArgument):
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=error.message, reason=error.reason
+            field=error.field[:_LONGEST_FIELD], description=message, reason=error.reason
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, errors.NotFound | errors.AlreadyExists):
         details.append(
-            error_details_pb2.ResourceInfo(resource_type=error.field, description=error.message)
+            error_details_pb2.ResourceInfo(resource_type=error.field, description=message)
         )
     after = retry_after(error)
     if after is not None:
@@ -111,7 +115,7 @@ def rpc_status(error: errors.ResightError, *, request_id: str = "") -> status_pb
         details.append(error_details_pb2.RequestInfo(request_id=request_id))
     return status_pb2.Status(
         code=status_of(error).grpc.value[0],
-        message=error.message,
+        message=message,
         details=[_packed(detail) for detail in details],
     )
 
@@ -125,7 +129,7 @@ def problem(
         "type": "about:blank",
         "title": status.title,
         "status": status.http,
-        "detail": error.message,
+        "detail": _bounded(error.message),
         "instance": instance,
         "reason": error.reason,
     }
@@ -141,6 +145,14 @@ def problem(
         headers["Retry-After"] = str(max(1, ceil(after)))
         body["retry_after_seconds"] = after
     return status.http, headers, body
+
+
+def _bounded(message: str) -> str:
+    """A message may repeat what was sent, and travels in headers that are bounded, twice."""
+    if len(message) <= _LONGEST:
+        return message
+    half = _LONGEST // 2
+    return f"{message[:half]} … {message[-half:]}"
 
 
 def _packed(detail: Any) -> AnyMessage:

@@ -28,6 +28,7 @@ from service.tracing.spans import leaf
 from service.transport.call_trace import TRACERESPONSE, begin_grpc, end_grpc
 from service.transport.grpc.metadata import certificate_of, credentials_of, purpose_of
 from service.transport.status import rpc_status, status_of
+from service.transport.text_limit import check_message
 
 __all__ = ["CallInterceptor"]
 
@@ -137,7 +138,9 @@ def _wrap(
             _call(method, context, calls, gate(), streams=True, admits=admits) as traffic,
             aclosing(behaviour(given(requests, traffic), context)) as responses,
         ):
+            credentials = credentials_of(context)
             async for response in responses:
+                await gate().renew(call_in_progress.current(), credentials)
                 traffic.went(response)
                 yield response
 
@@ -182,6 +185,7 @@ def _entered(request: Any, traffic: Traffic) -> Any:
     at. A stream's messages each name their own.
     """
     readable = _readable(request, traffic)
+    check_message(readable)
     gallery = getattr(readable, "gallery", "")
     if gallery:
         call_in_progress.enter_gallery(names.gallery_name(gallery))

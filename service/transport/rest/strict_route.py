@@ -23,6 +23,7 @@ from resight.errors import InvalidArgument
 from service import call
 from service.access.rights import ROUTES
 from service.domain import names
+from service.transport.text_limit import MAX_TEXT, check_json, check_text
 
 __all__ = ["StrictRoute", "once"]
 
@@ -63,12 +64,16 @@ class StrictRoute(APIRoute):
             _decodable(request.scope["query_string"])
             _known(request.query_params, queries - request.path_params.keys(), "query parameter")
             once(request.query_params, single)
+            for name, value in request.query_params.multi_items():
+                check_text(name, value)
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if forms:
                 _expect(kind, _FORMS[:1] if _with_file(body) else _FORMS)
                 form = await request.form()
                 _known(form, forms, "field of this form")
                 once(form, forms)
+                for name, given in form.multi_items():
+                    check_text(name, given)
             elif body:
                 _expect(kind, ("application/json",))
             return await handle(request)
@@ -102,6 +107,8 @@ class _StrictRequest(Request):
             except ValueError as error:
                 raise json.JSONDecodeError(str(error), "", 0) from error
             self._json = json.loads(body, object_pairs_hook=_unique)
+            if len(body) > MAX_TEXT:
+                check_json(self._json)
         return self._json
 
 
