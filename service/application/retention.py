@@ -50,10 +50,12 @@ def _uptime() -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """Before ``common`` nothing of a gallery is kept; ``cameras``, by key, keep less than that."""
+    """Before ``common`` nothing of a gallery is kept; ``cameras``, by their own retention in days,
+    keep less than that.
+    """
 
     common: datetime | None
-    cameras: Mapping[int, datetime]
+    cameras: Mapping[float | None, datetime]
 
 
 class Retention:
@@ -157,27 +159,30 @@ class Retention:
         late = 0.0 if self._due is None else (self._clock.now() - self._due).total_seconds()
         RETENTION_OVERDUE.set(max(0.0, late))
 
-    def _days(self, connection: Connection, gallery_row: int) -> dict[int, float]:
-        """Days by key of camera, of those whose crops are not kept for ever."""
-        known = gallery_reads.retention_days(connection, gallery_row)
-        days = {row: self._settings.days if own is None else own for row, own in known.items()}
-        return {row: value for row, value in days.items() if value is not None}
-
     def _kept(self, connection: Connection, gallery_row: int, *, now: datetime) -> _Kept:
         """The cut-off that holds for all cameras, and later ones that hold for some."""
-        days = self._days(connection, gallery_row)
-        cut_offs = {row: now - timedelta(days=value) for row, value in days.items()}
-        cameras = gallery_reads.retention_days(connection, gallery_row)
-        common = min(cut_offs.values()) if cut_offs and len(cut_offs) == len(cameras) else None
-        later = {row: time for row, time in cut_offs.items() if common is None or time > common}
+        cut_offs = {
+            own: None if (days := self._days(own)) is None else now - timedelta(days=days)
+            for own in gallery_reads.kept_days(connection, gallery_row)
+        }
+        known = [cut_off for cut_off in cut_offs.values() if cut_off is not None]
+        common = min(known) if known and len(known) == len(cut_offs) else None
+        later = {
+            own: cut_off
+            for own, cut_off in cut_offs.items()
+            if cut_off is not None and (common is None or cut_off > common)
+        }
         return _Kept(common, later)
+
+    def _days(self, own: float | None) -> float | None:
+        return self._settings.days if own is None else own
 
     def _next_due(self, connection: Connection) -> datetime | None:
         due: list[datetime] = []
         for gallery_row, _, _ in gallery_reads.positions(connection):
-            for camera_row, days in self._days(connection, gallery_row).items():
-                oldest = gallery_reads.oldest_capture(connection, camera_row)
-                if oldest is not None:
+            for own, oldest in gallery_reads.kept_days(connection, gallery_row).items():
+                days = self._days(own)
+                if oldest is not None and days is not None:
                     due.append(oldest + timedelta(days=days))
         return min(due, default=None)
 

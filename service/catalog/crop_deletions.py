@@ -24,6 +24,7 @@ from service.catalog.models import (
     CHANGE_CROP_DELETED,
     CHANGE_CROPS_DROPPED,
     blob_removals,
+    cameras,
     changes,
     crops,
     embeddings,
@@ -132,7 +133,7 @@ def drop_before(
 def drop_of_cameras(
     connection: Connection,
     gallery_row: int,
-    cut_offs: Mapping[int, datetime],
+    cut_offs: Mapping[float | None, datetime],
     *,
     gallery: str,
     most: int,
@@ -144,18 +145,21 @@ def drop_of_cameras(
     Args:
         connection: In a transaction.
         gallery_row: Whose crops.
-        cut_offs: By key of the camera, what it captured before goes.
+        cut_offs: By a camera's own retention in days, what such cameras captured before goes.
         gallery: Name of the gallery.
         most: Crops to delete, at most 10,000.
         now: Time of the change.
     """
     take_positions(connection, gallery_row, 0)
     rows: list[Row[int, UUID, UUID]] = []
-    for camera_row, cut_off in sorted(cut_offs.items()):
+    for days, cut_off in cut_offs.items():
+        alike = select(cameras.c.camera_row).where(
+            cameras.c.gallery_row == gallery_row,
+            cameras.c.retention_days.is_not_distinct_from(days),
+        )
         rows += connection.execute(
             select(crops.c.crop_row, crops.c.crop_id, crops.c.blob_id)
-            .where(crops.c.camera_row == camera_row, crops.c.capture_time < cut_off)
-            .order_by(crops.c.capture_time)
+            .where(crops.c.camera_row.in_(alike), crops.c.capture_time < cut_off)
             .limit(most - len(rows))
         ).all()
         if len(rows) == most:

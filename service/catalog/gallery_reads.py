@@ -9,7 +9,7 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, func, select
 
 from service.catalog.models import cameras, crops, embeddings, galleries, models
 from service.catalog.records import CameraRecord, GalleryRecord
@@ -21,10 +21,9 @@ __all__ = [
     "camera_at",
     "camera_record",
     "generation",
+    "kept_days",
     "list_cameras",
-    "oldest_capture",
     "positions",
-    "retention_days",
     "vector",
 ]
 
@@ -93,17 +92,26 @@ def list_cameras(
     return [camera_record(row) for row in connection.execute(statement)]
 
 
-def retention_days(connection: Connection, gallery_row: int) -> dict[int, float | None]:
-    """How many days each camera's crops are kept, by its key; None: as the service keeps all."""
-    statement = select(cameras.c.camera_row, cameras.c.retention_days)
-    rows = connection.execute(statement.where(cameras.c.gallery_row == gallery_row))
-    return {row.camera_row: row.retention_days for row in rows}
-
-
-def oldest_capture(connection: Connection, camera_row: int) -> datetime | None:
-    """When a camera captured its oldest crop; None when it has none."""
-    statement = select(crops.c.capture_time).where(crops.c.camera_row == camera_row)
-    return connection.execute(statement.order_by(crops.c.capture_time).limit(1)).scalar()
+def kept_days(connection: Connection, gallery_row: int) -> dict[float | None, datetime | None]:
+    """The retentions in days that cameras of a gallery have of their own, None for those that have
+    none; and when the oldest crop of such cameras was captured.
+    """
+    # A look for each camera: the minimum over all crops would read as many.
+    oldest = (
+        select(crops.c.capture_time)
+        .where(crops.c.camera_row == cameras.c.camera_row)
+        .order_by(crops.c.capture_time)
+        .limit(1)
+        .correlate(cameras)
+        .scalar_subquery()
+    )
+    of_each = (
+        select(cameras.c.retention_days.label("days"), oldest.label("oldest"))
+        .where(cameras.c.gallery_row == gallery_row)
+        .subquery()
+    )
+    statement = select(of_each.c.days, func.min(of_each.c.oldest)).group_by(of_each.c.days)
+    return {row[0]: row[1] for row in connection.execute(statement)}
 
 
 def vector(
