@@ -169,6 +169,12 @@ def test_every_kind_of_call_is_recorded_with_what_it_was_about(
             client.delete(f"{G}/crops/{one}").raise_for_status()
             assert client.get(f"{G}/crops/{one}").status_code == 404
             client.get("/v1/audit").raise_for_status()
+            vector = client.post(f"{G}/embed", files={"image": ("q.jpg", query)}).json()
+            asked = {"embedding": {"values": vector["values"], "model_version": service.model}}
+            made = client.post("/v1/keys", json={"display_name": "x", "scopes": ["search"]})
+            made.raise_for_status()
+            secret = made.json()["secret"]
+            client.post(f"{G}/search", json=asked).raise_for_status()
         service.process.terminate()
         service.process.wait(30)
     said = bodies(data, {})
@@ -194,6 +200,14 @@ def test_every_kind_of_call_is_recorded_with_what_it_was_about(
     actions = {each["action"] for each in said}
     assert {"GalleryService/ListCrops", "AdminService/ListAuditEntries"} <= actions
     assert not {action for action in actions if action == ""}
+    [key] = [each for each in said if each["action"] == "AdminService/CreateApiKey"][1:]
+    assert key["notes"]["key_id"] == made.json()["api_key"]["key_id"]
+    # No key, no vector.
+    text_of_all = json.dumps(said)
+    assert secret.rpartition("_")[2] not in text_of_all
+    assert not [
+        value for value in vector["values"] if len(str(value)) > 8 and str(value)[:8] in text_of_all
+    ]
     # No image of a query or a crop, in no form that a database may hold.
     stored = (data / "catalog.sqlite").read_bytes()
     for image in (query, make_jpeg(0), make_jpeg(1)):
