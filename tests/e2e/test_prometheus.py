@@ -1,0 +1,203 @@
+"""A real Prometheus scrapes a real service: targets, exemplars, every query of the documents and
+boards; and provoked faults fire their alerts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from PIL import Image
+
+from tests.e2e.conftest import RESIGHT, ServiceProcess, encoded
+from tests.e2e.scraping import Prometheus, hurried, needs_prometheus, scraping
+from tests.faults.small_disk import small_disk
+
+pytestmark = needs_prometheus
+
+ROOT = Path(__file__).parents[2]
+QUICK = {"RESIGHT_METRICS__REFRESH_SECONDS": "0.2", "RESIGHT_METRICS__DRIFT_SECONDS": "0.5"}
+START = datetime(2026, 3, 1, tzinfo=UTC)
+# Series that a session of use does not make, and why.
+NOT_YET = {
+    "a fault": (
+        "resight_provider_fallback_total", "resight_index_filled_total",
+        "resight_abandoned_total",
+    ),
+    "a night": ("resight_adaptation_",),
+    "a second model": ("resight_mirror_", "resight_model_changes_total", "resight_model_filled_"),
+    "metrics.camera_labels, or more crops": ("resight_camera_drift_", "resight_drift_shift",
+                                             "resight_drift_low_match_share"),
+    "several replicas": ("resight_replica_",),
+    "TLS": ("resight_tls_",),
+    "crops that are too old": ("resight_retention_dropped_total",),
+    "authentication": ("resight_authentications_total",),
+    "an erasure": ("resight_erasures_total",),
+    "a crop deleted, or an index written": ("resight_index_writes_total",),
+    "a limit reached": ("resight_rejected_total",),
+}  # fmt: skip
+
+
+def until(what: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """Wait until something is true; returns it."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
+    return found
+
+
+def use(service: ServiceProcess, image: Callable[[int], bytes]) -> httpx.Client:
+    """A session of use over REST: two cameras, a few crops, a few searches."""
+    client = httpx.Client(base_url=f"http://{service.rest}/v1/galleries/site", timeout=30)
+    for camera in ("left", "right"):
+        client.post("/cameras", json={"camera_id": camera}).raise_for_status()
+    for number in range(6):
+        told = {
+            "camera_id": ("left", "right")[number % 2],
+            "capture_time": (START + timedelta(minutes=number)).isoformat(),
+        }
+        files = {"image": ("crop.jpg", image(number))}
+        client.post("/crops", files=files, data=told).raise_for_status()
+    for number in range(3):
+        search(client, image(number)).raise_for_status()
+    search(client, b"no image")
+    return client
+
+
+def search(client: httpx.Client, image: bytes) -> httpx.Response:
+    return client.post("/search", files={"image": ("query.jpg", image)}, data={"top_k": "3"})
+
+
+@pytest.fixture(scope="module")
+def watched(
+    tmp_path_factory: pytest.TempPathFactory, start_service: Any, make_jpeg: Any
+) -> Iterator[Prometheus]:
+    """A Prometheus that has scraped a service after a session of use."""
+    folder = tmp_path_factory.mktemp("watched")
+    with (
+        start_service(folder / "data", **QUICK) as service,
+        scraping(folder / "prometheus", service.rest) as prometheus,
+    ):
+        use(service, make_jpeg)
+        stored = 'resight_crops_stored_total{gallery="site"} == 6'
+        until(lambda: prometheus.get("/query", query=stored)["result"])
+        yield prometheus
+
+
+def test_the_service_is_up_and_no_alert_fires(watched: Prometheus) -> None:
+    assert watched.up() == ["up"]
+    time.sleep(3)
+    assert watched.firing() == {}
+
+
+def test_exemplars_arrive_with_the_request_s_id(watched: Prometheus) -> None:
+    now = time.time()
+    found = until(
+        lambda: watched.get(
+            "/query_exemplars",
+            query='resight_request_duration_seconds_bucket{method=~"POST .*/search"}',
+            start=now - 600,
+            end=time.time() + 60,
+        )
+    )
+    for series in found:
+        for exemplar in series["exemplars"]:
+            assert re.fullmatch(r"[0-9a-f]{32}", exemplar["labels"]["request_id"])
+
+
+def test_every_query_of_documents_and_boards_is_answered(watched: Prometheus) -> None:
+    page = (ROOT / "docs/metrics.md").read_text()
+    queries = re.findall(r"^```promql\n(.*?)\n```", page, re.MULTILINE | re.DOTALL)
+    queries += [re.sub(r"\$\w+", ".*", query) for query in board_queries()]
+    assert len(queries) > 150
+    for query in queries:
+        watched.get("/query", query=query)
+
+
+def test_what_boards_show_is_exported(watched: Prometheus) -> None:
+    exported = set(watched.get("/label/__name__/values"))
+    wanted = {name for query in board_queries() for name in re.findall(r"\bresight_\w+", query)}
+    late = tuple(prefix for prefixes in NOT_YET.values() for prefix in prefixes)
+    missing = {name for name in wanted - exported if not name.startswith(late)}
+    assert missing == set()
+    assert len(wanted & exported) > 35
+
+
+def board_queries() -> list[str]:
+    return [
+        target["expr"]
+        for path in sorted((ROOT / "deploy/grafana").glob("*.json"))
+        for panel in json.loads(path.read_text())["panels"]
+        for target in panel.get("targets", ())
+    ]
+
+
+def test_hurried_rules_differ_in_their_durations_alone() -> None:
+    def without_durations(text: str) -> list[dict[str, str]]:
+        return [
+            rule
+            | {"expr": re.sub(r"(\[|offset )\d+[a-z]+", r"\1", rule["expr"]), "for": "for" in rule}
+            for group in yaml.safe_load(text)["groups"]
+            for rule in group["rules"]
+        ]
+
+    for path in (ROOT / "deploy/prometheus").glob("*.rules.yml"):
+        text = path.read_text()
+        assert without_durations(text) == without_durations(hurried(text))
+        assert yaml.safe_load(text) != yaml.safe_load(hurried(text))
+    short = hurried("groups: [{rules: [{alert: A, expr: 'rate(a[5m]) offset 2h', for: 10m}]}]")
+    rule = yaml.safe_load(short)["groups"][0]["rules"][0]
+    assert (rule["expr"], rule["for"]) == ("rate(a[5000ms]) offset 120000ms", "10000ms")
+
+
+def test_faults_fire_their_alerts(
+    tmp_path: Path, own_postgresql: Any, start_service: Any, make_jpeg: Any
+) -> None:
+    """An image on which the encoder fails, a full disk, a database that is gone, a service that
+    is killed: each is seen within seconds, where a second stands for a minute.
+    """
+    poison = encoded(Image.new("RGB", (64, 128), (255, 255, 255)), "PNG")
+    with ExitStack() as stack:
+        url = stack.enter_context(own_postgresql.database())
+        disk = stack.enter_context(small_disk(tmp_path / "disk", 64))
+        environment = QUICK | {"RESIGHT_DATABASE_URL": url}
+        upgrade = [RESIGHT, "db", "upgrade"]
+        subprocess.run(upgrade, env=os.environ | environment, check=True, timeout=60)
+        service = stack.enter_context(start_service(disk.path / "data", **environment))
+        prometheus = stack.enter_context(scraping(tmp_path / "prometheus", service.rest))
+        client = use(service, make_jpeg)
+
+        def fires(*names: str, meanwhile: Callable[[], object] = lambda: None) -> None:
+            def seen() -> bool:
+                meanwhile()
+                return prometheus.firing().keys() >= set(names)
+
+            until(seen, 40)
+
+        fires("ResightAvailabilityBurnFast", "ResightEncoderFailing",
+              meanwhile=lambda: search(client, poison))  # fmt: skip
+        disk.fill()
+        fires("ResightDiskFull")
+        disk.empty()
+        until(lambda: "ResightDiskFull" not in prometheus.firing())
+        own_postgresql.stop()
+        try:
+            fires("ResightReplicaHeartbeatFailing", "ResightDatabaseFailing",
+                  meanwhile=lambda: client.get("/stats"))  # fmt: skip
+        finally:
+            own_postgresql.start()
+        service.process.kill()
+        fires("ResightDown")
+        assert "does not answer" in prometheus.firing()["ResightDown"]
