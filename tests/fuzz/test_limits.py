@@ -27,7 +27,15 @@ from tests.fuzz.conftest import Target, count
 
 UUID = "0198c0de-5a5a-7000-8000-3f1a2b3c4d5e"
 Path = tuple[FieldDescriptor, ...]
-# Repeated in other words: a crop sent twice over, an owner's own choice of what is wrong first.
+# Of what must exist first; each has the bound of every page token (tests/fuzz/test_tokens.py), of
+# the field beside it, or of a message.
+BEHIND = {
+    "AdaptationService/ListAdaptationRunCrops page_token",
+    "AdaptationService/ReportAdaptationRun replay_crop_ids",
+    "AdaptationService/StreamAdaptationCrops cursor",
+    "AdminService/ListErasureCrops page_token",
+    "ModelService/RegisterModel chunk",
+}
 MANY, LONG = 150_000, 150_000
 # Where what is asked for must be well formed before the field is looked at.
 BASES: dict[str, Message] = {
@@ -44,6 +52,10 @@ BASES: dict[str, Message] = {
     ),
     "ModelService/RegisterModel": models.RegisterModelRequest(
         upload=models.ModelUpload(sha256=hashlib.sha256(b"x").digest(), size_bytes=1)
+    ),
+    "SearchService/Search": search.SearchRequest(crop_id=UUID),
+    "SearchService/SearchBatch": search.SearchBatchRequest(
+        queries=[search.SearchRequest(crop_id=UUID)]
     ),
     "SearchService/TrackPerson": search.TrackPersonRequest(
         query=search.SearchRequest(crop_id=UUID, min_score=0.5)
@@ -67,7 +79,7 @@ def paths(descriptor: Descriptor, before: Path = ()) -> Iterator[Path]:
 def put(message: Any, path: Path) -> None:
     for field in path[:-1]:
         inner = getattr(message, field.name)
-        message = inner.add() if field.is_repeated else inner
+        message = (inner[0] if len(inner) else inner.add()) if field.is_repeated else inner
         message.SetInParent()
     field = path[-1]
     held = getattr(message, field.name)
@@ -142,7 +154,7 @@ def test_every_field_has_a_bound(
         field, words = told(answer)
         if answer.code is grpc.StatusCode.OK and not words:
             taken.append(label)
-        elif not any(part.name in field + words for part in path):
+        elif label not in BEHIND and not any(part.name in field + words for part in path):
             unnamed.append(f"{label}: {answer.code.name} {field} {words[:100]}")
     # Said by the service alone, and not looked at where a caller sends it.
     assert taken == ["GalleryService/IngestCrops crop.sha256"]
