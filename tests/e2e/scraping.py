@@ -49,7 +49,9 @@ def hurried(text: str) -> str:
 
 
 class Prometheus:
-    """A running one."""
+    """A running one; ``refused`` is the request that the service refused last."""
+
+    refused = ""
 
     def __init__(self, address: str) -> None:
         self.api = httpx.Client(base_url=f"http://{address}/api/v1", timeout=10)

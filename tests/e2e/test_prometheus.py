@@ -72,7 +72,6 @@ def use(service: ServiceProcess, image: Callable[[int], bytes]) -> httpx.Client:
         client.post("/crops", files=files, data=told).raise_for_status()
     for number in range(3):
         search(client, image(number)).raise_for_status()
-    search(client, b"no image")
     return client
 
 
@@ -90,7 +89,8 @@ def watched(
         start_service(folder / "data", **QUICK) as service,
         scraping(folder / "prometheus", service.rest) as prometheus,
     ):
-        use(service, make_jpeg)
+        client = use(service, make_jpeg)
+        prometheus.refused = search(client, b"no image").json()["request_id"]
         stored = 'resight_crops_stored_total{gallery="site"} == 6'
         until(lambda: prometheus.get("/query", query=stored)["result"])
         yield prometheus
@@ -102,19 +102,16 @@ def test_the_service_is_up_and_no_alert_fires(watched: Prometheus) -> None:
     assert watched.firing() == {}
 
 
-def test_exemplars_arrive_with_the_request_s_id(watched: Prometheus) -> None:
-    now = time.time()
-    found = until(
-        lambda: watched.get(
-            "/query_exemplars",
-            query='resight_request_duration_seconds_bucket{method=~"POST .*/search"}',
-            start=now - 600,
-            end=time.time() + 60,
-        )
-    )
-    for series in found:
-        for exemplar in series["exemplars"]:
-            assert re.fullmatch(r"[0-9a-f]{32}", exemplar["labels"]["request_id"])
+def test_exemplars_arrive_with_the_id_that_the_caller_was_told(watched: Prometheus) -> None:
+    query = 'resight_request_duration_seconds_bucket{method=~"POST .*/search"}'
+
+    def ids() -> set[str]:
+        now = time.time()
+        found = watched.get("/query_exemplars", query=query, start=now - 600, end=now + 60)
+        return {one["labels"]["request_id"] for told in found for one in told["exemplars"]}
+
+    until(lambda: watched.refused in ids())
+    assert all(re.fullmatch(r"[0-9a-f]{32}", told) for told in ids())
 
 
 def test_every_query_of_documents_and_boards_is_answered(watched: Prometheus) -> None:
@@ -194,7 +191,7 @@ def test_faults_fire_their_alerts(
         until(lambda: "ResightDiskFull" not in prometheus.firing())
         own_postgresql.stop()
         try:
-            fires("ResightReplicaHeartbeatFailing", "ResightDatabaseFailing",
+            fires("ResightReplicaHeartbeatFailing", "ResightDatabaseFailing", "ResightAuditFailing",
                   meanwhile=lambda: client.get("/stats"))  # fmt: skip
         finally:
             own_postgresql.start()
