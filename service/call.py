@@ -46,6 +46,7 @@ class Call:
         announced: Whether the audit has recorded that it begins.
         closed: Whether its end is being recorded, or was.
         recorded: Whether the audit records it; not what was refused too often.
+        looked_at: ``monotonic`` when the credentials were looked at last.
         charge: Counts more requests against the caller's bounds, and raises when that is too many.
         notes: What the audit records besides; never an image, a vector or a secret.
     """
@@ -64,6 +65,7 @@ class Call:
     announced: bool = False
     closed: bool = False
     recorded: bool = True
+    looked_at: float = 0.0
     charge: Callable[[int], None] = _free
     notes: dict[str, Noted] = field(default_factory=dict)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import Protocol
 
 from resight.errors import ResourceExhausted, Unauthenticated
@@ -23,6 +24,9 @@ class Credentials:
     """What a caller showed: the value of ``authorization``; empty for none."""
 
     authorization: str = ""
+
+
+RENEW_SECONDS = 1.0
 
 
 class Authenticator(Protocol):
@@ -134,6 +138,7 @@ class Gate:
                 retry_after=wait,
             ) from error
         call.principal = principal
+        call.looked_at = monotonic()
         call.charge = partial(self._charge, principal)
         try:
             call.charge(1)
@@ -141,6 +146,18 @@ class Gate:
             # Whoever asks too often must not fill the audit with it.
             call.recorded = not self._attempts.wait(principal.name)
             raise
+
+    async def renew(self, call: Call, credentials: Credentials) -> None:
+        """Look again, now and then, whether the key of a stream still holds; a token holds for the
+        streams that it has begun.
+
+        Raises:
+            Unauthenticated, Unavailable: it does not, or that cannot be found out.
+        """
+        if call.known.kind != "key" or monotonic() - call.looked_at < RENEW_SECONDS:
+            return
+        call.looked_at = monotonic()
+        await self._authenticator.authenticate(credentials)
 
     def _charge(self, principal: Principal, count: int) -> None:
         for limiter in self._limiters:

@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -23,7 +24,7 @@ from jwt.algorithms import OKPAlgorithm
 from resight.client.connection import Connection, connect
 from resight.errors import Unauthenticated
 from resight.v1 import admin_service_pb2 as messages
-from resight.v1.gallery_service_pb2 import GetGalleryStatsRequest
+from resight.v1.gallery_service_pb2 import GetGalleryStatsRequest, IngestCropsRequest
 from service.access import direct
 from service.domain.api_key import KeyRequest
 from service.domain.principal import SCOPES
@@ -138,6 +139,36 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_stream_ends_with_its_key(start_service: Callable[..., Any], data: Path) -> None:
+    admin = first_key(data)
+    places = {"RESIGHT_ACCESS__REFRESH_SECONDS": str(REFRESH), **ON}
+    with (
+        start_service(data, **places) as service,
+        connected(service.grpc, admin) as connection,
+    ):
+        key = messages.ApiKey(display_name="stream", scopes=[messages.SCOPE_INGEST])
+        made = connection.admin.CreateApiKey(messages.CreateApiKeyRequest(api_key=key))
+        revoked = threading.Event()
+
+        def items() -> Iterator[IngestCropsRequest]:
+            while not revoked.wait(0.05):
+                yield IngestCropsRequest()
+            for _ in range(400):
+                yield IngestCropsRequest()
+                time.sleep(0.05)
+
+        def ingest() -> None:
+            with connected(service.grpc, made.secret) as streaming:
+                for number, _ in enumerate(streaming.gallery.IngestCrops(items())):
+                    if number == 5:
+                        revoke = messages.RevokeApiKeyRequest(key_id=made.api_key.key_id)
+                        connection.admin.RevokeApiKey(revoke)
+                        revoked.set()
+
+        with pytest.raises(Unauthenticated):
+            ingest()
 
 
 @pytest.fixture

@@ -68,12 +68,15 @@ class Observation:
             return message
 
         unrecorded: ResightError | None = None
+        credentials = Credentials(Headers(scope=scope).get("authorization", ""))
 
         async def watched(message: Message) -> None:
             nonlocal code, started, unrecorded
             is_start = message["type"] == "http.response.start"
             if is_start:
                 code = message["status"]
+            if guarded and started and message.get("more_body"):
+                await self._gate.renew(call, credentials)
             if guarded and _is_due(message, call):
                 try:
                     with leaf("audit"):
@@ -92,12 +95,10 @@ class Observation:
         self._inflight.inc()
         try:
             if guarded:
-                headers = Headers(scope=scope)
-                await self._gate.know(call, Credentials(headers.get("authorization", "")))
-                call.purpose = decoded_purpose(headers.get(PURPOSE, ""))
+                await self._gate.know(call, credentials)
+                call.purpose = decoded_purpose(Headers(scope=scope).get(PURPOSE, ""))
             elif scope["path"] == _METRICS and not self._gate.is_open:
-                shown = Headers(scope=scope).get("authorization", "")
-                await self._gate.know(call, Credentials(shown))
+                await self._gate.know(call, credentials)
             await self._app(scope, counted, watched)
         except Exception as error:
             if started:
