@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _SETTING = "audit.anchor_url"
 _RETRY_SECONDS = 30.0
+_CLOSE_SECONDS = 10.0
 _MOST_BYTES = 64 * 1024
 
 
@@ -103,7 +104,11 @@ class Anchoring:
             return
         self._running.cancel()
         await asyncio.wait([self._running])
-        await self._copy()
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._copy()
+        except TimeoutError:
+            logger.warning("%s: the last checkpoint is copied at the next start", _SETTING)
 
     async def _run(self) -> None:
         left = False

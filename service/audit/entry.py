@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 __all__ = [
     "CHAIN_BEGAN",
@@ -38,8 +39,16 @@ MAX_GALLERY = 64
 
 Facts = Mapping[str, Any]
 
+
+def _plain(value: object) -> str:
+    """Ids and times as text; bytes and vectors never."""
+    if isinstance(value, UUID | datetime):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no note")
+
+
 _ENCODER = json.JSONEncoder(
-    sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
 )
 _NUL = "\\u0000"
 
@@ -71,10 +80,13 @@ class Entry:
     def body(self, time: datetime) -> str:
         """The canonical JSON of the entry, recorded at ``time``."""
         said = dict(self.facts) | self.columns() | {"v": VERSION, "time": stamped(time)}
-        text = canonical(said)
-        if len(text) > MAX_BODY:
-            text = canonical(said | {"notes": {}, "notes_left_out": True})
-        return text
+        try:
+            text = canonical(said)
+        except (TypeError, ValueError):  # a note that is no JSON; the entry counts for more
+            text = ""
+        if text and len(text) <= MAX_BODY:
+            return text
+        return canonical(said | {"notes": {}, "notes_left_out": True})
 
 
 def canonical(value: Mapping[str, Any]) -> str:

@@ -195,6 +195,8 @@ class AuditLog:
                     "the audit could not be ended: %d entries are not stored",
                     len(self._owed) + len(self._waiting),
                 )
+            except Exception:
+                logger.exception("the audit ended before its time")
         AUDIT_CHECKPOINT_AGE.set_function(lambda: 0.0)
         AUDIT_UNSIGNED_ENTRIES.set(0)
 

@@ -8,6 +8,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from service.audit.entry import Entry
 from service.signing import PublicKeys
 
@@ -120,3 +122,19 @@ def test_what_is_too_long_loses_its_notes_and_says_so(
     [(body,)] = query("SELECT body FROM audit_entries WHERE sequence = 2")
     assert json.loads(body)["notes_left_out"] is True
     assert len(body) < 1000
+
+
+@pytest.mark.parametrize("note", [float("nan"), {1, 2}, b"bytes"])
+def test_a_note_that_is_no_json_costs_no_entry(
+    audited: Callable[..., Any], run: Any, query: Any, note: object
+) -> None:
+    async def work() -> None:
+        async with audited() as audit:
+            await audit.log.record(Entry("a/b", facts={"notes": {"x": note}, "outcome": "OK"}))
+            await audit.log.record(Entry("a/c"))
+
+    run(work())
+    rows = query("SELECT body FROM audit_entries WHERE action IN ('a/b', 'a/c') ORDER BY sequence")
+    first, second = [json.loads(body) for (body,) in rows]
+    assert (first["outcome"], second["action"]) == ("OK", "a/c")
+    assert (first["notes"], first["notes_left_out"]) == ({}, True)
