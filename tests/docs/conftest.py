@@ -18,7 +18,7 @@ from tests.docs.shell import PageShell
 from tests.e2e.conftest import jpeg, tiny_bundle_at
 
 # The ports that pages speak of.
-PORTS = ("7443", "7080", "7090", "7444", "7082", "7083")
+PORTS = ("7443", "7080", "7090", "7444", "7082", "4318", "9090")
 
 
 def prepared(root: Path) -> None:
