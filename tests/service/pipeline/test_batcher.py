@@ -16,6 +16,7 @@ from service.domain.ports import Priority
 from service.pipeline.batcher import Batcher, BatchPolicy
 from service.pipeline.device import DeviceFailureError
 from service.pipeline.latency import LatencyModel
+from service.telemetry import REGISTRY
 
 POISON = 255
 
@@ -185,6 +186,37 @@ def test_hold_makes_one_batch_of_the_number_asked(make_executor: Any, make_clock
         await owner
 
     asyncio.run(scenario())
+
+
+def test_the_wait_of_a_batch_is_that_of_its_oldest_image(
+    make_executor: Any, make_clock: Any
+) -> None:
+    def told() -> tuple[float, float]:
+        values = [
+            REGISTRY.get_sample_value(f"resight_batch_wait_seconds_{part}")
+            for part in ("sum", "count")
+        ]
+        return values[0] or 0.0, values[1] or 0.0
+
+    async def work() -> None:
+        executor, clock = make_executor(), make_clock()
+        batcher, _ = make(executor, clock, max_batch=4)
+        batcher.hold(3)
+        owner = asyncio.create_task(batcher.run())
+        before = told()
+        replies = []
+        for number in range(3):
+            clock.now += 2.0
+            replies.append(batcher.submit(image(number), priority=Priority.BULK))
+        await settle()
+        executor.step()
+        await asyncio.gather(*replies)
+        after = told()
+        assert (after[0] - before[0], after[1] - before[1]) == (4.0, 1.0)
+        batcher.close()
+        await owner
+
+    asyncio.run(work())
 
 
 def test_classes_share_a_batch_by_weight(make_executor: Any, make_clock: Any) -> None:

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as text_fami
 
 from service import call
 from service.call import Call
-from service.telemetry import REGISTRY, exemplar, exposition, stage
+from service.telemetry import REGISTRY, REQUEST_DURATION, exemplar, exposition, stage
 
 PROMETHEUS = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
@@ -60,3 +60,17 @@ def test_who_does_not_ask_gets_the_text_format_without_them(accept: str) -> None
     assert not text.rstrip().endswith(b"# EOF")
     families = {family.name for family in text_families(text.decode())}
     assert "resight_requests" in families
+
+
+def test_a_call_whose_trace_is_exported_names_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together within the 128 characters that an exemplar may have."""
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    monkeypatch.setattr(
+        "service.telemetry.exemplars.spans.trace_id", lambda *, recorded: trace if recorded else ""
+    )
+    now = Call("grpc", "SearchService/Search")
+    told = exemplar(now)
+    assert told == {"request_id": now.request_id, "trace_id": trace}
+    assert sum(len(name) + len(value) for name, value in told.items()) <= 128
+    REQUEST_DURATION.labels("grpc", "SearchService/Search").observe(0.1, told)
+    assert now.request_id in exemplars(exposition(PROMETHEUS)[0].decode())
