@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,10 @@ class Health(health_pb2_grpc.HealthServicer):
 
 
 @contextmanager
-def listening(settings: TlsSettings) -> Iterator[Listeners]:
+def listening(
+    settings: TlsSettings,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
+) -> Iterator[Listeners]:
     """Serves until the end of the block."""
     ready, started = threading.Event(), []
     stop = asyncio.Event()
@@ -86,7 +89,7 @@ def listening(settings: TlsSettings) -> Iterator[Listeners]:
 
     def run() -> None:
         try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            with asyncio.Runner(loop_factory=loop_factory) as runner:
                 runner.run(main())
         finally:
             ready.set()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
+import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.access_settings import TlsSettings
@@ -51,13 +54,21 @@ def expiry(certificate: str) -> float | None:
     )
 
 
-def test_a_client_that_trusts_the_ca_and_nobody_else(ca: Authority, tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop", [uvloop.new_event_loop, asyncio.new_event_loop])
+def test_a_client_that_trusts_the_ca_and_nobody_else(
+    ca: Authority, tmp_path: Path, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     other = Authority(tmp_path / "other", "other ca")
-    with listening(settings(ca.issue())) as service:
+    files = ca.issue()
+    with listening(settings(files), loop) as service:
         let_in(service, ca.file)
         refused(service, other.file)
         refused(service, None)
         assert service.callers == ["", ""]
+        ca.issue(to=files)
+        assert service.rotation.refresh()
+        shown = ssl.get_server_certificate(service.rest)
+        assert shown.strip() == files.certificate.read_text().strip()
 
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
