@@ -46,6 +46,7 @@ _FREE_PAGES = (
     "free pages of the database and its write-ahead log may hold the bytes of deleted rows until "
     "they are used again (SQLite: VACUUM; PostgreSQL: VACUUM), and so may backups of the database"
 )
+_MILVUS = "segments of Milvus hold deleted vectors until it compacts them; no search finds them"
 _REPLICAS = (
     "a replica named as pending shows these crops no longer, but compares with their vectors until "
     "it has followed the log, which it does before it serves again"
@@ -135,7 +136,7 @@ def facts(
             },
         },
         "ledger": {"file": places.ledger, "crops": len(removed) + len(absent)},
-        "may_still_hold": _holders(evidence),
+        "may_still_hold": _holders(evidence, places),
         "training": _training(runs, open_runs, lines),
         "software": f"resight {__version__}",
     }
@@ -187,12 +188,14 @@ def _vectors(counts: Mapping[str, int], lines: Iterable[ModelLine]) -> list[dict
     ]
 
 
-def _holders(evidence: Evidence) -> list[dict[str, str]]:
+def _holders(evidence: Evidence, places: Places) -> list[dict[str, str]]:
     held = [
         {"where": "snapshots", "until": _SNAPSHOTS},
         {"where": "database pages and backups", "until": _FREE_PAGES},
         {"where": "machines that run nights", "until": _ADAPTATION},
     ]
+    if places.index == "milvus":
+        held.append({"where": "Milvus", "until": _MILVUS})
     if len(evidence.replicas) > 1:
         held.append({"where": "index files of other replicas", "until": _INDEX_FILES})
     if any(not each.applied for each in evidence.replicas):
