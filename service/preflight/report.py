@@ -29,7 +29,8 @@ from service.transport.address import bound_socket, joined
 __all__ = ["Finding", "checked"]
 
 Outcome = Literal["ok", "warning", "failed", "skipped"]
-_LIVE = ("ports", "data_dir")
+# What a service that runs holds: the index of a GPU, too.
+_LIVE = ("ports", "data_dir", "index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ def checked(settings: ServiceSettings, *, running: bool = False) -> list[Finding
 
     Args:
         settings: As a start would have them.
-        running: Whether a service runs with these settings: its ports and data directory are taken
-            then, and not looked at.
+        running: Whether a service runs with these settings: its ports, data directory and index
+            are taken then, and not looked at.
     """
     found: list[Finding] = []
     for name, check in _CHECKS:
