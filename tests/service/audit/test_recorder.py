@@ -13,6 +13,7 @@ from resight.errors import Unavailable
 from service.audit.chain import following
 from service.audit.denials import Denials, host_of
 from service.audit.entry import Entry
+from service.audit.verifying import verify
 from service.call import Call
 from service.catalog import audit as statements
 from service.catalog.audit import StoredEntry
@@ -225,3 +226,49 @@ def test_refused_strangers_are_summed_up(ticking: Any, run: Any) -> None:
 )
 def test_a_peer_is_its_address_without_the_port(peer: str, host: str) -> None:
     assert host_of(peer) == host
+
+
+def test_a_full_disk_or_a_database_that_only_reads_stops_answers_and_nothing_else(
+    audited: Callable[..., Any], run: Any, catalog: Any, database_url: str, query: Any
+) -> None:
+    breaks, mends = {
+        True: ("PRAGMA max_page_count = 1", "PRAGMA max_page_count = 1000000"),
+        False: (
+            "SET default_transaction_read_only = on",
+            "SET default_transaction_read_only = off",
+        ),
+    }[database_url.startswith("sqlite")]
+    large = {"notes": {"text": "x" * 20_000}}
+
+    async def work() -> int:
+        async with audited() as audit:
+
+            async def execute(statement: str) -> None:
+                change = audit._writer.writer.change(
+                    lambda connection: connection.exec_driver_sql(statement) and None
+                )
+                await asyncio.wrap_future(change)
+
+            await execute(breaks)
+            stored = 0
+
+            async def fill() -> None:
+                nonlocal stored
+                for _ in range(100):
+                    await audit.log.record(Entry("a/b", facts=large))
+                    stored += 1
+
+            with pytest.raises(Unavailable, match=r"full|read-only"):
+                await fill()
+            deletion = call("GalleryService/DeleteCrop", gallery="x" * 64)
+            deletion.note(text="x" * 20_000)
+            with pytest.raises(Unavailable):
+                await audit.recorder.began(deletion, streams=False)
+            await execute(mends)
+            await audit.log.record(Entry("a/b", facts=large))
+            return stored + 1
+
+    stored = run(work())
+    assert query("SELECT count(*) FROM audit_entries WHERE action = 'a/b'") == [(stored,)]
+    with catalog.connect() as connection:
+        assert verify(connection).faults == []
