@@ -131,7 +131,9 @@ class PageShell:
         )
         return {
             **kept, "HOME": str(self.root / "home"), "TMPDIR": str(self.root / "tmp"),
-            "PATH": path, "COLUMNS": "120", "OMP_NUM_THREADS": "1", **self.variables,
+            "PATH": path, "COLUMNS": "120", "OMP_NUM_THREADS": "1",
+            # Output and errors in the order in which a terminal has them.
+            "PYTHONUNBUFFERED": "1", **self.variables,
         }  # fmt: skip
 
     def _here(self, text: str) -> str:
