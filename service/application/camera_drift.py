@@ -10,6 +10,7 @@ promotion compares like with like, and retention moves the reference.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from service.application.galleries import Galleries
@@ -77,7 +78,9 @@ class CameraDrift:
                 ends = await self._catalog.read(
                     camera_ends, record, row, count=self._settings.drift_crops
                 )
-                found = None if ends is None else drift(ends.first, ends.newest)
+                found = None
+                if ends is not None:
+                    found = await asyncio.to_thread(drift, ends.first, ends.newest)
                 self._looked[row] = _Looked(crop_row, record.model_row, found)
 
     def _tell(self) -> None:
