@@ -249,7 +249,7 @@ class Erasures:
                     progress = erasure.removed, erasure.absent
                     stuck = at_once or seen.get(erasure.erasure_id) == progress
                     seen[erasure.erasure_id] = progress
-                    if stuck:
+                    if stuck and erasure.erasure_id not in self._under_way:
                         await self._resume(erasure)
                 await self._look()
             except ResightError as error:
@@ -349,6 +349,8 @@ class Erasures:
             await asyncio.shield(self._begun(self._galleries.get(erasure.gallery), erasure))
         except ResightError as error:
             logger.error("erasure %s: %s", erasure.erasure_id, error)
+        except Exception:
+            logger.exception("erasure %s could not be finished; tried again", erasure.erasure_id)
 
     async def _look(self) -> None:
         try:

@@ -156,7 +156,9 @@ class Planning:
                 yield found
             left -= len(scores)
             if not answer.next_page_token or not scores or left <= 0:
-                plan.more = bool(answer.next_page_token)
+                # Two models answer without pages: a full one may be the first of many.
+                full = live.models.beside is not None and len(scores) == size
+                plan.more = bool(answer.next_page_token) or full
                 return
             query = replace(query, page_token=answer.next_page_token)
 
