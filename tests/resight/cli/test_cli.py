@@ -179,6 +179,14 @@ def test_a_command_whose_module_is_missing_says_which_extra_brings_it(tmp_path: 
     assert "Traceback" not in done.stderr
 
 
+def test_completion_is_the_roots_alone() -> None:
+    assert "--install-completion" in resight("--help").stdout
+    for words in (("gallery",), ("search",)):
+        told = resight(*words, "--help").stdout
+        assert "Usage" in told
+        assert "completion" not in told
+
+
 def test_every_module_that_only_the_adapt_extra_brings_is_known_as_such() -> None:
     def named(extra: str) -> set[str]:
         lines = [line for line in requires("resight") or [] if f'extra == "{extra}"' in line]
