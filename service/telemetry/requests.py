@@ -10,7 +10,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from service.telemetry.exemplars import exemplar
 from service.telemetry.registry import BATCHES, REGISTRY, SECONDS
-from service.tracing.spans import Leaf, Value, leaf
+from service.tracing.spans import Leaf, leaf
+from service.tracing.tracer import Value
 
 __all__ = [
     "ABANDONED",

@@ -33,7 +33,7 @@ from opentelemetry.util import types
 from resight import __version__
 from service.telemetry import TRACE_SPANS
 from service.tracing import spans
-from service.tracing.spans import Attributes
+from service.tracing.tracer import Attributes
 
 __all__ = ["MOST_WAITING", "Exporting"]
 
@@ -116,7 +116,7 @@ class _Sampling(Sampler):
 
 
 class _Otlp:
-    """Implements ``spans.Tracer``."""
+    """Implements `Tracer`."""
 
     def __init__(self, tracer: trace.Tracer) -> None:
         self._tracer = tracer

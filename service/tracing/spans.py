@@ -20,19 +20,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
+
+from service.tracing.tracer import Attributes, Tracer, Value
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext
 
 __all__ = [
     "MOST_SPANS",
-    "Attributes",
     "Leaf",
     "Place",
     "TracedCall",
-    "Tracer",
-    "Value",
     "batch",
     "begin_call",
     "here",
@@ -45,38 +44,6 @@ __all__ = [
 ]
 
 MOST_SPANS = 512
-
-Value = str | bool | int | float
-Attributes = Mapping[str, Value]
-
-
-class Tracer(Protocol):
-    """Makes spans; see ``service.tracing.exporting``."""
-
-    def root(self, name: str, headers: Mapping[str, str], attributes: Attributes) -> Span:
-        """A span of a call, below the one that ``headers`` name."""
-        ...
-
-    def linked(
-        self,
-        name: str,
-        to: Sequence[SpanContext],
-        attributes: Attributes,
-        *,
-        start: int | None = None,
-    ) -> Span:
-        """A root span that serves several traces."""
-        ...
-
-    def child(
-        self, name: str, below: Span, attributes: Attributes, *, start: int, link: Span | None
-    ) -> Span:
-        """A span below another, begun at ``start`` (ns since the epoch)."""
-        ...
-
-    def fail(self, span: Span, kind: str) -> None:
-        """Mark a span as failed."""
-        ...
 
 
 class _Trace:
