@@ -138,7 +138,11 @@ def test_kill_9_during_an_erasure(
                 "SELECT removed FROM erasures WHERE state = 'running' AND removed < listed"
             )
             interrupted += len(with_rows)
-            if not site.numbers("SELECT 1 FROM erasures WHERE state IN ('running', 'done')"):
+            began = site.numbers(
+                "SELECT count(*) FROM erasures WHERE state IN ('running', 'done')"
+                " AND erasure_row = (SELECT max(erasure_row) FROM erasures)"
+            )
+            if began == [0]:
                 # The confirmation itself was lost.
                 unfinished = None
     assert interrupted, "no kill came while crops were being removed"
