@@ -8,13 +8,13 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,6 +22,11 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 ROOT = Path(__file__).resolve().parent.parent
+# Runs the rest of the command line as a user and a group.
+_AS = (
+    "import os, sys; user, group = map(int, sys.argv[1:3]); "
+    "os.setgroups([]); os.setgid(group); os.setuid(user); os.execv(sys.argv[3], sys.argv[3:])"
+)
 
 # A busy machine is no fault of the code under test.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -49,20 +54,18 @@ class PostgresqlServer:
     Unless it is asked to, it does not flush: it may be stopped and started, but is never killed.
     """
 
-    def __init__(
-        self, programs: Path, private: Path, somebody: dict[str, Any], *, fsync: bool
-    ) -> None:
+    def __init__(self, programs: Path, private: Path, somebody: list[str], *, fsync: bool) -> None:
         self._fsync = "on" if fsync else "off"
         self._programs = programs
         self._sockets = private
         self._log = private / "log"
-        self._options: dict[str, Any] = {"cwd": private, **somebody}
+        self._somebody = somebody
         self._numbers = count(1)
         with self._log.open("wb") as stream:
             made = subprocess.run(
-                [programs / "initdb", "--pgdata", private / "data", "--username", "resight",
-                 "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync"],
-                check=False, stdout=stream, stderr=stream, **self._options,
+                [*somebody, programs / "initdb", "--pgdata", private / "data",
+                 "--username", "resight", "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync"],
+                check=False, stdout=stream, stderr=stream, cwd=private,
             )  # fmt: skip
         assert made.returncode == 0, self._log.read_text()
 
@@ -70,10 +73,10 @@ class PostgresqlServer:
         """Start it and wait until it answers."""
         with self._log.open("ab") as stream:
             self.process = subprocess.Popen(
-                [self._programs / "postgres", "-D", self._sockets / "data", "-k", self._sockets,
-                 "-c", "listen_addresses=", "-c", f"fsync={self._fsync}",
+                [*self._somebody, self._programs / "postgres", "-D", self._sockets / "data",
+                 "-k", self._sockets, "-c", "listen_addresses=", "-c", f"fsync={self._fsync}",
                  "-c", "max_connections=200"],
-                stdout=stream, stderr=stream, **self._options,
+                stdout=stream, stderr=stream, cwd=self._sockets,
             )  # fmt: skip
         deadline = time.monotonic() + 60
         while True:
@@ -143,10 +146,12 @@ def running_postgresql(*, fsync: bool = False) -> Iterator[PostgresqlServer]:
             pytest.skip(
                 "no PostgreSQL: neither the wheel of requirements/dev.txt nor initdb on PATH"
             )
-        somebody: dict[str, Any] = {}
+        somebody: list[str] = []
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
-            somebody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            # Not `user=` of Popen: that forks, and what gRPC does at a fork aborts the child when
+            # calls are under way.
+            somebody = [sys.executable, "-c", _AS, str(nobody.pw_uid), str(nobody.pw_gid)]
             for path in (private, *private.rglob("*")):
                 os.lchown(path, nobody.pw_uid, nobody.pw_gid)
         server = PostgresqlServer(programs, private, somebody, fsync=fsync)
