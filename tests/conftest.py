@@ -64,7 +64,8 @@ class PostgresqlServer:
         with self._log.open("wb") as stream:
             made = subprocess.run(
                 [*somebody, programs / "initdb", "--pgdata", private / "data",
-                 "--username", "resight", "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync"],
+                 "--username", "resight", "--auth", "trust", "--encoding", "UTF8",
+                 "--locale", "C", "--no-sync"],
                 check=False, stdout=stream, stderr=stream, cwd=private,
             )  # fmt: skip
         assert made.returncode == 0, self._log.read_text()
