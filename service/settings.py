@@ -244,7 +244,13 @@ def try_settings(
     try:
         settings = ServiceSettings(**dict(overrides or {}))
     except ValidationError as error:
-        return None, [*faults, *faults_of(error)]
+        named = {str(fault.field).upper() for fault in faults}
+        # A name that was found to be none is not told again as a key that is none.
+        return None, faults + [
+            fault
+            for fault in faults_of(error)
+            if f"{PREFIX}{str(fault.field).replace('.', DELIMITER)}".upper() not in named
+        ]
     except SettingsError as error:
         return None, [*faults, unreadable(error)]
     except ResightError as error:

@@ -1,4 +1,4 @@
-"""``resight config show``: effective values, their names, and no secret."""
+"""``resight config``: effective values, their names, no secret, and every fault once."""
 
 from __future__ import annotations
 
@@ -31,3 +31,15 @@ def test_no_secret_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert done.exit_code == 0
         assert "hunter2" not in done.stdout
         assert "bucket/crops" in done.stdout
+
+
+def test_a_wrong_name_is_told_once_and_beside_every_wrong_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RESIGHT_GRPC__PROT", "1")
+    monkeypatch.setenv("RESIGHT_BATCHER__MAX_QUEUE", "many")
+    done = CliRunner().invoke(app, ["check", "--json"])
+    assert done.exit_code == 1
+    told = [finding["message"] for finding in json.loads(done.stdout)["findings"]]
+    assert len(told) == 2
+    assert [sum(name in each for each in told) for name in ("PROT", "MAX_QUEUE")] == [1, 1]
