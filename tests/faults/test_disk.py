@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import grpc
 import pytest
 
 from resight.client.connection import Connection, connect
+from resight.client.error_info import reason_of
 from resight.v1 import gallery_service_pb2, search_service_pb2
+from resight.v1.admin_service_pb2 import ListAuditEntriesRequest, VerifyAuditRequest
 from tests.e2e.conftest import RESIGHT
 from tests.faults.conftest import image_of
 from tests.faults.evidence import Site, crop_id_of
@@ -57,7 +60,8 @@ def test_a_full_disk_costs_no_acknowledged_crop_and_ends_when_there_is_room(
         data = disk.path / "data"
         site = Site(data, f"sqlite:///{data}/catalog.sqlite", image_of)
         # The whole index is written soon, so that its files meet the full disk, too.
-        settings = {"RESIGHT_INDEX__CHANGES_PER_WRITE": "16"}
+        # Nothing is recorded on it, so that what needs no room goes on.
+        settings = {"RESIGHT_INDEX__CHANGES_PER_WRITE": "16", "RESIGHT_AUDIT__ENABLED": "false"}
         with start_service(data, **settings) as service, connect(service.grpc) as connection:
             Load(site, connection, Numbers(), 0).register_cameras()
             ingest(site, connection, range(1, 60))
@@ -86,6 +90,63 @@ def test_a_full_disk_costs_no_acknowledged_crop_and_ends_when_there_is_room(
         with start_service(data, **settings) as service, connect(service.grpc) as connection:
             site.check(connection)
             assert len(site.told.lasting) >= 86
+
+
+def test_a_full_disk_that_holds_the_audit_stops_what_cannot_be_recorded_until_there_is_room(
+    start_service: Callable[..., Any], tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", megabytes=24) as disk:
+        data = disk.path / "data"
+        site = Site(data, f"sqlite:///{data}/catalog.sqlite", image_of)
+        with start_service(data) as service, connect(service.grpc) as connection:
+            Load(site, connection, Numbers(), 0).register_cameras()
+            ingest(site, connection, range(1, 40))
+            assert len(site.told.stored) == 39
+            disk.fill()
+            refused: list[grpc.RpcError] = []
+            answered = 0
+            # What is left of allocated pages takes a few entries more.
+            for _ in range(2000):
+                try:
+                    assert search(site, connection, 7) == crop_id_of(7)
+                    answered += 1
+                except grpc.RpcError as error:
+                    refused.append(error)
+                    break
+            assert refused, "the disk was not full"
+            assert refused[0].code() is grpc.StatusCode.UNAVAILABLE
+            assert reason_of(refused[0]) == "AUDIT_UNAVAILABLE"
+            with pytest.raises(grpc.RpcError) as caught:
+                ingest(site, connection, range(40, 50))
+            assert reason_of(caught.value) == "AUDIT_UNAVAILABLE"
+            disk.empty()
+            assert eventually_searched(site, connection, 7) == crop_id_of(7)
+            again = ingest(site, connection, range(40, 50))
+            assert {item.outcome for item in again} == {Outcome.OUTCOME_ACCEPTED}
+            site.check(connection)
+        with start_service(data) as service, connect(service.grpc) as connection:
+            site.check(connection)
+            report = connection.admin.VerifyAudit(VerifyAuditRequest())
+            assert not report.faults
+            searches = [
+                entry
+                for entry in connection.admin.ListAuditEntries(
+                    ListAuditEntriesRequest(page_size=1000)
+                ).entries
+                if entry.action == "SearchService/Search" and entry.outcome == "OK"
+            ]
+            # The one after there was room, and those that the test's own check asked.
+            assert len(searches) > answered
+
+
+def eventually_searched(site: Site, connection: Connection, number: int) -> str:
+    """What is found once the audit is tried again, which takes seconds at most."""
+    for _ in range(100):
+        try:
+            return search(site, connection, number)
+        except grpc.RpcError:
+            time.sleep(0.1)
+    return search(site, connection, number)
 
 
 def test_a_blob_store_that_turns_read_only_is_survived(
