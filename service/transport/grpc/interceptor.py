@@ -26,6 +26,8 @@ from service.domain import names
 from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS, exemplar
 from service.tracing.spans import leaf
 from service.transport.call_trace import TRACERESPONSE, begin_grpc, end_grpc
+from service.transport.grpc.health_room import HealthRoom
+from service.transport.grpc.message import only_message
 from service.transport.grpc.metadata import certificate_of, credentials_of, purpose_of
 from service.transport.status import rpc_status, status_of
 from service.transport.text_limit import check_message
@@ -38,25 +40,23 @@ Handler = Any
 
 _PREFIX = "/resight.v1."
 _REFLECTION = "/grpc.reflection."
+_HEALTH = "/grpc.health."
 _LINGER_SECONDS = 0.25
-# By whether the request and the response are streams.
-_MAKE: dict[tuple[bool, bool], Any] = {
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, False): grpc.stream_unary_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
 _LOG = logging.getLogger(__name__)
 _INFLIGHT = INFLIGHT.labels("grpc")
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic
     """Wraps the handlers of resight.v1 once each, and with authentication that of reflection, which
-    needs no scope; health passes untouched.
+    needs no scope; health passes bounded.
+
+    Args:
+        places: Calls that the server takes at the same time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, places: int) -> None:
         self._wrapped: dict[str, Handler] = {}
+        self._health = HealthRoom(places)
         self._calls = _Calls()
         self.gate = Gate(OpenDoor())
 
@@ -83,6 +83,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         wrapped = self._wrapped.get(method)
         if wrapped is None:
             handler = await continuation(handler_call_details)
+            if handler is not None and method.startswith(_HEALTH):
+                self._wrapped[method] = wrapped = self._health.wrapped(handler)
+                return wrapped
             own = method.startswith(_PREFIX)
             # Reflection says what there is to call, so it is for whoever is known.
             asked = own or (method.startswith(_REFLECTION) and not self.gate.is_open)
@@ -127,16 +130,16 @@ def _wrap(
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
 
-    async def unary(request: Any, context: Context) -> Any:
+    async def unary(requests: AsyncIterator[Any], context: Context) -> Any:
         async with _call(method, context, calls, gate(), admits=admits) as traffic:
-            response = await behaviour(given(request, traffic), context)
+            response = await behaviour(await given(requests, traffic), context)
             traffic.went(response)
             return response
 
-    async def stream(requests: Any, context: Context) -> AsyncIterator[Any]:
+    async def stream(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         async with (
             _call(method, context, calls, gate(), streams=True, admits=admits) as traffic,
-            aclosing(behaviour(given(requests, traffic), context)) as responses,
+            aclosing(behaviour(await given(requests, traffic), context)) as responses,
         ):
             credentials = credentials_of(context)
             async for response in responses:
@@ -151,14 +154,15 @@ def _wrap(
         except DecodeError as error:
             return _Unreadable(str(error))
 
-    given = _all_readable if handler.request_streaming else _entered
-    make = _MAKE[handler.request_streaming, handler.response_streaming]
-    wrapped: Handler = make(
-        stream if handler.response_streaming else unary,
-        request_deserializer=deserialized,
-        response_serializer=handler.response_serializer,
-    )
-    return wrapped
+    given: Any = _each if handler.request_streaming else _entered
+    coding = {
+        "request_deserializer": deserialized,
+        "response_serializer": handler.response_serializer,
+    }
+    # Whose message it is must be known before it is read.
+    if handler.response_streaming:
+        return grpc.stream_stream_rpc_method_handler(stream, **coding)
+    return grpc.stream_unary_rpc_method_handler(unary, **coding)
 
 
 @dataclass(frozen=True)
@@ -180,16 +184,20 @@ def _readable(request: Any, traffic: Traffic) -> Any:
     return request
 
 
-def _entered(request: Any, traffic: Traffic) -> Any:
+async def _entered(requests: AsyncIterator[Any], traffic: Traffic) -> Any:
     """The request, when its gallery is one of the caller's: before anything else in it is looked
     at. A stream's messages each name their own.
     """
-    readable = _readable(request, traffic)
+    readable = _readable(await only_message(requests), traffic)
     check_message(readable)
     gallery = getattr(readable, "gallery", "")
     if gallery:
         call_in_progress.enter_gallery(names.gallery_name(gallery))
     return readable
+
+
+async def _each(requests: AsyncIterator[Any], traffic: Traffic) -> AsyncIterator[Any]:
+    return _all_readable(requests, traffic)
 
 
 async def _all_readable(requests: AsyncIterator[Any], traffic: Traffic) -> AsyncIterator[Any]:

@@ -72,7 +72,7 @@ class GrpcServer:
     ) -> None:
         self.health = Health(SERVICES)
         self._with_reflection = with_reflection
-        self._interceptor = CallInterceptor()
+        self._interceptor = CallInterceptor(max_concurrent_rpcs)
         self._server = grpc.aio.server(
             interceptors=(self._interceptor,),
             options=(

@@ -1,0 +1,42 @@
+"""The message of a call that takes one, read when its caller was let in.
+
+gRPC reads it before a handler is called, however long that takes. Whoever sends headers alone would
+hold one of the places of all calls for ever, and whoever sends most of a message its memory, and
+neither is asked who they are. So our handlers all take streams, and read the messages themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from resight.errors import DeadlineExceeded, InvalidArgument
+
+__all__ = ["MESSAGE_SECONDS", "only_message"]
+
+# For the longest message over a slow line.
+MESSAGE_SECONDS = 120.0
+
+
+async def only_message(requests: AsyncIterator[Any], *, seconds: float = MESSAGE_SECONDS) -> Any:
+    """The one message of a call.
+
+    Raises:
+        InvalidArgument: there is none.
+        DeadlineExceeded: it did not come in time.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            async for message in requests:
+                return message
+    except TimeoutError as error:
+        raise DeadlineExceeded(
+            f"the message of the call did not come within {seconds:g} s; send it with its headers",
+            field="request",
+        ) from error
+    raise InvalidArgument(
+        "the call ended without its message; send the one that the method takes",
+        field="request",
+        reason="MESSAGE_UNREADABLE",
+    )
