@@ -75,9 +75,12 @@ class RestServer:
         return self._serving
 
     async def stop(self, grace: float) -> None:
-        """Take no new connections, give running requests ``grace`` seconds, then cancel them."""
+        """Take no new connections, give running requests ``grace`` seconds (at least one), then
+        cancel them.
+        """
         if self._server is not None and self._serving is not None:
-            self._server.config.timeout_graceful_shutdown = max(1, round(grace)) if grace else 0
+            # uvicorn calls it an error when none at all is left, even if nobody is connected.
+            self._server.config.timeout_graceful_shutdown = max(1, round(grace))
             self._server.should_exit = True
             await asyncio.wait([self._serving])
         elif self._socket is not None:
