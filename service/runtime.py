@@ -312,7 +312,7 @@ class Runtime:
             GALLERY_BYTES.labels(name, "device").set(gauge.device_bytes)
             GALLERY_UNREADY.labels(name, "searches").set(gauge.refuses_searches)
             GALLERY_UNREADY.labels(name, "crops").set(gauge.refuses_crops)
-        self._application.erasures.show()
+        self._application.erasing.backlog.show()
         self._application.retention.show()
         INDEX_LAG.set(max((gauge.index_lag_seconds for gauge in gauges.values()), default=0.0))
         for name, lease in self._application.lease_gauges().items():

@@ -27,10 +27,7 @@ from service.application.crop_stream import CropStream
 from service.application.crops import Crops
 from service.application.embed import Embed
 from service.application.encoders import EncoderLoader, nothing_loads
-from service.application.erasure.erasures import Erasures
-from service.application.erasure.planning import Planning
-from service.application.erasure.receipt import Places
-from service.application.erasure.removal import Removal
+from service.application.erasure.keeping import ErasureKeeping
 from service.application.foundation import Foundation, open_foundation
 from service.application.gallery import GalleryGauges
 from service.application.ingest import Ingest
@@ -49,7 +46,6 @@ from service.clock import SystemClock
 from service.context_threads import ContextThreads
 from service.domain.ports import Clock, Embedder
 from service.settings import ServiceSettings
-from service.signing import open_signing_key
 from service.verification.running import Verification
 
 __all__ = ["Application"]
@@ -187,26 +183,14 @@ class Application:
         self.camera_retention = CameraRetention(
             catalog=catalog, galleries=galleries, changed=foundation.retention.soon
         )
-        self.erasures = Erasures(
-            catalog=catalog,
-            galleries=galleries,
-            planning=Planning(catalog=catalog, search=self.search, limits=limits),
-            removal=Removal(
-                catalog=catalog,
-                blobs=blobs,
-                blob_threads=self._blob_threads,
-                clock=clock,
-                ledger=foundation.ledger,
-                replication=replication,
-                index_files=foundation.index_files,
-                batch=settings.governance.erasure_batch_crops,
-            ),
-            places=Places.of(settings, ledger=foundation.ledger.path, replica=replication.name),
-            signing_key=open_signing_key(settings.audit.signing_key_file, settings.data_dir),
+        self.erasing = ErasureKeeping(
+            settings,
+            foundation,
+            search=self.search,
+            blob_threads=self._blob_threads,
             unbroken=self._unbroken,
-            clock=clock,
-            limits=limits,
         )
+        self.erasures = self.erasing.erasures
         self.auditing = Auditing(catalog=catalog, max_page_size=limits.max_page_size)
         self.registry = Registry(
             catalog=catalog,
@@ -256,7 +240,7 @@ class Application:
             asyncio.create_task(application.index_files.keep()),
             asyncio.create_task(application.retention.keep(application._blob_threads)),
             asyncio.create_task(
-                application.erasures.keep(is_alone=application.replication.is_alone)
+                application.erasing.keep(is_alone=application.replication.is_alone)
             ),
         ]
         return application
@@ -304,7 +288,7 @@ class Application:
         await self.watching.close()
         await self.models.close()
         self._closing.set()
-        self.erasures.stop()
+        self.erasing.stop()
         await self._unbroken.drain()
         await self.travel_times.close()
         if self._sweeping is not None:

@@ -9,8 +9,8 @@ from sqlalchemy import Connection
 
 from resight.errors import InvalidArgument
 from service import call
-from service.application.erasure.erasures import require_unlimited
 from service.application.galleries import Galleries
+from service.application.visibility import require_unlimited
 from service.catalog import gallery_writes
 from service.catalog.store import Catalog
 from service.domain import names

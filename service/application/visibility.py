@@ -14,7 +14,15 @@ from service.application.gallery import Gallery
 from service.domain.crop import Crop, CropFilter
 from service.domain.ports import CameraSpan, RowFilter
 
-__all__ = ["narrowed", "require_camera", "require_own", "row_filter", "sees", "visible_cameras"]
+__all__ = [
+    "narrowed",
+    "require_camera",
+    "require_own",
+    "require_unlimited",
+    "row_filter",
+    "sees",
+    "visible_cameras",
+]
 
 
 def narrowed(chosen: CropFilter) -> CropFilter:
@@ -86,4 +94,20 @@ def require_own(crop: Crop) -> None:
             f"{call.current().known.name} may not send crops captured then",
             field="crop.capture_time",
             reason="TIME_NOT_ALLOWED",
+        )
+
+
+def require_unlimited(what: str) -> None:
+    """Refuse a caller who does not see every crop of the gallery: what they decide is about all.
+
+    Raises:
+        PermissionDenied: they are limited to cameras or times.
+    """
+    principal = call.current().known
+    if principal.is_limited:
+        raise PermissionDenied(
+            f"{principal.name} is limited to some cameras or times, and {what} concerns all of "
+            "the gallery; use a key without such limits",
+            field="authorization",
+            reason="LIMITED_CALLER",
         )

@@ -193,7 +193,3 @@ class Removal:
             return list(found)
 
         return await self._catalog.read(read)
-
-    def _delete(self, keys: Sequence[str]) -> None:
-        for key in keys:
-            self._blobs.delete(key)

@@ -36,10 +36,10 @@ def test_a_list_that_was_never_finished_is_forgotten(
                 with suppress(asyncio.CancelledError):
                     await planning
             assert query("select state from erasures") == [("listing",)]
-            await application.erasures._discard_stale()
+            await application.erasures.discard_stale()
             assert query("select count(*) from erasures") == [(1,)], "somebody may be at it"
             clock.pass_seconds(3601)
-            await application.erasures._discard_stale()
+            await application.erasures.discard_stale()
             assert query("select count(*) from erasures") == [(0,)]
 
     run(work())
@@ -57,7 +57,7 @@ def test_the_next_start_goes_on_by_itself(opened, run, ingested, left) -> None:
             )
             while len(left(application)["rows"]) > 27:  # noqa: ASYNC110
                 await asyncio.sleep(0)
-            application.erasures.stop()
+            application.erasing.stop()
             with pytest.raises(Unavailable, match="stopping"):
                 await confirming
             assert 20 < len(left(application)["rows"]) <= 27

@@ -26,7 +26,7 @@ def test_an_unfinished_erasure_grows_overdue_until_it_is_done(
             crops = value("resight_erasure_crops_removed_total")
             made = await application.erasures.plan("", CameraSubject("c1"), "case 7")
             other = await application.erasures.plan("", CameraSubject("c2"), "case 8")
-            application.erasures.show()
+            application.erasing.backlog.show()
             assert value("resight_erasure_open", state="planned") == 2
             assert value("resight_erasure_overdue_seconds") == 0
 
@@ -45,7 +45,7 @@ def test_an_unfinished_erasure_grows_overdue_until_it_is_done(
             found = await application.erasures.get("", str(made.erasure_id))
             assert (found.state, found.receipt) == (ErasureState.RUNNING, "")
             clock.pass_seconds(7200)
-            application.erasures.show()
+            application.erasing.backlog.show()
             assert value("resight_erasure_open", state="running") == 1
             assert value("resight_erasure_overdue_seconds") == pytest.approx(7200)
 
@@ -53,7 +53,7 @@ def test_an_unfinished_erasure_grows_overdue_until_it_is_done(
             assert done.state is ErasureState.DONE
             assert left(application)["images"] == set(ids) - {ids[0], ids[3]}
             await application.erasures.cancel("", str(other.erasure_id))
-            application.erasures.show()
+            application.erasing.backlog.show()
             assert value("resight_erasure_overdue_seconds") == 0
             assert value("resight_erasure_open", state="running") == 0
             assert value("resight_erasure_open", state="planned") == 0
