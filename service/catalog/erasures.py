@@ -1,143 +1,21 @@
-"""Statements that change erasures: listed, confirmed, carried out in batches, ended."""
+"""Statements that decide about an erasure whose list is made: confirmed, cancelled, done."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from datetime import datetime
-from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, select, update
 
 from resight.errors import FailedPrecondition, InvalidArgument
-from service.catalog.change_log import log_crops, take_positions
-from service.catalog.crop_deletions import MAX_IN, remove_rows
+from service.catalog.crop_deletions import MAX_IN
+from service.catalog.erasure_lists import mark
 from service.catalog.erasure_reads import find_erasure
-from service.catalog.models import (
-    CHANGE_CROP_DELETED,
-    crops,
-    embeddings,
-    erasure_crops,
-    erasures,
-)
+from service.catalog.models import erasure_crops, erasures
 from service.domain.erasure import CropOutcome, Erasure, ErasureState
-from service.domain.identifier import image_key
 
-__all__ = [
-    "Listed",
-    "Removed",
-    "add_listed",
-    "begin_listing",
-    "cancel",
-    "confirm",
-    "discard_listing",
-    "finish",
-    "planned",
-    "remove_next",
-]
-
-
-class Listed(NamedTuple):
-    """A crop to list; ``blob_id`` is None where nothing is stored under the id."""
-
-    crop_id: UUID
-    blob_id: UUID | None
-    score: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """What a batch has done: the images that must go, and the place it came to; None after the
-    last.
-    """
-
-    keys: Sequence[str]
-    place: int | None
-
-
-def begin_listing(
-    connection: Connection,
-    gallery_row: int,
-    *,
-    erasure_id: UUID,
-    subject: str,
-    reason: str,
-    principal: str,
-    now: datetime,
-) -> int:
-    """Begin an erasure whose list is yet to be made; returns its key."""
-    row = connection.execute(
-        insert(erasures)
-        .values(
-            gallery_row=gallery_row,
-            erasure_id=erasure_id,
-            state=ErasureState.LISTING.value,
-            subject=subject,
-            reason=reason,
-            principal=principal,
-            confirmer="",
-            listed=0,
-            kept=0,
-            removed=0,
-            absent=0,
-            more=False,
-            vectors={},
-            create_time=now,
-            receipt="",
-        )
-        .returning(erasures.c.erasure_row)
-    )
-    return int(row.scalar_one())
-
-
-def add_listed(
-    connection: Connection, erasure_row: int, found: Sequence[Listed], *, first: int
-) -> None:
-    """Put crops on the list, at places that begin with ``first``."""
-    connection.execute(
-        insert(erasure_crops).values(erasure_row=erasure_row),
-        [
-            {
-                "place": first + offset,
-                "crop_id": item.crop_id,
-                "blob_id": item.blob_id,
-                "score": item.score,
-                "outcome": (
-                    CropOutcome.ABSENT if item.blob_id is None else CropOutcome.LISTED
-                ).value,
-            }
-            for offset, item in enumerate(found)
-        ],
-    )
-
-
-def planned(connection: Connection, erasure_row: int, *, more: bool) -> None:
-    """The list is whole: it may be reviewed."""
-    counts = _counts(connection, erasure_row)
-    connection.execute(
-        update(erasures)
-        .where(erasures.c.erasure_row == erasure_row)
-        .values(
-            state=ErasureState.PLANNED.value,
-            listed=counts[CropOutcome.LISTED],
-            absent=counts[CropOutcome.ABSENT],
-            more=more,
-        )
-    )
-
-
-def discard_listing(connection: Connection, *, before: datetime, row: int | None = None) -> int:
-    """Forget lists that were never finished: this one, or all that were begun before a time."""
-    unfinished = erasures.c.state == ErasureState.LISTING.value
-    chosen = erasures.c.create_time < before if row is None else erasures.c.erasure_row == row
-    rows = connection.execute(select(erasures.c.erasure_row).where(unfinished, chosen)).scalars()
-    found = list(rows)
-    for each in found:
-        connection.execute(delete(erasure_crops).where(erasure_crops.c.erasure_row == each))
-        connection.execute(delete(erasures).where(erasures.c.erasure_row == each))
-    return len(found)
+__all__ = ["cancel", "confirm", "finish"]
 
 
 def confirm(
@@ -207,62 +85,6 @@ def cancel(connection: Connection, gallery_row: int, erasure_id: UUID, *, now: d
     return find_erasure(connection, gallery_row, erasure_id)
 
 
-def remove_next(
-    connection: Connection,
-    erasure: Erasure,
-    *,
-    after: int,
-    most: int,
-    now: datetime,
-    removing: Callable[[UUID, UUID], None],
-) -> Removed:
-    """Delete the next crops of a list, as ``crop_writes.delete_crop`` does, and note it there, all
-    in one transaction under the gallery's lock: several processes may do it at the same time.
-
-    Args:
-        connection: In a transaction.
-        erasure: Confirmed.
-        after: The place that the batch before came to, 0 at first.
-        most: Crops to look at, at most 10,000.
-        now: Time of the change.
-        removing: Told of the id and the stored instance of each, gone already or not.
-    """
-    take_positions(connection, erasure.gallery_row, 0)
-    table = erasure_crops
-    stored = and_(crops.c.blob_id == table.c.blob_id, crops.c.gallery_row == erasure.gallery_row)
-    rows = connection.execute(
-        select(table.c.place, table.c.crop_id, table.c.blob_id, crops.c.crop_row)
-        .select_from(table.outerjoin(crops, stored))
-        .where(
-            table.c.erasure_row == erasure.erasure_row,
-            table.c.place > after,
-            table.c.outcome == CropOutcome.LISTED.value,
-        )
-        .order_by(table.c.place)
-        .limit(most)
-    ).all()
-    if not rows:
-        return Removed((), None)
-    there = [row for row in rows if row.crop_row is not None]
-    for row in rows:
-        removing(row.crop_id, row.blob_id)
-    keys = [image_key(erasure.gallery, row.blob_id) for row in there]
-    vectors: Counter[str] = Counter()
-    if there:
-        crop_rows = [row.crop_row for row in there]
-        vectors = _vectors_by_model(connection, crop_rows)
-        newest = take_positions(connection, erasure.gallery_row, len(there))
-        remove_rows(connection, crop_rows, keys, now=now)
-        ids = [row.crop_id for row in there]
-        first = newest - len(there) + 1
-        log_crops(connection, erasure.gallery_row, CHANGE_CROP_DELETED, ids, first, now)
-    _mark(connection, erasure.erasure_row, [row.place for row in there], CropOutcome.REMOVED, now)
-    gone = [row.place for row in rows if row.crop_row is None]
-    _mark(connection, erasure.erasure_row, gone, CropOutcome.ABSENT, None)
-    _count_removed(connection, erasure.erasure_row, len(there), len(gone), vectors)
-    return Removed(keys, rows[-1].place)
-
-
 def finish(connection: Connection, erasure_row: int, *, receipt: str, now: datetime) -> bool:
     """Store the receipt of an erasure that removed everything; False when it has one already."""
     changed = connection.execute(
@@ -314,56 +136,6 @@ def _keep(connection: Connection, erasure_row: int, keep: Collection[UUID]) -> i
                 f"keep_crop_ids: crop {missing} is not on the list of this erasure",
                 field="keep_crop_ids",
             )
-        _mark(connection, erasure_row, [row.place for row in found], CropOutcome.KEPT, None)
+        mark(connection, erasure_row, [row.place for row in found], CropOutcome.KEPT, None)
         kept += len(found)
     return kept
-
-
-def _mark(
-    connection: Connection,
-    erasure_row: int,
-    places: Sequence[int],
-    outcome: CropOutcome,
-    removed: datetime | None,
-) -> None:
-    if places:
-        connection.execute(
-            update(erasure_crops)
-            .where(erasure_crops.c.erasure_row == erasure_row, erasure_crops.c.place.in_(places))
-            .values(outcome=outcome.value, remove_time=removed)
-        )
-
-
-def _count_removed(
-    connection: Connection, erasure_row: int, removed: int, absent: int, vectors: Counter[str]
-) -> None:
-    own = erasures.c.erasure_row == erasure_row
-    before = connection.execute(select(erasures.c.vectors).where(own)).scalar_one()
-    connection.execute(
-        update(erasures)
-        .where(own)
-        .values(
-            removed=erasures.c.removed + removed,
-            absent=erasures.c.absent + absent,
-            vectors=dict(Counter(before) + vectors),
-        )
-    )
-
-
-def _vectors_by_model(connection: Connection, crop_rows: Sequence[int]) -> Counter[str]:
-    counted = connection.execute(
-        select(embeddings.c.model_row, func.count().label("vectors"))
-        .where(embeddings.c.crop_row.in_(crop_rows))
-        .group_by(embeddings.c.model_row)
-    )
-    return Counter({str(row.model_row): row.vectors for row in counted})
-
-
-def _counts(connection: Connection, erasure_row: int) -> Counter[Any]:
-    table = erasure_crops
-    rows = connection.execute(
-        select(table.c.outcome, func.count().label("crops"))
-        .where(table.c.erasure_row == erasure_row)
-        .group_by(table.c.outcome)
-    )
-    return Counter({CropOutcome(row.outcome): row.crops for row in rows})

@@ -15,7 +15,7 @@ from service.application.galleries import Galleries
 from service.application.gallery import Gallery
 from service.application.unbroken import Unbroken
 from service.application.visibility import require_unlimited
-from service.catalog import erasure_reads, erasures
+from service.catalog import erasure_lists, erasure_reads, erasures
 from service.catalog.store import Catalog
 from service.domain import erasure as domain
 from service.domain import names
@@ -84,7 +84,7 @@ class Erasures:
         erasure_id = uuid7(self._clock.now())
         call.current().note(erasure_id=str(erasure_id), subject=plan.text, reason=why)
         begin = partial(
-            erasures.begin_listing,
+            erasure_lists.begin_listing,
             gallery_row=live.row,
             erasure_id=erasure_id,
             subject=plan.text,
@@ -224,7 +224,7 @@ class Erasures:
             Unavailable: not now.
         """
         before = self._clock.now() - STALE
-        await self._catalog.change(partial(erasures.discard_listing, before=before))
+        await self._catalog.change(partial(erasure_lists.discard_listing, before=before))
 
     def _enter(self, gallery: str) -> Gallery:
         live = self._galleries.get(gallery)
@@ -239,11 +239,11 @@ class Erasures:
     async def _fill(self, live: Gallery, row: int, plan: Plan) -> None:
         place = 1
         async for found in self._planning.blocks(live, plan):
-            add = partial(erasures.add_listed, erasure_row=row, found=found, first=place)
+            add = partial(erasure_lists.add_listed, erasure_row=row, found=found, first=place)
             await self._catalog.change(add)
             place += len(found)
-        await self._catalog.change(partial(erasures.planned, erasure_row=row, more=plan.more))
+        await self._catalog.change(partial(erasure_lists.planned, erasure_row=row, more=plan.more))
 
     async def _discard(self, row: int) -> None:
         now = self._clock.now()
-        await self._catalog.change(partial(erasures.discard_listing, before=now, row=row))
+        await self._catalog.change(partial(erasure_lists.discard_listing, before=now, row=row))

@@ -11,7 +11,7 @@ from resight.errors import InvalidArgument
 from service.application.gallery import Gallery
 from service.application.search import Search
 from service.catalog import erasure_reads, lifecycle_reads
-from service.catalog.erasures import Listed
+from service.catalog.erasure_lists import Listed
 from service.catalog.store import Catalog
 from service.domain import names
 from service.domain.crop import MAX_TRACK_ID, CropFilter, TimeRange

@@ -21,9 +21,9 @@ from resight.errors import ResightError, Unavailable
 from service.application.gallery import Gallery
 from service.application.index_keeper import IndexKeeper
 from service.application.replication import Replication, Standpoint
-from service.catalog import crop_writes, erasure_reads, erasures, log_reads
+from service.catalog import crop_writes, erasure_reads, erasure_removals, log_reads
 from service.catalog.crop_reads import pending_among
-from service.catalog.erasures import Removed
+from service.catalog.erasure_removals import Removed
 from service.catalog.store import Catalog
 from service.domain.erasure import CropOutcome, Erasure
 from service.domain.identifier import image_key
@@ -125,7 +125,7 @@ class Removal:
                 entry = LedgerEntry(erasure.gallery, crop_id, blob_id, now)
                 self._ledger.note(connection, entry)
 
-            return erasures.remove_next(
+            return erasure_removals.remove_next(
                 connection, erasure, after=after, most=self._batch, now=now, removing=removing
             )
 
