@@ -36,7 +36,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
         line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": _time(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": _bounded(record.getMessage()),
@@ -65,6 +65,7 @@ class _Count(logging.LogRecord):
 class _Alike:
     until: float
     record: logging.LogRecord
+    last: float
     count: int = 1
 
 
@@ -124,10 +125,11 @@ class LimitedLines(logging.StreamHandler[Any]):
         statement = (record.pathname, record.lineno)
         alike = self._alike.get(statement)
         if alike is None:
-            self._alike[statement] = _Alike(now + self._window, record)
+            self._alike[statement] = _Alike(now + self._window, record, record.created)
             self._next = min(self._next, now + self._window)
             return True
         alike.count += 1
+        alike.last = record.created
         return alike.count <= self._most
 
     def _over(self, now: float) -> list[logging.LogRecord]:
@@ -147,8 +149,9 @@ class LimitedLines(logging.StreamHandler[Any]):
             first.levelno,
             first.pathname,
             first.lineno,
-            "%d more lines like this within %.0f s were left out: %s",
-            (alike.count - self._most, self._window, first.getMessage()),
+            # It may be written long after the last of them, when all is well again.
+            "%d more lines like this within %.0f s were left out, the last at %s: %s",
+            (alike.count - self._most, self._window, _time(alike.last), first.getMessage()),
             None,
         )
 
@@ -172,6 +175,10 @@ def install(settings: LogSettings | None = None) -> None:
     call_log.switch(on=settings.calls)
     # The core of gRPC writes to stderr past Python, in a format of its own.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def _bounded(text: str) -> str:

@@ -71,7 +71,13 @@ def test_a_line_names_the_call_that_is_being_answered(log: Log) -> None:
 
 def test_lines_of_one_statement_are_limited_and_the_rest_told(log: Log) -> None:
     def complain(number: int) -> None:
-        log.logger.warning("disk %d is slow", number)
+        log.logger.handle(
+            logging.makeLogRecord({
+                "name": log.logger.name, "levelno": logging.WARNING, "levelname": "WARNING",
+                "msg": "disk %d is slow", "args": (number,), "created": 1000.0 + number,
+                "pathname": __file__, "lineno": 1,
+            })
+        )  # fmt: skip
 
     for number in range(10):
         complain(number)
@@ -81,8 +87,10 @@ def test_lines_of_one_statement_are_limited_and_the_rest_told(log: Log) -> None:
     ]  # fmt: skip
     log.time.now = 61.0
     log.logger.info("later")
+    # Whoever reads it later must see that the disk is not slow now.
     assert [line["message"] for line in log.lines[4:]] == [
-        "7 more lines like this within 60 s were left out: disk 0 is slow",
+        "7 more lines like this within 60 s were left out, the last at "
+        "1970-01-01T00:16:49.000+00:00: disk 0 is slow",
         "later",
     ]
     assert log.lines[4]["level"] == "warning"
