@@ -130,6 +130,11 @@ def restore(
         f"of {manifest.create_time} restored, schema {manifest.schema} -> {restored.schema}; "
         f"{restored.erased} crops erased again\n{restored.encoders}"
     )
+    if keys := manifest.tables.get("api_keys", 0):
+        text += (
+            f"\n{keys} API keys as they were then: one that was revoked since is valid again; look "
+            "with `resight keys list --data` and revoke it before anybody can connect"
+        )
     payload = {
         "snapshot": source,
         "create_time": manifest.create_time,

@@ -8,8 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from resight.errors import DataLoss, InvalidArgument
+from service.access import direct
 from service.commands import gallery
 from service.commands.gallery import app
+from service.domain.api_key import KeyRequest
+from service.settings import load_settings
 
 
 def resight_gallery(*arguments: object, code: int = 0) -> str:
@@ -34,6 +37,21 @@ def test_people_read_what_was_done(tmp_path, place, filled, monkeypatch) -> None
     text = resight_gallery("verify", "--data", tmp_path / "there")
     assert text.splitlines()[0].startswith("default: 18 crops, no index files, 18 images (18 read)")
     assert text.count("nothing is wrong") == 2
+
+
+def test_keys_that_came_back_are_told(tmp_path, place, filled) -> None:
+    settings = place("here")
+    filled(settings)
+    keys = [
+        direct.create(settings, KeyRequest(display_name=name, scopes=["search"])).key
+        for name in ("kept", "revoked")
+    ]
+    resight_gallery("snapshot", "--output", tmp_path / "s", "--data", settings.data_dir)
+    direct.revoke(settings, keys[1].key_id)
+    text = resight_gallery("restore", tmp_path / "s", "--data", tmp_path / "there")
+    assert text.splitlines()[-1].startswith("2 API keys as they were then: one that was revoked")
+    there = direct.every(load_settings({"data_dir": tmp_path / "there"}))
+    assert [key.revoke_time for key in there] == [None, None], "what it says is so"
 
 
 def test_a_fault_is_exit_code_1(tmp_path, place, filled) -> None:
