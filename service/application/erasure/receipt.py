@@ -24,8 +24,8 @@ from sqlalchemy.engine import make_url
 
 from resight import __version__
 from service.application.erasure.removal import Evidence
-from service.catalog import erasure_reads
-from service.catalog.erasure_reads import ModelLine, UsedBy
+from service.catalog import erasure_evidence, erasure_reads
+from service.catalog.erasure_evidence import ModelLine, UsedBy
 from service.domain.adaptation import RunState
 from service.domain.erasure import CropOutcome, Erasure
 from service.settings import ServiceSettings
@@ -98,9 +98,9 @@ def facts(
     """Everything that a receipt says, as JSON values; reads the list and what had used it."""
     removed = _ids(connection, erasure, CropOutcome.REMOVED)
     absent = _ids(connection, erasure, CropOutcome.ABSENT)
-    lines = erasure_reads.models_of(connection, erasure.gallery_row)
-    runs = erasure_reads.used_by(connection, erasure)
-    open_runs = erasure_reads.under_way(connection, erasure.gallery_row)
+    lines = erasure_evidence.models_of(connection, erasure.gallery_row)
+    runs = erasure_evidence.used_by(connection, erasure)
+    open_runs = erasure_evidence.under_way(connection, erasure.gallery_row)
     return {
         "format": FORMAT,
         "erasure_id": str(erasure.erasure_id),
