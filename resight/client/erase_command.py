@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from resight.client.connection import DEFAULT_TARGET, Connection, connect
 from resight.client.erasure_listing import (
@@ -19,13 +18,12 @@ from resight.client.erasure_listing import (
     state_of,
     write_list_sheet,
 )
-from resight.client.options import AsJson, Gallery, Target, instant
+from resight.client.erasure_subject import subject_of
+from resight.client.options import AsJson, Gallery, Target
 from resight.client.receipt import verified
 from resight.console import emit, note, progress
-from resight.crops import read_crop
 from resight.errors import FailedPrecondition, InvalidArgument
 from resight.v1 import admin_service_pb2 as messages
-from resight.v1.types_pb2 import CropFilter, TimeRange
 
 __all__ = ["app"]
 
@@ -74,34 +72,18 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """List the crops that would go; nothing is removed."""
-    subject = messages.ErasureSubject()
-    times = [_timestamp(start, "--start"), _timestamp(end, "--end")]
-    spans = TimeRange(start_time=times[0], end_time=times[1])
-    if like is not None or like_crop is not None:
-        subject.likeness.CopyFrom(
-            messages.LikenessSubject(
-                min_probability=min_probability,
-                min_score=min_score,
-                max_crops=max_crops,
-                filter=CropFilter(include_camera_ids=camera or (), capture_range=spans),
-            )
-        )
-        if like is not None:
-            subject.likeness.image = read_crop(like)
-        else:
-            subject.likeness.crop_id = str(like_crop)
-    elif crop:
-        subject.crops.crop_ids.extend(crop)
-    elif track is not None:
-        subject.track.track_id = track
-        subject.track.camera_id = _only(camera)
-    elif start is not None or end is not None:
-        subject.span.CopyFrom(
-            messages.SpanSubject(start_time=times[0], end_time=times[1], camera_ids=camera or ())
-        )
-    elif camera:
-        subject.camera_id = _only(camera)
-    _refuse_mixed(crop, track, like, like_crop, start, end, camera)
+    subject = subject_of(
+        crop=crop,
+        track=track,
+        camera=camera,
+        start=start,
+        end=end,
+        like=like,
+        like_crop=like_crop,
+        min_probability=min_probability,
+        min_score=min_score,
+        max_crops=max_crops,
+    )
     with connect(target) as connection:
         request = messages.CreateErasureRequest(gallery=gallery, subject=subject, reason=reason)
         made = connection.admin.CreateErasure(request).erasure
@@ -278,40 +260,3 @@ def _asked(connection: Connection, gallery: str, erasure: str, kept: int) -> int
     found = connection.admin.GetErasure(request).erasure
     note(f"{found.crops - kept} crops will be removed for good ({found.subject})")
     return int(typer.prompt("type their number to go on", type=int, err=True))
-
-
-def _only(cameras: list[str] | None) -> str:
-    if cameras and len(cameras) > 1:
-        raise typer.BadParameter("name one camera here", param_hint="--camera")
-    return cameras[0] if cameras else ""
-
-
-def _refuse_mixed(
-    crop: list[str] | None,
-    track: str | None,
-    like: Path | None,
-    like_crop: str | None,
-    start: str | None,
-    end: str | None,
-    camera: list[str] | None,
-) -> None:
-    """What one subject does not take must not be passed over: another list would be erased."""
-    bounds = start is not None or end is not None
-    likeness = (like is not None) + (like_crop is not None)
-    subjects = likeness + bool(crop) + (track is not None)
-    if subjects > 1 or (crop and (camera or bounds)) or (track is not None and bounds):
-        raise typer.BadParameter(
-            "name one of --crop, --track, --like and --like-crop; --camera goes with all but "
-            "--crop, --start and --end with --like and --like-crop"
-        )
-    if not (subjects or bounds or camera):
-        raise typer.BadParameter("name what is to go: --crop, --track, --camera, --start, --like")
-
-
-def _timestamp(text: str | None, option: str) -> Timestamp | None:
-    value = instant(text, option)
-    if value is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(value)
-    return message
