@@ -11,7 +11,7 @@ from uuid import UUID
 from service.audit.chain import Head, beginning, following
 from service.audit.checkpoints import Checkpoint
 from service.audit.entry import CHAIN_BEGAN, columns_of, stamped
-from service.audit.log import MAX_BATCH
+from service.audit.entry_queue import MAX_BATCH
 from service.catalog.audit import StoredEntry
 
 __all__ = ["ChainCheck", "Fault"]

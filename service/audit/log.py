@@ -5,26 +5,22 @@ queue up, and the next change takes all of them: one flush to disk serves every 
 and alone nobody waits for company. Digests are made as part of the change, so a chain in memory is
 never ahead of the stored one; after a change that failed (and may have been stored all the same)
 the stored head is read first.
-
-Some entries are *owed*: what they say has happened already and cannot be taken back. They stay in
-the queue until they are stored. Others fail, and with them the call that waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
 from sqlalchemy import Connection
 
-from resight.errors import Unavailable
 from service.audit.chain import Head
 from service.audit.checkpoints import Checkpoint, sign
 from service.audit.entry import Entry
+from service.audit.entry_queue import EntryQueue, QueuedEntry, cannot_record
 from service.audit.linking import Writer, linked, stored_head
 from service.catalog import audit as statements
 from service.domain.ports import Clock
@@ -36,11 +32,10 @@ from service.telemetry import (
     AUDIT_WRITE_FAILURES,
 )
 
-__all__ = ["AuditLog", "LogPolicy", "cannot_record"]
+__all__ = ["AuditLog", "LogPolicy"]
 
 logger = logging.getLogger(__name__)
 
-MAX_BATCH = 512
 _PAUSES = (0.05, 0.2, 1.0, 5.0)
 _CLOSE_SECONDS = 10.0
 
@@ -59,13 +54,6 @@ class LogPolicy:
     checkpoint_seconds: float
     max_waiting: int
     wait_seconds: float
-
-
-@dataclass(slots=True)
-class _Item:
-    entry: Entry
-    stored: asyncio.Future[None] | None = None
-    is_owed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +93,9 @@ class AuditLog:
         self._policy = policy
         self._told = stored
         self._signed = signed
-        self._waiting: deque[_Item] = deque()
-        self._owed: deque[_Item] = deque()
-        self._work = asyncio.Event()
+        self._queue = EntryQueue(policy.max_waiting)
         self._attempted: set[Head] = set()
         self._failures = 0
-        self._lost = 0
         self._signed_until = head.sequence
         self._unsigned_since: float | None = None
         self._closing = False
@@ -132,12 +117,10 @@ class AuditLog:
         Raises:
             Unavailable: it is not, or not yet (reason ``AUDIT_UNAVAILABLE``).
         """
-        if self._closing or len(self._waiting) + len(self._owed) >= self._policy.max_waiting:
+        if self._closing or self._queue.is_full:
             AUDIT_WRITE_FAILURES.inc()
             raise cannot_record("too many entries are waiting, or the service is stopping")
-        stored = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Item(entry, stored))
-        self._work.set()
+        stored = self._queue.add(entry)
         try:
             # What is under way is stored whether the caller stays or not.
             async with asyncio.timeout(self._policy.wait_seconds):
@@ -157,7 +140,7 @@ class AuditLog:
         catalog that fails or takes long.
         """
         tried = asyncio.get_running_loop().create_future()
-        if not self._owe(_Item(entry, tried)):
+        if not self._queue.owe(entry, tried):
             return
         try:
             async with asyncio.timeout(self._policy.wait_seconds):
@@ -167,17 +150,7 @@ class AuditLog:
 
     def owe(self, entry: Entry) -> None:
         """Store an entry as soon as that can be done; what does not fit is counted in the chain."""
-        self._owe(_Item(entry))
-
-    def _owe(self, item: _Item) -> bool:
-        if len(self._owed) >= self._policy.max_waiting:
-            self._lost += 1
-            AUDIT_WRITE_FAILURES.inc()
-            return False
-        item.is_owed = True
-        self._owed.append(item)
-        self._work.set()
-        return True
+        self._queue.owe(entry)
 
     async def close(self, last: Entry) -> None:
         """Store what waits and a last entry, sign, and stop.
@@ -193,7 +166,7 @@ class AuditLog:
             except TimeoutError:
                 logger.error(
                     "the audit could not be ended: %d entries are not stored",
-                    len(self._owed) + len(self._waiting),
+                    len(self._queue),
                 )
             except Exception:
                 logger.exception("the audit ended before its time")
@@ -202,22 +175,22 @@ class AuditLog:
 
     async def _run(self) -> None:
         while True:
-            if not self._owed and not self._waiting and not self._is_due():
+            if not self._queue and not self._is_due():
                 if self._closing and self._signed_until == self._head.sequence:
                     return
                 await self._wait()
             await self._write()
 
     async def _wait(self) -> None:
-        self._work.clear()
-        if self._owed or self._waiting or self._closing:
+        self._queue.filled.clear()
+        if self._queue or self._closing:
             return
         left = None
         if self._unsigned_since is not None:
             left = self._policy.checkpoint_seconds - (monotonic() - self._unsigned_since)
         try:
             async with asyncio.timeout(None if left is None else max(0.0, left)):
-                await self._work.wait()
+                await self._queue.filled.wait()
         except TimeoutError:
             return
 
@@ -227,12 +200,12 @@ class AuditLog:
         return monotonic() - self._unsigned_since >= self._policy.checkpoint_seconds
 
     async def _write(self) -> None:
-        batch = self._taken()
+        batch = self._queue.take()
         now = self._clock.now()
         texts = [(item.entry.columns(), item.entry.body(now)) for item in batch]
         head, until = self._head, self._signed_until
         attempted = self._attempted
-        due = self._is_due() or (self._closing and not self._owed and not self._waiting)
+        due = self._is_due() or (self._closing and not self._queue)
 
         def apply(connection: Connection) -> _Written:
             start = stored_head(connection, head, attempted) if attempted else head
@@ -256,19 +229,7 @@ class AuditLog:
         else:
             self._stored(batch, written)
 
-    def _taken(self) -> list[_Item]:
-        """What the next change stores: owed entries first, as they are older."""
-        batch: list[_Item] = []
-        if self._lost:
-            lost = Entry("audit/lost", facts={"notes": {"entries": self._lost}})
-            batch.append(_Item(lost, is_owed=True))
-            self._lost = 0
-        for source in (self._owed, self._waiting):
-            while source and len(batch) < MAX_BATCH:
-                batch.append(source.popleft())
-        return batch
-
-    def _stored(self, batch: Sequence[_Item], written: _Written) -> None:
+    def _stored(self, batch: Sequence[QueuedEntry], written: _Written) -> None:
         if self._failures:
             logger.warning("the audit is written again, after %d failures", self._failures)
         self._head, self._attempted, self._failures = written.head, set(), 0
@@ -284,40 +245,24 @@ class AuditLog:
             if item.stored is not None and not item.stored.done():
                 item.stored.set_result(None)
 
-    async def _failed(self, batch: Sequence[_Item], error: Exception) -> None:
+    async def _failed(self, batch: Sequence[QueuedEntry], error: Exception) -> None:
         if not self._failures:
             logger.error("the audit cannot be written: %s", error)
         pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
         self._failures += 1
         AUDIT_WRITE_FAILURES.inc(max(1, len(batch)))
-        self._owed.extendleft(reversed([item for item in batch if item.is_owed]))
-        for item in batch:
-            if item.stored is None or item.stored.done():
-                continue
-            if item.is_owed:
-                item.stored.set_result(None)
-            else:
-                item.stored.set_exception(cannot_record(str(error)))
+        self._queue.give_back(batch, error)
         # Calls that come meanwhile are tried at once: the fault may be over.
-        self._work.clear()
-        if not self._waiting:
+        self._queue.filled.clear()
+        if not self._queue.has_calls:
             try:
                 async with asyncio.timeout(pause):
-                    await self._work.wait()
+                    await self._queue.filled.wait()
             except TimeoutError:
                 return
 
     def _unsigned_age(self) -> float:
         return 0.0 if self._unsigned_since is None else monotonic() - self._unsigned_since
-
-
-def cannot_record(why: str) -> Unavailable:
-    """What a call is told whose entry is not stored."""
-    return Unavailable(
-        f"the audit cannot record this call, so it is not answered ({why}); try again later",
-        field="audit",
-        reason="AUDIT_UNAVAILABLE",
-    )
 
 
 def _retrieved(stored: asyncio.Future[None]) -> None:
