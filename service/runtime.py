@@ -21,38 +21,20 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Self
 
-from resight.bundle import Bundle, open_bundle
-from resight.bundle.calibration import Calibration, load_calibration
-from resight.crops import ImageLimits
-from resight.errors import InvalidArgument
-from service.access.attempts import Attempts
-from service.access.gate import Gate
-from service.access.opening import open_door, request_limits
-from service.access.purposes import PurposePolicy
+from service.access.opening import open_gate
 from service.application.application import Application
 from service.clock import SystemClock
 from service.encoder.bundle_loader import BundleLoader
-from service.encoder.cpus import usable_cpus
-from service.encoder.onnx import OnnxEncoder
+from service.encoder.opening import open_encoder, pipeline_policy
 from service.fence_watch import watch_fence
+from service.gauges import refresh_gauges
 from service.loop_lag import watch_loop_lag
 from service.pipeline.admission import BULK_SHARE
-from service.pipeline.batcher import BatchPolicy
 from service.pipeline.device import DeviceFailureError
-from service.pipeline.pipeline import Pipeline, PipelinePolicy
+from service.pipeline.pipeline import Pipeline
 from service.preflight.start import refuse_bad_start
 from service.settings import ServiceSettings
-from service.telemetry import (
-    ADAPTATION_LEASE_HELD,
-    GALLERY_BYTES,
-    GALLERY_TOMBSTONES,
-    GALLERY_UNREADY,
-    GALLERY_VECTORS,
-    INDEX_LAG,
-    MODEL_INFO,
-    MODEL_LOAD_DURATION,
-    READY,
-)
+from service.telemetry import READY
 from service.tls.rotation import Rotation
 from service.transport.address import joined
 from service.transport.grpc.ingest_room import IngestRoom
@@ -138,8 +120,8 @@ class Runtime:
         rest_port = self._rest.bind(settings.rest.host, settings.rest.port)
         probes = self._serve_probes()
         await asyncio.to_thread(refuse_bad_start, settings)
-        encoder, calibration = await asyncio.to_thread(_load_encoder, settings)
-        self._pipeline = Pipeline(encoder, _policy(settings))
+        encoder, calibration = await asyncio.to_thread(open_encoder, settings)
+        self._pipeline = Pipeline(encoder, pipeline_policy(settings))
         begun = perf_counter()
         await self._pipeline.warm_up()
         logger.info("encoder %s warm in %.2f s", encoder.model_version, perf_counter() - begun)
@@ -149,42 +131,16 @@ class Runtime:
             embedder=self._pipeline,
             calibrations={} if calibration is None else {encoder.model_version: calibration},
             load_encoder=BundleLoader(
-                _policy(settings), threads=settings.encoder.threads, died=self._on_dead_encoder
+                pipeline_policy(settings),
+                threads=settings.encoder.threads,
+                died=self._on_dead_encoder,
             ),
         )
-        use_cases = UseCases(
-            cameras=self._application.cameras,
-            crops=self._application.crops,
-            ingest=self._application.ingest,
-            search=self._application.search,
-            search_batch=self._application.search_batch,
-            track_person=self._application.track_person,
-            travel_times=self._application.travel_times,
-            embed=self._application.embed,
-            adaptation=self._application.adaptation,
-            runs=self._application.runs,
-            crop_stream=self._application.crop_stream,
-            registry=self._application.registry,
-            lifecycle=self._application.models.lifecycle,
-            verification=self._application.verification,
-            erasures=self._application.erasures,
-            camera_retention=self._application.camera_retention,
-            api_keys=self._application.api_keys,
-            auditing=self._application.auditing,
-        )
+        use_cases = UseCases.of(self._application)
         recorders = []
         if settings.audit.enabled:
             recorders.append((await self._application.open_audit(settings)).recorder)
-        gate = Gate(
-            await open_door(settings, self._application.key_ring),
-            limiters=[request_limits(settings)],
-            attempts=Attempts(settings.access.refused_attempts_per_minute),
-            recorders=recorders,
-            purposes=PurposePolicy(
-                required=settings.governance.require_purpose,
-                purposes=settings.governance.purposes,
-            ),
-        )
+        gate = await open_gate(settings, keys=self._application.key_ring, recorders=recorders)
         app = create_app(
             use_cases,
             gate=gate,
@@ -300,23 +256,7 @@ class Runtime:
     def _refresh_gauges(self) -> None:
         if self._state == "starting":
             return
-        gauges = self._application.gauges()
-        # A model that answers no more must not go on with its last figure.
-        GALLERY_VECTORS.clear()
-        self._application.watching.storage.tell()
-        for name, gauge in gauges.items():
-            GALLERY_VECTORS.labels(name, gauge.model_version).set(gauge.vectors)
-            GALLERY_TOMBSTONES.labels(name).set(gauge.tombstones)
-            GALLERY_BYTES.labels(name, "memory").set(gauge.index_bytes)
-            GALLERY_BYTES.labels(name, "memory_beside").set(gauge.beside_bytes)
-            GALLERY_BYTES.labels(name, "device").set(gauge.device_bytes)
-            GALLERY_UNREADY.labels(name, "searches").set(gauge.refuses_searches)
-            GALLERY_UNREADY.labels(name, "crops").set(gauge.refuses_crops)
-        self._application.erasing.backlog.show()
-        self._application.retention.show()
-        INDEX_LAG.set(max((gauge.index_lag_seconds for gauge in gauges.values()), default=0.0))
-        for name, lease in self._application.lease_gauges().items():
-            ADAPTATION_LEASE_HELD.labels(name).set(lease.held)
+        refresh_gauges(self._application)
 
 
 def _start_tracing(settings: ServiceSettings) -> Exporting | None:
@@ -326,43 +266,6 @@ def _start_tracing(settings: ServiceSettings) -> Exporting | None:
     from service.tracing.exporting import Exporting
 
     return Exporting(settings.tracing.endpoint, ratio=settings.tracing.sample_ratio)
-
-
-def _load_encoder(settings: ServiceSettings) -> tuple[OnnxEncoder, Calibration | None]:
-    begun = perf_counter()
-    bundle = _open_bundle(settings)
-    calibration = load_calibration(bundle)
-    encoder = OnnxEncoder(bundle, threads=settings.encoder.threads)
-    MODEL_INFO.labels(encoder.model_version, "fp32", encoder.provider).set(1)
-    MODEL_LOAD_DURATION.set(perf_counter() - begun)
-    return encoder, calibration
-
-
-def _open_bundle(settings: ServiceSettings) -> Bundle:
-    if settings.bundle is None:
-        raise InvalidArgument(
-            "bundle is not set; name the encoder's folder or .tar with --bundle or "
-            "RESIGHT_BUNDLE (`resight bundle import` makes one)",
-            field="bundle",
-        )
-    return open_bundle(settings.bundle)
-
-
-def _policy(settings: ServiceSettings) -> PipelinePolicy:
-    limits = settings.limits
-    return PipelinePolicy(
-        batch=BatchPolicy(
-            max_batch=settings.batcher.max_batch, bulk_seconds=settings.batcher.bulk_seconds
-        ),
-        decode_threads=settings.encoder.decode_threads or usable_cpus(),
-        max_images=settings.batcher.max_queue,
-        max_bytes=settings.batcher.max_queue_bytes,
-        limits=ImageLimits(
-            max_bytes=limits.max_image_bytes,
-            max_pixels=limits.max_pixels,
-            min_side=limits.min_side,
-        ),
-    )
 
 
 def _reason(task: asyncio.Task[None]) -> str:

@@ -1,35 +1,60 @@
-"""The gate's parts as the settings ask for them."""
+"""The gate, with the parts that the settings ask for."""
 
 from __future__ import annotations
 
 import ipaddress
 import logging
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from resight.errors import InvalidArgument
 from service.access import key_set
+from service.access.attempts import Attempts
 from service.access.bootstrap import bootstrap_digest
 from service.access.door import Door
-from service.access.gate import Authenticator, OpenDoor
+from service.access.gate import Authenticator, Gate, OpenDoor, Recorder
 from service.access.key_ring import KeyRing
 from service.access.key_set import KeySet
 from service.access.limits import RequestLimits
+from service.access.purposes import PurposePolicy
 from service.access.tokens import Tokens
 from service.clock import SystemClock
 from service.settings import ServiceSettings
 
-__all__ = ["open_door", "request_limits"]
+__all__ = ["open_gate"]
 
 logger = logging.getLogger(__name__)
 
 
-async def open_door(settings: ServiceSettings, keys: KeyRing) -> Authenticator:
-    """Who is let in. An issuer that does not answer now is asked again when a token comes.
+async def open_gate(
+    settings: ServiceSettings, *, keys: KeyRing, recorders: Sequence[Recorder]
+) -> Gate:
+    """What every call passes.
+
+    Args:
+        settings: All of them.
+        keys: The keys that are valid.
+        recorders: Told of every call.
 
     Raises:
         InvalidArgument: a setting of access cannot be used; names it and the fix.
         Unavailable: the catalog does not answer.
     """
+    access, governance = settings.access, settings.governance
+    limits = RequestLimits(
+        SystemClock(), per_minute=access.requests_per_minute, per_day=access.requests_per_day
+    )
+    return Gate(
+        await _door(settings, keys),
+        limiters=[limits],
+        attempts=Attempts(access.refused_attempts_per_minute),
+        recorders=recorders,
+        purposes=PurposePolicy(required=governance.require_purpose, purposes=governance.purposes),
+    )
+
+
+async def _door(settings: ServiceSettings, keys: KeyRing) -> Authenticator:
+    """Who is let in. An issuer that does not answer now is asked again when a token comes."""
     access = settings.access
     bootstrap = None
     if access.bootstrap_key_file is not None:
@@ -48,14 +73,6 @@ async def open_door(settings: ServiceSettings, keys: KeyRing) -> Authenticator:
             "create NAME --scope admin --data DIR`, or set access.bootstrap_key_file"
         )
     return Door(keys, tokens=tokens, bootstrap=bootstrap)
-
-
-def request_limits(settings: ServiceSettings) -> RequestLimits:
-    """How often somebody may ask."""
-    access = settings.access
-    return RequestLimits(
-        SystemClock(), per_minute=access.requests_per_minute, per_day=access.requests_per_day
-    )
 
 
 async def _tokens(settings: ServiceSettings) -> Tokens | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from service.application.adaptation import Adaptation
 from service.application.api_keys import ApiKeys
+from service.application.application import Application
 from service.application.auditing import Auditing
 from service.application.camera_retention import CameraRetention
 from service.application.cameras import Cameras
@@ -48,3 +50,27 @@ class UseCases:
     auditing: Auditing
     erasures: Erasures
     camera_retention: CameraRetention
+
+    @classmethod
+    def of(cls, application: Application) -> Self:
+        """Those of an application that is open."""
+        return cls(
+            cameras=application.cameras,
+            crops=application.crops,
+            ingest=application.ingest,
+            search=application.search,
+            search_batch=application.search_batch,
+            track_person=application.track_person,
+            travel_times=application.travel_times,
+            embed=application.embed,
+            adaptation=application.adaptation,
+            runs=application.runs,
+            crop_stream=application.crop_stream,
+            registry=application.registry,
+            lifecycle=application.models.lifecycle,
+            verification=application.verification,
+            api_keys=application.api_keys,
+            auditing=application.auditing,
+            erasures=application.erasures,
+            camera_retention=application.camera_retention,
+        )

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-import service.runtime
+import service.encoder.opening
 from resight.v1 import embed_service_pb2, embed_service_pb2_grpc
 from service.encoder.onnx import OnnxEncoder
 from service.runtime import Runtime
@@ -31,7 +31,7 @@ class MortalEncoder(OnnxEncoder):
 def test_a_dead_encoder_ends_the_process_with_exit_code_1(
     tiny_bundle: Path, tmp_path: Path, make_jpeg: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.runtime, "OnnxEncoder", MortalEncoder)
+    monkeypatch.setattr(service.encoder.opening, "OnnxEncoder", MortalEncoder)
     settings = load_settings(
         {
             "bundle": tiny_bundle,
