@@ -130,6 +130,17 @@ def test_the_rules_are_those_of_deploy_prometheus(tmp_path: Path) -> None:
         (["replicas=many"], "got string, want integer"),
         (["drain.delaySeconds=1"], "minimum"),
         (["settings.NONSENSE=x"], "'NONSENSE' does not match pattern"),
+        (["ports.grpc=7080"], "must be three different ports"),
+        (["settings.RESIGHT_TLS__KEY_FILE=/k"], "the chart's own: set tls.existingSecret instead"),
+        (["settings.RESIGHT_DATABASE_URL=u"], "set database.existingSecret instead"),
+        (["autoscaling.minReplicas=0"], "minimum"),
+        (["tracing.endpoint=http://c:9999"], "networkPolicy.tracing.port lets the service go to"),
+        (["tracing.endpoint=https://c/v1/traces"], "tracing.endpoint is at port 443"),
+        (["images.endpointUrl=http://store:9000"], "images.endpointUrl is at port 9000"),
+        (
+            ["settings.RESIGHT_ACCESS__JWKS_URL=https://idp/keys"],
+            "set networkPolicy.identity.enabled",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_in_words(settings: list[str], message: str) -> None:
@@ -144,6 +155,30 @@ def test_the_defaults_say_what_is_missing() -> None:
     done = helm("template", RELEASE, str(CHART))
     assert done.returncode != 0
     assert "bundle.existingClaim is not set" in done.stderr
+
+
+def test_the_alerts_find_the_job_of_a_release_of_any_name() -> None:
+    """Those on what is not scraped select it by its name."""
+    manifests = rendered("production", "nameOverride=vision", "fullnameOverride=vision")
+    label = one(manifests, "ServiceMonitor")["spec"]["jobLabel"]
+    watched = next(
+        each for each in of_kind(manifests, "Service")
+        if each["metadata"]["labels"].get("app.kubernetes.io/component") == "metrics"
+    )  # fmt: skip
+    assert "resight" in watched["metadata"]["labels"][label]
+
+
+def test_settings_that_the_chart_makes_cannot_be_given_twice() -> None:
+    told = one(rendered("production"), "ConfigMap")["data"]
+    own = [name for name in told if name.startswith("RESIGHT_")]
+    given = yaml.safe_load(values_of("production").read_text())["settings"]
+    for name in set(own) - set(given):
+        done = helm(
+            "template", RELEASE, str(CHART), "--values", str(values_of("production")),
+            "--set-string", f"settings.{name}=x",
+        )  # fmt: skip
+        assert done.returncode != 0, name
+        assert f"settings.{name} is the chart's own" in done.stderr
 
 
 @cases

@@ -49,7 +49,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
 {{- define "resight.gpuResources" -}}
-{{- $resources := deepCopy .resources -}}
+{{- $resources := deepCopy (default dict .resources) -}}
 {{- if .gpu.enabled -}}
 {{- $_ := set $resources "limits" (merge (dict .gpu.resource .gpu.count) (default dict $resources.limits)) -}}
 {{- end -}}
@@ -63,6 +63,14 @@ nodeSelector: {{- toYaml . | nindent 2 }}
 {{- with .tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{/* The port that a URL leads to. */}}
+{{- define "resight.port" -}}
+{{- $url := urlParse . -}}
+{{- $named := regexFind ":[0-9]+$" $url.host -}}
+{{- if $named -}}{{ trimPrefix ":" $named }}
+{{- else -}}{{ ternary "443" "80" (eq $url.scheme "https") }}{{- end -}}
 {{- end -}}
 
 {{/* What cannot work is refused here, in one line that says what to set. */}}
@@ -109,5 +117,24 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- end -}}
 {{- if and .Values.autoscaling.enabled (lt (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) -}}
 {{- fail "autoscaling.maxReplicas is below autoscaling.minReplicas" -}}
+{{- end -}}
+{{- if lt (len (uniq (list (int .Values.ports.grpc) (int .Values.ports.rest) (int .Values.ports.probes)))) 3 -}}
+{{- fail "ports.grpc, ports.rest and ports.probes must be three different ports" -}}
+{{- end -}}
+{{- range $name, $_ := .Values.settings -}}
+{{- $set := dict "RESIGHT_BUNDLE" "bundle.path" "RESIGHT_DATA_DIR" "the data volume" "RESIGHT_DATABASE_URL" "database.existingSecret" "RESIGHT_BLOB_URL" "images" "RESIGHT_ERASURES_DIR" "erasures.existingClaim" "RESIGHT_GRPC__HOST" "ports" "RESIGHT_GRPC__PORT" "ports.grpc" "RESIGHT_REST__HOST" "ports" "RESIGHT_REST__PORT" "ports.rest" "RESIGHT_PROBES__HOST" "ports" "RESIGHT_PROBES__PORT" "ports.probes" "RESIGHT_DRAIN_DELAY_SECONDS" "drain.delaySeconds" "RESIGHT_DRAIN_SECONDS" "drain.seconds" "RESIGHT_ALLOW_INSECURE_NETWORK" "allowInsecureNetwork" "RESIGHT_ACCESS__AUTHENTICATION" "access.authentication" "RESIGHT_ACCESS__BOOTSTRAP_KEY" "access.existingSecret" "RESIGHT_TLS__CERTIFICATE" "tls.existingSecret" "RESIGHT_TLS__KEY" "tls.existingSecret" "RESIGHT_TLS__CLIENT_CA" "tls.clientCa" "RESIGHT_AUDIT__SIGNING_KEY" "audit.existingSecret" "RESIGHT_AUDIT__ANCHOR_URL" "audit.anchorUrl" "RESIGHT_TRACING__ENDPOINT" "tracing.endpoint" -}}
+{{- with get $set (trimSuffix "_FILE" $name) -}}
+{{- fail (printf "settings.%s is the chart's own: set %s instead" $name .) -}}
+{{- end -}}
+{{- end -}}
+{{- $policy := .Values.networkPolicy -}}
+{{- if and $policy.enabled .Values.tracing.endpoint (ne (include "resight.port" .Values.tracing.endpoint) (toString (int $policy.tracing.port))) -}}
+{{- fail (printf "no trace would arrive: tracing.endpoint is at port %s, and networkPolicy.tracing.port lets the service go to %d" (include "resight.port" .Values.tracing.endpoint) (int $policy.tracing.port)) -}}
+{{- end -}}
+{{- if and $policy.enabled .Values.images.endpointUrl (ne (include "resight.port" .Values.images.endpointUrl) (toString (int $policy.objectStore.port))) -}}
+{{- fail (printf "no image could be stored: images.endpointUrl is at port %s, and networkPolicy.objectStore.port lets the service go to %d" (include "resight.port" .Values.images.endpointUrl) (int $policy.objectStore.port)) -}}
+{{- end -}}
+{{- if and $policy.enabled (hasKey .Values.settings "RESIGHT_ACCESS__JWKS_URL") (not $policy.identity.enabled) -}}
+{{- fail "no token could be checked: with RESIGHT_ACCESS__JWKS_URL set networkPolicy.identity.enabled" -}}
 {{- end -}}
 {{- end -}}
