@@ -17,7 +17,7 @@ from typing import Any
 from service import call, call_log
 from service.access_settings import LogSettings
 from service.telemetry import LOG_LINES_LEFT_OUT
-from service.tracing import spans
+from service.tracing.trace import trace_id
 
 __all__ = ["JsonLines", "LimitedLines", "install"]
 
@@ -50,7 +50,7 @@ class JsonLines(logging.Formatter):
                 line["principal"] = now.principal.name
             if now.gallery:
                 line["gallery"] = now.gallery
-        if now is not call.OWN and (trace := spans.trace_id()):
+        if now is not call.OWN and (trace := trace_id()):
             line["trace_id"] = trace
         if record.exc_info:
             line["exception"] = _bounded(self.formatException(record.exc_info))

@@ -18,6 +18,7 @@ from uuid import UUID
 from service.catalog.duplicate_reads import CropIdentity, stored_crops
 from service.catalog.store import Catalog
 from service.tracing import spans
+from service.tracing.trace import Place, here
 
 __all__ = ["Duplicates"]
 
@@ -25,7 +26,7 @@ _MOST = 256  # parameters of a statement
 _NEW_IN_A_ROW = 256
 _SAMPLED = 16
 
-_Question = tuple[CropIdentity, asyncio.Future[UUID | None], spans.Place | None]
+_Question = tuple[CropIdentity, asyncio.Future[UUID | None], Place | None]
 
 
 class Duplicates:
@@ -54,7 +55,7 @@ class Duplicates:
 
     async def _looked_up(self, identity: CropIdentity) -> UUID | None:
         reply: asyncio.Future[UUID | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((identity, reply, spans.here()))
+        self._waiting.append((identity, reply, here()))
         if self._asking is None:
             # For every crop that waits, not for the call whose crop came first.
             self._asking = asyncio.create_task(self._ask(), context=Context())

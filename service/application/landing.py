@@ -24,6 +24,7 @@ from service.catalog.store import Catalog
 from service.domain.ports import BlobStore
 from service.telemetry import stage
 from service.tracing import spans
+from service.tracing.trace import Place, here
 
 __all__ = ["Landing"]
 
@@ -40,7 +41,7 @@ class _Crop:
     key: str
     image: bytes
     reply: asyncio.Future[InsertOutcome]
-    place: spans.Place | None
+    place: Place | None
 
 
 class Landing:
@@ -88,7 +89,7 @@ class Landing:
             ResightError: As the catalog's insert.
         """
         reply: asyncio.Future[InsertOutcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Crop(insert, key, image, reply, spans.here()))
+        self._waiting.append(_Crop(insert, key, image, reply, here()))
         if not self._beginning and self._busy < self._lanes:
             self._busy += 1
             # It begins when all that the loop has at hand, such as the rest of a batch, is here.

@@ -7,16 +7,17 @@ from time import time_ns
 
 from service.pipeline.device import Outcome
 from service.tracing import spans
+from service.tracing.trace import Place, here
 
 __all__ = ["Traced", "record_batch", "traced"]
 
-Traced = tuple[spans.Place, int]
+Traced = tuple[Place, int]
 """Whose image waits, and since when (ns since the epoch)."""
 
 
 def traced() -> Traced | None:
     """Of an image queued now; None when its call is not traced."""
-    place = spans.here()
+    place = here()
     return None if place is None else (place, time_ns())
 
 

@@ -21,6 +21,7 @@ from service.pipeline.device import ImageArray
 from service.pipeline.weighted_queue import WeightedQueue
 from service.telemetry import ABANDONED, STAGE_DURATION
 from service.tracing import spans
+from service.tracing.trace import Place, here
 
 __all__ = ["DecodePool", "Prepare"]
 
@@ -41,7 +42,7 @@ class _Job:
     data: bytes
     priority: Priority
     reply: asyncio.Future[ImageArray]
-    place: spans.Place | None
+    place: Place | None
 
 
 # An image or why there is none, seconds and the moment it was done (ns since the epoch); None: its
@@ -77,7 +78,7 @@ class DecodePool:
         if self._closed:
             raise _stopped()
         reply: asyncio.Future[ImageArray] = asyncio.get_running_loop().create_future()
-        self._queue.push(priority, _Job(data, priority, reply, spans.here()))
+        self._queue.push(priority, _Job(data, priority, reply, here()))
         self._start()
         return reply
 

@@ -7,7 +7,7 @@ makes no series. It names the request as answers, logs, traces and the audit do.
 from __future__ import annotations
 
 from service import call
-from service.tracing import spans
+from service.tracing.trace import trace_id
 
 __all__ = ["exemplar"]
 
@@ -19,7 +19,7 @@ def exemplar(of: call.Call | None = None) -> dict[str, str] | None:
     now = of or call.current()
     if now is call.OWN:
         return None
-    trace = spans.trace_id(recorded=True)
+    trace = trace_id(recorded=True)
     if trace:
         return {"request_id": now.request_id, "trace_id": trace}
     return {"request_id": now.request_id}

@@ -32,7 +32,7 @@ from opentelemetry.util import types
 
 from resight import __version__
 from service.telemetry import TRACE_SPANS
-from service.tracing import spans
+from service.tracing.trace import install
 from service.tracing.tracer import Attributes
 
 __all__ = ["MOST_WAITING", "Exporting"]
@@ -76,11 +76,11 @@ class Exporting:
             shutdown_on_exit=False,
         )
         self._provider.add_span_processor(_Bounded(self._processor, self._exporter))
-        spans.install(_Otlp(self._provider.get_tracer("resight", __version__)))
+        install(_Otlp(self._provider.get_tracer("resight", __version__)))
 
     def stop(self) -> None:
         """Switch tracing off; send what waits, for a few seconds at most. Blocks."""
-        spans.install(None)
+        install(None)
         flushing = threading.Thread(target=self._processor.force_flush, daemon=True)
         flushing.start()
         flushing.join(_FLUSH_SECONDS)

@@ -11,8 +11,7 @@ from typing import Any
 import grpc
 
 from service.call import Call
-from service.tracing import spans
-from service.tracing.spans import TracedCall
+from service.tracing.trace import TracedCall, begin_call
 
 __all__ = ["TRACERESPONSE", "begin_grpc", "begin_rest", "end_grpc", "end_rest"]
 
@@ -34,7 +33,7 @@ _OURS = frozenset(
 def begin_grpc(method: str, metadata: Iterable[tuple[str, Any]] | None) -> TracedCall | None:
     """Begin the span of an RPC, ``Service/Method``."""
     service, _, name = method.partition("/")
-    return spans.begin_call(
+    return begin_call(
         f"resight.v1.{method}",
         {key: value for key, value in metadata or () if key in _CARRIED},
         {"rpc.system": "grpc", "rpc.service": f"resight.v1.{service}", "rpc.method": name},
@@ -54,7 +53,7 @@ def end_grpc(traced: TracedCall, call: Call, code: grpc.StatusCode) -> None:
 def begin_rest(headers: Mapping[str, str], verb: str) -> TracedCall | None:
     """Begin the span of a REST request, whose route is not known yet."""
     carried = {name: headers[name] for name in _CARRIED if name in headers}
-    return spans.begin_call(verb, carried, {"http.request.method": verb})
+    return begin_call(verb, carried, {"http.request.method": verb})
 
 
 def end_rest(traced: TracedCall, call: Call, verb: str, route: str, status: int) -> None:

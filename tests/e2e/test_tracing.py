@@ -201,7 +201,7 @@ def test_a_stream_that_its_caller_leaves_ends_its_span(
 def test_a_long_stream_has_a_bounded_number_of_spans(
     traced: Traced, make_jpeg: Callable[..., bytes]
 ) -> None:
-    from service.tracing.spans import MOST_SPANS
+    from service.tracing.trace import MOST_SPANS
 
     given, trace, _ = parent()
     count = MOST_SPANS // 3

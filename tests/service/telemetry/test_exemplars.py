@@ -66,7 +66,7 @@ def test_a_call_whose_trace_is_exported_names_both(monkeypatch: pytest.MonkeyPat
     """Together within the 128 characters that an exemplar may have."""
     trace = "0af7651916cd43dd8448eb211c80319c"
     monkeypatch.setattr(
-        "service.telemetry.exemplars.spans.trace_id", lambda *, recorded: trace if recorded else ""
+        "service.telemetry.exemplars.trace_id", lambda *, recorded: trace if recorded else ""
     )
     now = Call("grpc", "SearchService/Search")
     told = exemplar(now)

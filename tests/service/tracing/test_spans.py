@@ -17,6 +17,7 @@ import pytest
 from service.context_threads import ContextThreads
 from service.telemetry import stage
 from service.tracing import spans
+from service.tracing.trace import MOST_SPANS, begin_call, here, install, trace_id
 
 
 @dataclass(eq=False)
@@ -83,9 +84,9 @@ class Recorder:
 @pytest.fixture
 def tracer() -> Iterator[Recorder]:
     recorder = Recorder()
-    spans.install(recorder)
+    install(recorder)
     yield recorder
-    spans.install(None)
+    install(None)
 
 
 def test_a_service_that_traces_nothing_imports_nothing() -> None:
@@ -99,8 +100,8 @@ def test_a_service_that_traces_nothing_imports_nothing() -> None:
 
 
 def test_off_no_object_is_made() -> None:
-    assert spans.begin_call("call", {}) is None
-    assert spans.here() is None
+    assert begin_call("call", {}) is None
+    assert here() is None
     assert spans.leaf("a") is spans.leaf("b")
 
     def work() -> None:
@@ -120,7 +121,7 @@ def test_off_no_object_is_made() -> None:
 
 def test_stages_hang_below_the_call_on_other_threads_too(tracer: Recorder) -> None:
     async def call() -> None:
-        traced = spans.begin_call("call", {})
+        traced = begin_call("call", {})
         assert traced is not None
         with stage("db"):
             pass
@@ -143,7 +144,7 @@ def _staged(name: Any) -> None:
 
 def test_calls_side_by_side_do_not_mix(tracer: Recorder) -> None:
     async def call(number: int) -> None:
-        traced = spans.begin_call(f"call {number}", {})
+        traced = begin_call(f"call {number}", {})
         assert traced is not None
         for part in range(3):
             await asyncio.sleep(0)
@@ -167,7 +168,7 @@ def test_a_generator_closed_by_another_task_ends_its_spans(tracer: Recorder) -> 
     """What a garbage collected stream does; a token of a context variable would be refused."""
 
     async def stream() -> AsyncIterator[int]:
-        traced = spans.begin_call("call", {})
+        traced = begin_call("call", {})
         assert traced is not None
         try:
             with spans.section("part"):
@@ -189,7 +190,7 @@ def test_a_generator_closed_by_another_task_ends_its_spans(tracer: Recorder) -> 
         async with aclosing(stream()) as again:
             async for _ in again:
                 break
-        assert spans.here() is None
+        assert here() is None
 
     asyncio.run(main())
     assert tracer.names() == ["call", "part", "item"] * 2
@@ -199,7 +200,7 @@ def test_a_generator_closed_by_another_task_ends_its_spans(tracer: Recorder) -> 
 
 def test_nothing_is_added_below_a_call_that_has_ended(tracer: Recorder) -> None:
     async def main() -> None:
-        traced = spans.begin_call("call", {})
+        traced = begin_call("call", {})
         assert traced is not None
         late = asyncio.create_task(_later())
         traced.end("call", {})
@@ -218,12 +219,12 @@ async def _later() -> None:
 def test_a_call_that_is_not_recorded_makes_no_more_spans(tracer: Recorder) -> None:
     async def main() -> str:
         tracer.recording = False
-        traced = spans.begin_call("call", {})
+        traced = begin_call("call", {})
         assert traced is not None
-        with spans.leaf("db"), spans.section("part"), spans.shared("all", [spans.here()]):
+        with spans.leaf("db"), spans.section("part"), spans.shared("all", [here()]):
             pass
-        trace = spans.trace_id()
-        assert not spans.trace_id(recorded=True)
+        trace = trace_id()
+        assert not trace_id(recorded=True)
         traced.end("call", {})
         return trace
 
@@ -234,16 +235,16 @@ def test_a_call_that_is_not_recorded_makes_no_more_spans(tracer: Recorder) -> No
 
 def test_what_would_be_too_many_is_counted(tracer: Recorder) -> None:
     async def main() -> None:
-        traced = spans.begin_call("call", {})
+        traced = begin_call("call", {})
         assert traced is not None
-        for _ in range(spans.MOST_SPANS + 7):
+        for _ in range(MOST_SPANS + 7):
             with spans.section("item"), spans.leaf("inside"):
                 pass
         traced.end("call", {})
 
     asyncio.run(main())
-    assert len(tracer.made) == spans.MOST_SPANS + 1
-    left_out = spans.MOST_SPANS // 2 + 7
+    assert len(tracer.made) == MOST_SPANS + 1
+    left_out = MOST_SPANS // 2 + 7
     assert tracer.made[0].attributes["resight.spans_left_out"] == left_out
     # An item that has no span has nothing below it either, not even below the call.
     assert {made.parent.name for made in tracer.made if made.parent} == {"call", "item"}
@@ -251,9 +252,9 @@ def test_what_would_be_too_many_is_counted(tracer: Recorder) -> None:
 
 def test_shared_work_is_linked_and_stays_apart(tracer: Recorder) -> None:
     async def main() -> None:
-        traced = spans.begin_call("call", {})
+        traced = begin_call("call", {})
         assert traced is not None
-        place = spans.here()
+        place = here()
         with spans.shared("store", [place, None]), spans.leaf("db"):
             pass
         with spans.leaf("after"):
@@ -268,7 +269,7 @@ def test_shared_work_is_linked_and_stays_apart(tracer: Recorder) -> None:
 
 def test_a_failure_tells_its_kind_and_no_message(tracer: Recorder) -> None:
     async def main() -> None:
-        traced = spans.begin_call("call", {})
+        traced = begin_call("call", {})
         assert traced is not None
         with pytest.raises(ValueError, match="secret"), stage("db"):
             raise ValueError("secret")
