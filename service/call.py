@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from service.domain.principal import LOCAL, Principal
 
-__all__ = ["OWN", "Call", "Protocol", "begin", "current", "enter_gallery"]
+__all__ = ["OWN", "Call", "Noted", "Protocol", "begin", "current", "enter_gallery", "found_gallery"]
 
 Protocol = Literal["grpc", "rest", "own"]
 Noted = str | int | float | bool | None | list[str]
@@ -38,7 +38,9 @@ class Call:
         certificate: Subject of the certificate the caller showed (RFC 4514); empty without mTLS.
         principal: Who asks; None until that is known.
         purpose: Why, as the caller declared.
-        gallery: The gallery named, once one was.
+        gallery: The gallery named, once one was; the first that there is.
+        galleries: Those that there are among the named ones, with what is noted of each; a batch
+            and a stream name several.
         request_id: The same in answer, logs, traces and audit.
         begun: ``perf_counter`` when it came.
         admitted: Whether it was let go on to the method.
@@ -58,6 +60,7 @@ class Call:
     principal: Principal | None = None
     purpose: str = ""
     gallery: str = ""
+    galleries: dict[str, dict[str, Noted]] = field(default_factory=dict)
     request_id: str = field(default_factory=lambda: uuid4().hex)
     begun: float = field(default_factory=perf_counter)
     admitted: bool = False
@@ -85,6 +88,11 @@ class Call:
         if self is not OWN:
             self.notes.update(notes)
 
+    def note_denied(self) -> None:
+        """Have the audit count a part that was denied of a call that goes on."""
+        denied = self.notes.get("denied", 0)
+        self.note(denied=1 + (denied if isinstance(denied, int) else 0))
+
 
 OWN = Call("own", "", principal=LOCAL)
 
@@ -108,6 +116,15 @@ def enter_gallery(name: str) -> None:
         PermissionDenied: it is not among the caller's.
     """
     now = current()
-    if now is not OWN:
+    if now is not OWN and not now.galleries:
         now.gallery = name
     now.known.require_gallery(name)
+
+
+def found_gallery(name: str) -> None:
+    """The call is about this gallery, which exists and is the caller's."""
+    now = current()
+    if now is not OWN and name not in now.galleries:
+        if not now.galleries:
+            now.gallery = name
+        now.galleries[name] = {}

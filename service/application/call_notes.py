@@ -6,6 +6,8 @@ Vectors and images are left out by naming what is put in, not by taking out what
 from __future__ import annotations
 
 from service import call
+from service.call import Noted
+from service.domain import names
 from service.domain.crop import CropFilter
 from service.domain.query import SearchAnswer, SearchQuery
 
@@ -17,7 +19,8 @@ _MAX_CAMERAS = 50
 
 
 def note_answer(query: SearchQuery, answer: SearchAnswer, *, with_ids: bool) -> None:
-    """Note a search; of a batch its first query, and the sums of all.
+    """Note a search; of a batch, for each gallery, the query that was answered first, the sums of
+    all and the crops that are examples of any.
 
     Args:
         query: What was asked.
@@ -27,28 +30,32 @@ def note_answer(query: SearchQuery, answer: SearchAnswer, *, with_ids: bool) -> 
     now = call.current()
     if now is call.OWN:
         return
-    before = now.notes
-    queries = _whole(before.get("queries")) + 1
+    noted = now.galleries.setdefault(names.gallery_name(query.gallery), {})
+    queries = _whole(noted.get("queries")) + 1
+    examples = [each.crop_id for each in (*query.positives, *query.negatives)]
     if queries == 1:
-        now.note(query=_kind(query), model_version=answer.model_version)
+        noted.update(query=_kind(query), model_version=answer.model_version)
         if query.top_k is not None:
-            now.note(top_k=query.top_k)
+            noted.update(top_k=query.top_k)
         if query.crop_id is not None:
-            now.note(query_crop_id=query.crop_id)
-        note_filter(query.filter)
-    now.note(queries=queries, matches=_whole(before.get("matches")) + len(answer.matches))
+            noted.update(query_crop_id=query.crop_id)
+        noted.update(_filter_notes(query.filter))
+    else:
+        examples.append(query.crop_id)
+    _lengthen(noted, "example_crop_ids", [each for each in examples if each is not None])
+    found = [*answer.matches, *(match for group in answer.groups for match in group)]
+    noted.update(queries=queries, matches=_whole(noted.get("matches")) + len(found))
     if with_ids:
-        known = before.get("match_ids")
-        ids = list(known) if isinstance(known, list) else []
-        ids += [str(match.crop.crop_id) for match in answer.matches]
-        now.note(match_ids=ids[:MAX_IDS])
-        if len(ids) > MAX_IDS:
-            now.note(match_ids_cut=True)
+        _lengthen(noted, "match_ids", [str(match.crop.crop_id) for match in found])
 
 
 def note_filter(chosen: CropFilter) -> None:
     """Note which crops were looked at."""
-    now = call.current()
+    call.current().note(**_filter_notes(chosen))
+
+
+def _filter_notes(chosen: CropFilter) -> dict[str, Noted]:
+    noted: dict[str, Noted] = {}
     for name, cameras in (
         ("cameras", chosen.include_camera_ids),
         ("not_cameras", chosen.exclude_camera_ids),
@@ -56,17 +63,27 @@ def note_filter(chosen: CropFilter) -> None:
         ("tracks", chosen.include_track_ids),
     ):
         if cameras:
-            now.note(**{name: [str(each) for each in cameras[:_MAX_CAMERAS]]})
+            noted[name] = [str(each) for each in cameras[:_MAX_CAMERAS]]
             if len(cameras) > _MAX_CAMERAS:
-                now.note(**{f"{name}_in_all": len(cameras)})
+                noted[f"{name}_in_all"] = len(cameras)
     terms = len(chosen.include_attributes) + len(chosen.exclude_attributes)
     if terms:
-        now.note(attribute_terms=terms)
+        noted["attribute_terms"] = terms
     span = chosen.capture_range
     if span.start_time is not None:
-        now.note(captured_from=span.start_time.isoformat())
+        noted["captured_from"] = span.start_time.isoformat()
     if span.end_time is not None:
-        now.note(captured_before=span.end_time.isoformat())
+        noted["captured_before"] = span.end_time.isoformat()
+    return noted
+
+
+def _lengthen(noted: dict[str, Noted], name: str, more: list[str]) -> None:
+    known = noted.get(name)
+    ids = [*(known if isinstance(known, list) else []), *more]
+    if ids:
+        noted[name] = ids[:MAX_IDS]
+    if len(ids) > MAX_IDS:
+        noted[f"{name}_cut"] = True
 
 
 def _kind(query: SearchQuery) -> str:

@@ -73,6 +73,7 @@ class Galleries:
                 field="gallery",
                 reason="GALLERY_NOT_FOUND",
             )
+        call.found_gallery(checked)
         return gallery
 
     def all(self) -> list[Gallery]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from resight.errors import InvalidArgument, ResightError
+from resight.errors import InvalidArgument, PermissionDenied, ResightError
 from service import call
 from service.application.first_looks import first_looks
 from service.application.ranking import FirstLook
@@ -69,6 +69,8 @@ class SearchBatch:
         try:
             return await self._search.prepare(query)
         except ResightError as error:
+            if isinstance(error, PermissionDenied):
+                call.current().note_denied()
             return error
 
     async def _answer(

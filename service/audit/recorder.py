@@ -9,6 +9,8 @@ end is a process that died, or an audit that could not be written to the last.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -17,7 +19,7 @@ from service.access.rights import RIGHTS
 from service.audit.denials import Denials
 from service.audit.entry import Entry
 from service.audit.log import AuditLog
-from service.call import Call
+from service.call import Call, Noted
 
 __all__ = ["CHANGES", "CallRecorder"]
 
@@ -95,20 +97,46 @@ class CallRecorder:
             call.closed = True
             return
         call.closed = True
-        entry = _entry(call, event="ended" if call.announced else "call", outcome=outcome)
+        entries = _entries(call, event="ended" if call.announced else "call", outcome=outcome)
         if call.announced or outcome != _OK:
             # What is no answer, or was done already, is told to the caller whatever happens here.
-            await self._log.settle(entry)
+            await _together(self._log.settle, entries)
         else:
             try:
-                await self._log.record(entry)
+                await _together(self._log.record, entries)
             except Unavailable:
                 # It was asked, and that is to be known, too.
-                self._log.owe(_entry(call, event="call", outcome="UNAVAILABLE"))
+                for entry in _entries(call, event="call", outcome="UNAVAILABLE"):
+                    self._log.owe(entry)
                 raise
 
 
-def _entry(call: Call, *, event: str, outcome: str = "") -> Entry:
+async def _together(store: Callable[[Entry], Awaitable[None]], entries: list[Entry]) -> None:
+    if len(entries) == 1:
+        await store(entries[0])
+    else:
+        await asyncio.gather(*(store(entry) for entry in entries))
+
+
+def _entries(call: Call, *, event: str, outcome: str) -> list[Entry]:
+    """One for each gallery: who reads the audit of one must not miss what others stand beside."""
+    entries = [
+        _entry(call, event=event, outcome=outcome, gallery=name, notes={**call.notes, **noted})
+        for name, noted in call.galleries.items()
+    ] or [_entry(call, event=event, outcome=outcome)]
+    for entry in entries[1:]:  # denied once
+        entry.facts["notes"].pop("denied", None)
+    return entries
+
+
+def _entry(
+    call: Call,
+    *,
+    event: str,
+    outcome: str = "",
+    gallery: str | None = None,
+    notes: Mapping[str, Noted] | None = None,
+) -> Entry:
     principal = call.principal
     facts: dict[str, Any] = {
         "event": event,
@@ -117,8 +145,10 @@ def _entry(call: Call, *, event: str, outcome: str = "") -> Entry:
         "peer": call.peer,
         "purpose": call.purpose,
         "principal_kind": "" if principal is None else principal.kind,
-        "notes": dict(call.notes),
+        "notes": dict(call.notes if notes is None else notes),
     }
+    if len(call.galleries) > 1:
+        facts["galleries"] = len(call.galleries)
     if call.certificate:
         facts["certificate"] = call.certificate
     if outcome:
@@ -129,6 +159,6 @@ def _entry(call: Call, *, event: str, outcome: str = "") -> Entry:
     return Entry(
         action=call.method,
         principal="" if principal is None else principal.name,
-        gallery=call.gallery,
+        gallery=call.gallery if gallery is None else gallery,
         facts=facts,
     )

@@ -137,6 +137,10 @@ class Tally:
         if outcome in _DENIED:
             self._denied[outcome, entry.principal, host_of(_said(said, "peer")), entry.action] += 1
         notes = said.get("notes")
+        parts = notes.get("denied") if isinstance(notes, dict) else None
+        if isinstance(parts, int) and outcome not in _DENIED:
+            peer = host_of(_said(said, "peer"))
+            self._denied["PERMISSION_DENIED", entry.principal, peer, entry.action] += parts
         self._count(entry, time, outcome, notes if isinstance(notes, dict) else {})
 
     def _count(self, entry: ReadEntry, time: str, outcome: str, notes: Mapping[str, Any]) -> None:

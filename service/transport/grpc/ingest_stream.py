@@ -92,6 +92,8 @@ class IngestStream:
         name = IngestCropsResponse.Outcome.Name(answer.outcome).removeprefix("OUTCOME_").lower()
         self._counts[name] += 1
         call.current().note(**{name: self._counts[name]})
+        if answer.reason.endswith("_NOT_ALLOWED"):
+            call.current().note_denied()
 
     async def _read(self) -> None:
         try:
