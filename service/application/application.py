@@ -255,6 +255,8 @@ class Application:
         self._audit = await Audit.open(
             settings, self._catalog, self._foundation.clock, replica=self.replication.name
         )
+        log = self._audit.log
+        self.auditing.own_end = lambda: log.head
         own = self._audit.own
         self.retention.tell(lambda gallery, crops: own("retention", gallery, crops=crops))
         self.models.lifecycle.told = lambda gallery, what: own("model", gallery, change=what)

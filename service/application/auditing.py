@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -11,6 +12,7 @@ from sqlalchemy import Connection
 
 from resight.errors import InvalidArgument, PermissionDenied
 from service import call
+from service.audit.chain import Head
 from service.audit.verifying import Verdict, verify
 from service.catalog import audit as statements
 from service.catalog.audit import Selection, StoredEntry
@@ -45,6 +47,8 @@ class Auditing:
         self._catalog = catalog
         self._max_page_size = max_page_size
         self._verifying = asyncio.Lock()
+        # Set by whoever writes a chain: its end.
+        self.own_end: Callable[[], Head | None] = lambda: None
 
     async def list(
         self,
@@ -83,13 +87,14 @@ class Auditing:
             Unavailable: the catalog does not answer.
         """
         async with self._verifying:
-            found = await asyncio.to_thread(self._verify)
+            own = self.own_end()
+            found = await asyncio.to_thread(self._verify, () if own is None else (own,))
         call.current().note(faults=len(found.verdict.faults), entries=found.verdict.entries)
         return found
 
-    def _verify(self) -> Verified:
+    def _verify(self, heads: Sequence[Head]) -> Verified:
         with self._catalog.connect_apart() as connection:
-            return Verified(verify(connection), _keys(connection))
+            return Verified(verify(connection, heads=heads), _keys(connection))
 
     def _gallery(self, gallery: str) -> str:
         who = call.current().known

@@ -14,10 +14,12 @@ from uuid import UUID
 
 from service.audit.chain import Head
 
-__all__ = ["HeadFile"]
+__all__ = ["HEAD_FILE", "HeadFile"]
 
 logger = logging.getLogger(__name__)
 
+# In the data directory.
+HEAD_FILE = "audit-head"
 _BYTES = 256
 
 

@@ -18,7 +18,7 @@ from service.audit.checkpoints import sign
 from service.audit.denials import Denials
 from service.audit.entry import CHAIN_ENDED, Entry
 from service.audit.genesis import first_entry, missing_end, open_ends
-from service.audit.head_file import HeadFile
+from service.audit.head_file import HEAD_FILE, HeadFile
 from service.audit.linking import Writer
 from service.audit.log import AuditLog, LogPolicy
 from service.audit.pruning import Pruning
@@ -32,9 +32,8 @@ from service.domain.ports import Clock
 from service.settings import ServiceSettings
 from service.signing import SigningKey, open_signing_key
 
-__all__ = ["HEAD_FILE", "Audit"]
+__all__ = ["Audit"]
 
-HEAD_FILE = "audit-head"
 _PRUNE_SECONDS = 3600.0
 
 

@@ -6,7 +6,7 @@ A page is at most a thousand entries, so nothing here holds a whole audit.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from resight.client.connection import Connection as Channel
 from resight.errors import FailedPrecondition
 from resight.v1 import admin_service_pb2 as messages
+from service.audit.chain import Head
 from service.audit.chain_check import Fault
 from service.audit.checkpoints import Checkpoint
 from service.audit.verifying import Verdict, verify
@@ -103,10 +104,13 @@ class CatalogAudit:
         return self.checked()
 
     def checked(
-        self, keys: PublicKeys | None = None, anchors: list[Checkpoint] | None = None
+        self,
+        keys: PublicKeys | None = None,
+        anchors: Sequence[Checkpoint] = (),
+        heads: Sequence[Head] = (),
     ) -> Verdict:
-        """With keys and anchors that were brought along."""
-        return verify(self.connection, keys=keys, anchors=anchors or [])
+        """With keys, anchors and ends that were brought along."""
+        return verify(self.connection, keys=keys, anchors=anchors, heads=heads)
 
     def public_keys(self) -> dict[str, str]:
         """Public keys, PEM, by signer."""

@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from resight.errors import InvalidArgument
+from service.audit.chain import Head
 from service.audit.chain_check import ChainCheck, Fault
 from service.audit.checkpoints import BASE, HEAD, Checkpoint
 from service.audit.genesis import named_ends
@@ -52,6 +53,7 @@ def verify(
     *,
     keys: PublicKeys | None = None,
     anchors: Sequence[Checkpoint] = (),
+    heads: Sequence[Head] = (),
 ) -> Verdict:
     """Verify one state of the catalog.
 
@@ -59,6 +61,8 @@ def verify(
         connection: Sees one state throughout.
         keys: Trusted; those that the catalog holds when None.
         anchors: Checkpoints that were kept outside.
+        heads: How far chains were known to reach before ``connection`` saw its state, by whoever
+            wrote them: beside the catalog, so that the end of the newest is missed, too.
     """
     verdict = Verdict(keys_given=keys is not None, anchors=len(anchors))
     if keys is None:
@@ -68,6 +72,9 @@ def verify(
     stated += [(made, "an anchor") for made in anchors]
     sound = [(made, by) for made, by in stated if _holds(made, by, keys, verdict)]
     checks = _checks(connection, sound, verdict)
+    for head in heads:
+        known = checks.setdefault(head.chain_id, ChainCheck(head.chain_id, None))
+        known.expect(head.sequence, head.digest, "the replica that wrote it", signed=False)
     for entry in statements.all_entries(connection):
         check = checks.get(entry.chain_id)
         if check is None:

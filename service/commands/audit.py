@@ -16,6 +16,7 @@ from resight.console import emit, note
 from resight.errors import InvalidArgument
 from service.audit.anchors import open_anchors
 from service.audit.export import export_entries
+from service.audit.head_file import HEAD_FILE, HeadFile
 from service.audit.reading import CatalogAudit, ServiceAudit, Source, opened_catalog
 from service.audit.registers import CatalogRegisters, Registers, ServiceRegisters
 from service.audit.report import Tally, Told, html_page
@@ -77,8 +78,11 @@ def verify(
         stored = [] if anchors is None else anchors_of(open_anchors(anchors).all())
         if anchors is not None and not stored:
             raise InvalidArgument(f"there are no anchors at {anchors}", field="anchors")
+        # Before the catalog, whose chains go on.
+        head = HeadFile(data / HEAD_FILE).read()
         with opened_catalog(_settings(data)) as found:
-            verdict = CatalogAudit(found).checked(trusted, stored)
+            heads = [] if head is None else [head]
+            verdict = CatalogAudit(found).checked(trusted, stored, heads)
     emit(_shown(verdict), as_json=as_json, text=_text(verdict))
     if verdict.faults:
         raise typer.Exit(1)

@@ -18,6 +18,7 @@ from service.audit.anchors import open_anchors
 from service.audit.chain import Head, beginning, following
 from service.audit.checkpoints import sign
 from service.audit.entry import Entry
+from service.audit.head_file import HEAD_FILE, HeadFile
 from service.audit.verifying import Verdict, anchors_of, verify
 from service.catalog.models import audit_checkpoints, audit_entries, audit_signers
 from service.catalog.store import Catalog
@@ -298,3 +299,25 @@ def chains(catalog: Catalog) -> dict[str, UUID]:
             )
         ).all()
     return {json.loads(row.body)["replica"]: row.chain_id for row in rows}
+
+
+def test_the_end_of_the_newest_chain_is_missed_by_the_replica_that_wrote_it(
+    filled: Callable[[], None], catalog: Catalog, tmp_path: Path
+) -> None:
+    filled()
+    head = HeadFile(tmp_path / "two" / HEAD_FILE).read()
+    assert head is not None
+    assert verdict_of(catalog, heads=[head]).faults == []
+    with changed(catalog) as connection:
+        for table in (audit_entries, audit_checkpoints):
+            there = (table.c.chain_id == head.chain_id) & (table.c.sequence > 2)
+            connection.execute(delete(table).where(there))
+        # Nobody else knows of it: not even that it was signed.
+        assert verify(connection).faults == []
+        (fault,) = verify(connection, heads=[head]).faults
+        assert (fault.chain_id, fault.sequence) == (head.chain_id.hex, 3)
+        for table in (audit_entries, audit_checkpoints):
+            connection.execute(delete(table).where(table.c.chain_id == head.chain_id))
+        assert verify(connection).faults == []
+        faults = verify(connection, heads=[head]).faults
+        assert {each.chain_id for each in faults} == {head.chain_id.hex}
