@@ -113,7 +113,7 @@ BODIES: dict[str, tuple[str, bytes, dict[str, str], int, str]] = {
         "search-batch", b"{}", {"content-type": "text/plain"}, 400, "content-type",
     ),
     "JSON for a form": ("crops", b"{}", JSON, 400, "multipart/form-data"),
-    "a long name": ("cameras", json.dumps({"x" * 100_000: 1}).encode(), JSON, 422, "xxx"),
+    "a long name": ("cameras", json.dumps({"x" * 100_000: 1}).encode(), JSON, 400, "xxx"),
     "a number out of bounds": ("search", b'{"top_k":' + b"9" * 5000 + b"}", JSON, 422, "number"),
     "a long crop": ("search", search(crop_id="x" * 100_000), JSON, 400, "crop_id"),
     "a long token": ("search", search(page_token="x" * 100_000), JSON, 400, "page_token"),
@@ -251,7 +251,9 @@ def test_vectors(service: Any, url: str, values: str, named: str) -> None:
 
 def test_rejected_crops_name_their_field(url: str, make_jpeg: Callable[..., bytes]) -> None:
     for changes, field in (
-        ({"track_id": "x" * 100_000}, "crop.track_id"),
+        ({"track_id": "x" * 10_000}, "crop.track_id"),
+        # Longer than any text may be: refused before anybody knows what it is for.
+        ({"track_id": "x" * 100_000}, "track_id"),
         ({"zone": "\x1b[31m"}, "crop.zone"),
         ({"crop_id": "no"}, "crop.crop_id"),
         ({"attributes": '{"a b":"1"}'}, "crop.attributes"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterable
+from contextlib import suppress
 from typing import Any, get_origin
 from urllib.parse import unquote_to_bytes
 
@@ -76,6 +77,10 @@ class StrictRoute(APIRoute):
                     check_text(name, given)
             elif body:
                 _expect(kind, ("application/json",))
+                # Read here, because FastAPI would hide our error behind words of its own; what is
+                # no JSON it says well itself.
+                with suppress(json.JSONDecodeError):
+                    await request.json()
             return await handle(request)
 
         return strict
@@ -99,6 +104,7 @@ class _StrictRequest(Request):
         Raises:
             JSONDecodeError: It is not JSON in UTF-8, or is nested too deeply.
             HTTPException: A key comes twice.
+            InvalidArgument: A text is too long.
         """
         if not hasattr(self, "_json"):
             body = await self.body()
