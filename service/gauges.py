@@ -32,5 +32,5 @@ def refresh_gauges(application: Application) -> None:
     application.erasing.backlog.show()
     application.retention.show()
     INDEX_LAG.set(max((gauge.index_lag_seconds for gauge in gauges.values()), default=0.0))
-    for name, lease in application.lease_gauges().items():
+    for name, lease in application.adaptation.gauges().items():
         ADAPTATION_LEASE_HELD.labels(name).set(lease.held)

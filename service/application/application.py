@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import threading
 from collections.abc import Mapping
-from functools import partial
 from typing import Self
 
 import faiss
 
 from resight.bundle.calibration import Calibration
 from service.access.key_ring import KeyRing
-from service.application.adaptation import Adaptation, LeaseGauges
+from service.application.adaptation import Adaptation
 from service.application.api_keys import ApiKeys
 from service.application.auditing import Auditing
-from service.application.blob_sweep import (
-    BlobsInFlight,
-    SweepReport,
-    sweep,
-)
+from service.application.blob_sweep import BlobsInFlight
 from service.application.camera_retention import CameraRetention
 from service.application.cameras import Cameras
 from service.application.crop_stream import CropStream
@@ -37,6 +30,7 @@ from service.application.registry import Registry
 from service.application.run_records import RunRecords
 from service.application.search import Search
 from service.application.search_batch import SearchBatch
+from service.application.sweeping import Sweeping
 from service.application.track_person import TrackPerson
 from service.application.travel_times import TravelTimes
 from service.application.unbroken import Unbroken
@@ -49,8 +43,6 @@ from service.settings import ServiceSettings
 from service.verification.running import Verification
 
 __all__ = ["Application"]
-
-logger = logging.getLogger(__name__)
 
 
 class Application:
@@ -74,10 +66,13 @@ class Application:
         self._search_threads = ContextThreads(
             1, "search", initializer=faiss.omp_set_num_threads, initargs=(1,)
         )
-        self.sweep_report: SweepReport | None = None
-        self._sweep_seconds = settings.replicas.sweep_seconds
-        self._closing = threading.Event()
-        self._sweeping: asyncio.Task[None] | None = None
+        self.sweeping = Sweeping(
+            catalog=catalog,
+            blobs=blobs,
+            in_flight=self._in_flight,
+            replication=replication,
+            seconds=settings.replicas.sweep_seconds,
+        )
         self._keeping: list[asyncio.Task[None]] = []
         self._audit: Audit | None = None
         self.cameras = Cameras(
@@ -235,13 +230,11 @@ class Application:
         application = cls(settings, foundation)
         application.models.start()
         application.watching.start()
-        application._sweeping = asyncio.create_task(application._sweep())
+        application.sweeping.start()
         application._keeping = [
             asyncio.create_task(application.index_files.keep()),
             asyncio.create_task(application.retention.keep(application._blob_threads)),
-            asyncio.create_task(
-                application.erasing.keep(is_alone=application.replication.is_alone)
-            ),
+            asyncio.create_task(application.erasing.keep()),
         ]
         return application
 
@@ -281,20 +274,15 @@ class Application:
         """What the metrics show, by gallery."""
         return self._galleries.gauges()
 
-    def lease_gauges(self) -> dict[str, LeaseGauges]:
-        """What the metrics show of adaptation, by gallery."""
-        return self.adaptation.gauges()
-
     async def close(self) -> None:
         """Commit what was submitted, then close everything."""
         await self.watching.close()
         await self.models.close()
-        self._closing.set()
+        self.sweeping.stop()
         self.erasing.stop()
         await self._unbroken.drain()
         await self.travel_times.close()
-        if self._sweeping is not None:
-            await asyncio.wait([self._sweeping])
+        await self.sweeping.finished()
         for task in self._keeping:
             task.cancel()
         await asyncio.wait(self._keeping)
@@ -302,21 +290,6 @@ class Application:
         if self._audit is not None:
             await self._audit.close()
         await asyncio.to_thread(self._close)
-
-    async def _sweep(self) -> None:
-        try:
-            self.sweep_report = await asyncio.to_thread(
-                partial(
-                    sweep,
-                    self._catalog,
-                    self._blobs,
-                    self._in_flight,
-                    is_alone=self.replication.is_alone,
-                    settle=lambda: not self._closing.wait(self._sweep_seconds),
-                )
-            )
-        except Exception:
-            logger.exception("the blob store could not be swept; it is tried at the next start")
 
     def _close(self) -> None:
         self.search.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from concurrent.futures import Executor
 
 from resight.errors import ResightError
@@ -52,6 +51,7 @@ class ErasureKeeping:
     ) -> None:
         catalog, galleries, clock = foundation.catalog, foundation.galleries, foundation.clock
         ledger, replication = foundation.ledger, foundation.replication
+        self._replication = replication
         self._removal = Removal(
             catalog=catalog,
             blobs=foundation.blobs,
@@ -84,17 +84,14 @@ class ErasureKeeping:
             limits=settings.limits,
         )
 
-    async def keep(self, *, is_alone: Callable[[], bool]) -> None:
-        """Go on with erasures that were interrupted, until cancelled; failures are logged.
-
-        Args:
-            is_alone: Whether nobody else can be at work on them; blocking. Otherwise one is taken
-                over when it has not moved between two looks.
+    async def keep(self) -> None:
+        """Go on with erasures that were interrupted, until cancelled; failures are logged. At a
+        start that is alone at once, otherwise with one that has not moved between two looks.
         """
         first = True
         while True:
             try:
-                at_once = first and await asyncio.to_thread(is_alone)
+                at_once = first and await asyncio.to_thread(self._replication.is_alone)
                 await self.erasures.discard_stale()
                 await self._completion.resume(at_once=at_once)
                 await self.backlog.look()

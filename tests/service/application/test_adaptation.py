@@ -297,12 +297,12 @@ def test_a_restart_knows_the_lease(opened, run, clock) -> None:
             started = await application.adaptation.start("", "x")
         clock.pass_seconds(LEASE - 10)
         async with opened(clock=clock, cameras=False) as application:
-            assert application.lease_gauges()["default"].held
+            assert application.adaptation.gauges()["default"].held
             with pytest.raises(FailedPrecondition, match="x holds"):
                 await application.adaptation.start("", "y")
             await application.adaptation.heartbeat(key(started))
             clock.pass_seconds(LEASE)
-            assert not application.lease_gauges()["default"].held
+            assert not application.adaptation.gauges()["default"].held
             await application.adaptation.start("", "y")
 
     run(work())

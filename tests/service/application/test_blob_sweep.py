@@ -72,7 +72,7 @@ def test_an_image_in_flight_elsewhere_survives_the_start_of_another_replica(
 ) -> None:
     async def work() -> None:
         async with replica("a") as a:
-            await a._sweeping
+            await a.sweeping.finished()
             await a.cameras.create("", Camera("c1"))
             orphan = put_orphan(a, clock)
             async with ingest_held(a, IngestItem("", "c1", at(0), b"image")) as finish:
@@ -83,8 +83,8 @@ def test_an_image_in_flight_elsewhere_survives_the_start_of_another_replica(
                 stored = await finish()
             async with replica("b", sweep_seconds=1) as b:
                 assert stored.outcome is Outcome.ACCEPTED
-                await b._sweeping
-                assert b.sweep_report.orphans == 1
+                await b.sweeping.finished()
+                assert b.sweeping.report.orphans == 1
                 assert set(a._blobs.keys()) == {in_flight}
                 found = await b.crops.get("", str(stored.crop_id), include_image=True)
                 assert found.image == b"image"
@@ -99,7 +99,7 @@ def test_a_process_that_is_alone_sweeps_at_once(
         async with replica("a") as a:
             orphan = put_orphan(a, clock)
         async with replica("a") as a:
-            await a._sweeping
+            await a.sweeping.finished()
             assert orphan not in set(a._blobs.keys())
 
     run(work())
@@ -116,7 +116,7 @@ def test_a_crashed_process_takes_its_own_place(
         assert query("SELECT replica_id FROM replicas") == known, "as after kill -9"
         async with replica("a") as a:
             assert a.replication.is_alone()
-            await a._sweeping
+            await a.sweeping.finished()
             assert orphan not in set(a._blobs.keys())
             assert query("SELECT replica_id FROM replicas") == known
 
@@ -130,7 +130,7 @@ def test_an_image_swept_while_its_process_was_held_for_dead_is_written_again(
         settings = {"heartbeat_seconds": 0.1, "expire_seconds": 0.5}
         async with replica("a", **settings) as a:
             await a.cameras.create("", Camera("c1"))
-            await a._sweeping
+            await a.sweeping.finished()
             beat = a.replication._membership.beat
             monkeypatch.setattr(a.replication._membership, "beat", lambda: 1 / 0)
             async with ingest_held(a, IngestItem("", "c1", at(0), b"image")) as finish:
@@ -138,7 +138,7 @@ def test_an_image_swept_while_its_process_was_held_for_dead_is_written_again(
                 await asyncio.sleep(0.7)
                 async with replica("b", **settings) as b:
                     assert b.replication.is_alone()
-                    await b._sweeping
+                    await b.sweeping.finished()
                     assert list(a._blobs.keys()) == []
                 # It is heard of again before the commit: the lapse counts all the same.
                 monkeypatch.setattr(a.replication._membership, "beat", beat)
@@ -159,11 +159,11 @@ def test_a_sweep_that_must_wait_ends_with_its_process(
 ) -> None:
     async def work() -> None:
         async with replica("a") as a:
-            await a._sweeping
+            await a.sweeping.finished()
             orphan = put_orphan(a, clock)
             async with replica("b", sweep_seconds=3600) as b:
                 await asyncio.sleep(0.1)
-                assert b.sweep_report is None
+                assert b.sweeping.report is None
             assert orphan in set(a._blobs.keys())
 
     run(work())
@@ -174,7 +174,7 @@ def test_who_commits_and_ends_while_it_is_asked_who_is_there_keeps_its_image(
 ) -> None:
     async def work() -> None:
         async with replica("a") as a:
-            await a._sweeping
+            await a.sweeping.finished()
             await a.cameras.create("", Camera("c1"))
             loop = asyncio.get_running_loop()
             async with ingest_held(a, IngestItem("", "c1", at(0), b"image")) as finish:

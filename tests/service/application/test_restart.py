@@ -98,8 +98,8 @@ def test_images_of_no_crop_are_swept(opened, run, at, tmp_path) -> None:
         foreign = blobs / "README"
         foreign.write_text("not ours")
         async with opened(cameras=False) as application:
-            await application._sweeping
-            report = application.sweep_report
+            await application.sweeping.finished()
+            report = application.sweeping.report
             assert (report.images, report.orphans, report.foreign) == (2, 1, 1)
         assert kept.exists()
         assert foreign.exists()
@@ -174,7 +174,7 @@ def killed_process(data: Path, url: str, seed: int, lines: int, seconds: float) 
 
 async def check(opened, tmp_path, query, vectors, accepted, deleted, asked) -> None:
     async with opened(cameras=False) as application:
-        await application._sweeping
+        await application.sweeping.finished()
         listed: dict[str, bytes] = {}
         token = ""
         while True:
