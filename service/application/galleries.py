@@ -22,6 +22,7 @@ from service.domain.model import ModelState
 from service.gallery.backend import IndexFactory
 from service.milvus.collections import MilvusIndexes
 from service.milvus.index import MilvusIndex
+from service.telemetry import gallery_begins
 
 __all__ = ["Galleries"]
 
@@ -172,6 +173,7 @@ class Galleries:
         beside = warm[-1] if fed.dual and warm else None
         models = Models(fed.generation if ready else UNREADY, serving, tuple(warm), beside)
         applied = log_reads.newest_position(connection, record.gallery_row)
+        gallery_begins(record.name)
         logger.info(
             "gallery %s: %d vectors of model %s loaded in %.2f s, %d of them from index files",
             record.name,

@@ -28,6 +28,7 @@ from service.telemetry.adaptation import (
     ADAPTATION_RUNS,
     ADAPTATION_STREAMED,
 )
+from service.telemetry.beginnings import gallery_begins
 from service.telemetry.drift import (
     CAMERA_LOW_MATCH_SHARE,
     CAMERA_SHIFT,
@@ -195,5 +196,6 @@ __all__ = [
     "Stage",
     "exemplar",
     "exposition",
+    "gallery_begins",
     "stage",
 ]

@@ -101,3 +101,6 @@ ADAPTATION_STREAMED = Counter(
     ("outcome",),
     registry=REGISTRY,
 )
+for _outcome in ("sent", "image_missing", "image_damaged"):
+    # There at 0: the missing ones of a night often come at once, and a first value is no increase.
+    ADAPTATION_STREAMED.labels(_outcome)

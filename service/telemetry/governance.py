@@ -49,6 +49,8 @@ ERASURES = Counter(
     ("outcome",),
     registry=REGISTRY,
 )
+for _outcome in ("planned", "cancelled", "interrupted", "done"):
+    ERASURES.labels(_outcome)  # there at 0: a first value is no increase
 ERASURE_CROPS_REMOVED = Counter(
     "resight_erasure_crops_removed",
     "Crops removed by confirmed erasures.",
