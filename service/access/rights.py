@@ -8,7 +8,7 @@ from types import MappingProxyType
 from resight.errors import PermissionDenied
 from service.domain.principal import Principal, Scope
 
-__all__ = ["RIGHTS", "ROUTES", "authorise"]
+__all__ = ["RIGHTS", "ROUTES", "authorise", "require_whole"]
 
 _SEARCH: tuple[Scope, ...] = ("search",)
 _INGEST: tuple[Scope, ...] = ("ingest", "admin")
@@ -174,6 +174,21 @@ def authorise(principal: Principal, method: str) -> None:
         raise PermissionDenied(
             f"{principal.name} may not call {method}: it is about all crops of a gallery, and they "
             "are limited to some cameras or a time",
+            field="authorization",
+            reason="LIMITED_CALLER",
+        )
+
+
+def require_whole(principal: Principal, what: str) -> None:
+    """Refuse what names galleries and cameras of all to whoever is limited to some.
+
+    Raises:
+        PermissionDenied: they are.
+    """
+    if principal.is_limited or principal.galleries is not None:
+        raise PermissionDenied(
+            f"{principal.name} may not read {what}: it is about all galleries and cameras, and "
+            "they are limited to some; use a key without limits",
             field="authorization",
             reason="LIMITED_CALLER",
         )

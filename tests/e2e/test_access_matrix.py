@@ -216,6 +216,14 @@ def test_what_is_no_route_of_ours_needs_a_key_too(guarded: Guarded, path: str) -
     assert answer.status_code == (404 if path == "/v1/nothing" else 200)
 
 
+@pytest.mark.parametrize("who", ["other gallery", "limited"])
+def test_metrics_name_every_gallery_to_the_unlimited_alone(guarded: Guarded, who: str) -> None:
+    answer = guarded.client.get("/metrics", headers=shown(guarded.keys[who]))
+    assert answer.status_code == 403
+    assert answer.json()["reason"] == "LIMITED_CALLER"
+    assert "resight_" not in answer.text
+
+
 def test_probes_and_health_need_none_and_reflection_does(guarded: Guarded) -> None:
     assert guarded.client.get("/healthz").status_code == 200
     assert guarded.client.get("/readyz").status_code == 200

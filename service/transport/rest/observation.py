@@ -15,6 +15,7 @@ from resight.errors import ResightError
 from service import call as call_in_progress
 from service import call_log
 from service.access.gate import Credentials, Gate
+from service.access.rights import require_whole
 from service.call import Call
 from service.call_log import Traffic
 from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS, exemplar
@@ -99,6 +100,7 @@ class Observation:
                 call.purpose = decoded_purpose(Headers(scope=scope).get(PURPOSE, ""))
             elif scope["path"] == _METRICS and not self._gate.is_open:
                 await self._gate.know(call, credentials)
+                require_whole(call.known, "/metrics")
             await self._app(scope, counted, watched)
         except Exception as error:
             if started:
