@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from resight.errors import NotFound
 from service.access.key_text import new_key_id, new_text
+from service.access.revocations import Revocations
 from service.application.api_keys import MadeKey, make_key
 from service.application.data_directory import DataDirectory
 from service.catalog import api_keys, schema
@@ -65,6 +66,8 @@ def revoke(settings: ServiceSettings, key_id: str) -> ApiKey:
         FailedPrecondition, Unavailable: the catalog cannot be used.
     """
     with _catalog(settings) as connection:
+        if api_keys.find_key(connection, key_id) is not None:
+            Revocations(settings.resolved_erasures_dir()).note(key_id)
         stored = api_keys.revoke_key(connection, key_id, now=SystemClock().now())
     if stored is None:
         raise NotFound(

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from resight.errors import NotFound, ResourceExhausted
 from service import call
 from service.access.key_text import digest_of, new_key_id, new_text
+from service.access.revocations import Revocations
 from service.catalog import api_keys as statements
 from service.catalog.store import Catalog
 from service.domain import names
@@ -39,11 +40,15 @@ class ApiKeys:
     Args:
         catalog: Where they are stored.
         clock: Gives creation and revocation times.
+        revocations: Remembers them beyond this catalog.
         max_page_size: Most keys of a page.
     """
 
-    def __init__(self, *, catalog: Catalog, clock: Clock, max_page_size: int) -> None:
+    def __init__(
+        self, *, catalog: Catalog, clock: Clock, revocations: Revocations, max_page_size: int
+    ) -> None:
         self._catalog = catalog
+        self._revocations = revocations
         self._clock = clock
         self._max_page_size = max_page_size
         # Set by whoever keeps what is known of them.
@@ -93,6 +98,7 @@ class ApiKeys:
 
         Raises:
             InvalidArgument, NotFound: bad id, no such key, or one beyond the caller's limits.
+            FailedPrecondition: it cannot be kept from a restored catalog (``REVOCATION_NOT_KEPT``).
         """
         asker = call.current().known
         wanted = names.printable(key_id, field="key_id", limit=32)
@@ -106,6 +112,7 @@ class ApiKeys:
                     field="key_id",
                     reason="KEY_NOT_FOUND",
                 )
+            self._revocations.note(wanted)
             revoked = statements.revoke_key(connection, wanted, now=self._clock.now())
             return stored.key if revoked is None else revoked.key
 

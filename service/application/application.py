@@ -10,6 +10,7 @@ import faiss
 
 from resight.bundle.calibration import Calibration
 from service.access.key_ring import KeyRing
+from service.access.revocations import Revocations
 from service.application.adaptation import Adaptation
 from service.application.api_keys import ApiKeys
 from service.application.auditing import Auditing
@@ -172,7 +173,12 @@ class Application:
             index_files=foundation.index_files,
             images_stored=images_stored,
         )
-        self.api_keys = ApiKeys(catalog=catalog, clock=clock, max_page_size=limits.max_page_size)
+        self.api_keys = ApiKeys(
+            catalog=catalog,
+            clock=clock,
+            revocations=Revocations(settings.resolved_erasures_dir()),
+            max_page_size=limits.max_page_size,
+        )
         self.key_ring = KeyRing(catalog, clock, refresh_seconds=settings.access.refresh_seconds)
         self.api_keys.changed = self.key_ring.changed
         self.camera_retention = CameraRetention(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from resight.bundle.calibration import Calibration
+from service.access.revocations import Revocations
 from service.application.archives import Archives
 from service.application.blob_sweep import remove_deleted_images
 from service.application.data_directory import DataDirectory
@@ -104,6 +105,7 @@ def open_foundation(
         blobs = open_blob_store(settings.resolved_blob_url())
         ledger = open_ledger(settings, catalog, clock)
         until_written.callback(ledger.close)
+        Revocations(settings.resolved_erasures_dir()).replay(catalog, clock)
         retention = Retention(
             catalog=catalog,
             galleries=galleries,

@@ -131,9 +131,11 @@ def restore(
         f"{restored.erased} crops erased again\n{restored.encoders}"
     )
     if keys := manifest.tables.get("api_keys", 0):
+        kept = settings.resolved_erasures_dir() / "revoked-keys"
         text += (
-            f"\n{keys} API keys as they were then: one that was revoked since is valid again; look "
-            "with `resight keys list --data` and revoke it before anybody can connect"
+            f"\n{keys} API keys as they were then; those revoked since are revoked again at the "
+            f"next start where {kept} names them: look with `resight keys list --data` before "
+            "anybody can connect"
         )
     payload = {
         "snapshot": source,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -99,6 +100,41 @@ def test_an_answered_key_survives_a_kill(start_service: Callable[..., Any], data
         with start_service(data, **ON) as service:
             assert not works(service.grpc, made.secret)
             assert works(service.grpc, admin)
+
+
+def test_a_restored_catalog_lets_no_revoked_key_in(
+    start_service: Callable[..., Any], data: Path, tmp_path: Path
+) -> None:
+    admin = first_key(data)
+    by_operator = first_key(data, scopes=["search"])
+    before = tmp_path / "before.tar"
+    with start_service(data, **ON) as service, connected(service.grpc, admin) as connection:
+        through_service = make(connection)
+        kept = make(connection)
+        assert service.stop() == 0
+    assert (
+        resight("gallery", "snapshot", "--output", str(before), "--data", str(data)).returncode == 0
+    )
+    with start_service(data, **ON) as service, connected(service.grpc, admin) as connection:
+        connection.admin.RevokeApiKey(
+            messages.RevokeApiKeyRequest(key_id=through_service.api_key.key_id)
+        )
+        assert service.stop() == 0
+    direct.revoke(load_settings({"data_dir": data}), by_operator.split("_")[1])
+    restored = tmp_path / "restored"
+    shutil.copytree(data / "erasures", restored / "erasures")
+    done = resight("gallery", "restore", str(before), "--data", str(restored))
+    assert done.returncode == 0, done.stderr
+    with start_service(restored, **ON) as service:
+        assert works(service.grpc, kept.secret)
+        assert not works(service.grpc, through_service.secret)
+        assert not works(service.grpc, by_operator)
+    # The control: without the folder both are let in, so the snapshot does hold them.
+    forgotten = tmp_path / "forgotten"
+    assert resight("gallery", "restore", str(before), "--data", str(forgotten)).returncode == 0
+    with start_service(forgotten, **ON) as service:
+        assert works(service.grpc, through_service.secret)
+        assert works(service.grpc, by_operator)
 
 
 def test_the_other_replica_knows_within_the_bound(

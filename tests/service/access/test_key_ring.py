@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from service.access.door import Door
 from service.access.gate import Credentials
 from service.access.key_ring import KeyRing
 from service.access.key_text import digest_of, key_id_of, new_key_id, new_text
+from service.access.revocations import Revocations
 from service.application.api_keys import ApiKeys
 from service.call import Call
 from service.catalog.store import Catalog
@@ -38,7 +40,7 @@ class Hand:
 class Replica:
     """Catalog, ring, door and use case of one process."""
 
-    def __init__(self, url: str, clock: Hand) -> None:
+    def __init__(self, url: str, clock: Hand, folder: Path) -> None:
         self.catalog = Catalog(url, clock=clock)
         self.reads = 0
         counted, read = self.catalog.read, self.catalog.read
@@ -50,7 +52,10 @@ class Replica:
         del counted
         self.catalog.read = counting  # type: ignore[method-assign]
         self.ring = KeyRing(self.catalog, clock, refresh_seconds=REFRESH)
-        self.keys = ApiKeys(catalog=self.catalog, clock=clock, max_page_size=100)
+        revocations = Revocations(folder)
+        self.keys = ApiKeys(
+            catalog=self.catalog, clock=clock, revocations=revocations, max_page_size=100
+        )
         self.keys.changed = self.ring.changed
         self.door = Door(self.ring, bootstrap=digest_of("b" * 40))
 
@@ -68,12 +73,12 @@ def clock() -> Hand:
 
 
 @pytest.fixture
-def replicas(catalog_url: str, clock: Hand) -> Callable[[Any], None]:
+def replicas(catalog_url: str, clock: Hand, tmp_path: Path) -> Callable[[Any], None]:
     """``replicas(work)``: run ``work(one, other)``."""
 
     @asynccontextmanager
     async def both() -> AsyncIterator[tuple[Replica, Replica]]:
-        one, other = Replica(catalog_url, clock), Replica(catalog_url, clock)
+        one, other = (Replica(catalog_url, clock, tmp_path) for _ in range(2))
         try:
             yield one, other
         finally:
