@@ -100,7 +100,8 @@ def _ensure_model(
         raise FailedPrecondition(
             f"gallery {name!r} holds vectors of model {live.version}, but the bundle is {version}; "
             "vectors of two models are never comparable. Serve the bundle of the gallery's model, "
-            "or begin with an empty data directory (--data) and ingest the crops again",
+            "and bring in another one with `resight models register`; or begin with an empty data "
+            "directory (--data) and ingest the crops again",
             field="bundle",
             reason="MODEL_VERSION_MISMATCH",
         )
