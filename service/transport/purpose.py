@@ -7,9 +7,11 @@ from urllib.parse import unquote_to_bytes
 from resight.errors import InvalidArgument
 from service.domain import names
 
-__all__ = ["MAX_PURPOSE", "PURPOSE", "decoded_purpose"]
+__all__ = ["MAX_PURPOSE", "PURPOSE", "PURPOSE_FAULT", "decoded_purpose"]
 
 PURPOSE = "resight-purpose"
+# In the ``state`` of a REST request: why its purpose cannot be read.
+PURPOSE_FAULT = "purpose_fault"
 MAX_PURPOSE = 200
 
 

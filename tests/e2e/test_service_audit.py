@@ -252,6 +252,21 @@ def test_a_search_without_its_purpose_is_refused_with_the_list(
         assert "resight-purpose" in {parameter["name"] for parameter in parameters}
 
 
+def test_a_purpose_that_cannot_be_read_is_a_denied_attempt(
+    start_service: Any, tmp_path: Path
+) -> None:
+    with start_service(tmp_path / "data") as service, client_of(service) as client:
+        for purpose in ("%ff", "x" * 300):
+            answer = client.get(f"{G}/crops", headers={"resight-purpose": purpose})
+            assert answer.status_code == 400
+            assert answer.json()["field"] == "resight-purpose"
+        listed = client.get("/v1/audit", params={"page_size": 100}).json()["entries"]
+    refused = [json.loads(entry["body"]) for entry in listed]
+    refused = [said for said in refused if said["action"] == "GalleryService/ListCrops"]
+    assert [said["outcome"] for said in refused] == ["INVALID_ARGUMENT"] * 2
+    assert all(said["refused"] for said in refused)
+
+
 def test_whoever_is_not_let_in_is_summed_up_and_named(start_service: Any, tmp_path: Path) -> None:
     data = tmp_path / "data"
     with start_service(data, RESIGHT_ACCESS__AUTHENTICATION="on") as service:

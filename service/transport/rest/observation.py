@@ -11,7 +11,7 @@ from time import perf_counter
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from resight.errors import ResightError
+from resight.errors import InvalidArgument, ResightError
 from service import call as call_in_progress
 from service import call_log
 from service.access.gate import Credentials, Gate
@@ -21,7 +21,7 @@ from service.call_log import Traffic
 from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS, exemplar
 from service.tracing.spans import leaf
 from service.transport.call_trace import TRACERESPONSE, begin_rest, end_rest
-from service.transport.purpose import PURPOSE, decoded_purpose
+from service.transport.purpose import PURPOSE, PURPOSE_FAULT, decoded_purpose
 from service.transport.rest.connection import CERTIFICATE
 from service.transport.status import problem, status_name
 
@@ -97,7 +97,11 @@ class Observation:
         try:
             if guarded:
                 await self._gate.know(call, credentials)
-                call.purpose = decoded_purpose(Headers(scope=scope).get(PURPOSE, ""))
+                try:
+                    call.purpose = decoded_purpose(Headers(scope=scope).get(PURPOSE, ""))
+                except InvalidArgument as error:
+                    # Told by the route, so that the audit knows of what.
+                    scope["state"][PURPOSE_FAULT] = error
             elif scope["path"] == _METRICS and not self._gate.is_open:
                 await self._gate.know(call, credentials)
                 require_whole(call.known, "/metrics")

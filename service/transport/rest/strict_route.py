@@ -24,6 +24,7 @@ from resight.errors import InvalidArgument
 from service import call
 from service.access.rights import ROUTES
 from service.domain import names
+from service.transport.purpose import PURPOSE_FAULT
 from service.transport.text_limit import MAX_TEXT, check_json, check_text
 
 __all__ = ["StrictRoute", "once"]
@@ -57,7 +58,10 @@ class StrictRoute(APIRoute):
             prefix = "/v1/galleries/{gallery}" if "gallery" in request.path_params else "/v1"
             now.method = ROUTES.get(f"{verb} {prefix}{self.path}", "")
             now.streams = now.method in _STREAMS
-            await request.scope["state"]["gate"].admit(now, streams=now.streams)
+            state = request.scope["state"]
+            if PURPOSE_FAULT in state:
+                raise state[PURPOSE_FAULT]
+            await state["gate"].admit(now, streams=now.streams)
             if "gallery" in request.path_params:
                 # Before the body is read.
                 call.enter_gallery(names.gallery_name(request.path_params["gallery"]))
