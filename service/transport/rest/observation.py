@@ -173,13 +173,13 @@ def _peer(scope: Scope) -> str:
 
 def _method(scope: Scope) -> str:
     """Verb and route template: never the path itself, whose ids would be labels."""
-    return f"{_verb(scope)} {getattr(scope.get('route'), 'path', 'unmatched')}"
+    return f"{_verb(scope)} {_template(scope) or 'unmatched'}"
 
 
 def _template(scope: Scope) -> str:
     """The whole template of the route; empty where there is none."""
     path: str = getattr(scope.get("route"), "path", "")
-    if not path or path.startswith(_GUARDED):
+    if not path or path.startswith(_GUARDED) or not scope["path"].startswith(_GUARDED):
         return path
     # A route knows its path below the prefix of its router alone.
     below = "galleries/{gallery}" if "gallery" in scope.get("path_params", ()) else ""
