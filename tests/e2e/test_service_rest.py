@@ -143,7 +143,9 @@ def test_probes_metrics_and_openapi(service: Any, client: httpx.Client, crops: l
     assert httpx.get(f"{root}/readyz").json() == {"status": "ready"}
     text = httpx.get(f"{root}/metrics").text
     for name in (
-        'resight_requests_total{code="201",method="POST /crops",protocol="rest"}',
+        'resight_requests_total{code="201",method="POST /v1/galleries/{gallery}/crops",'
+        'protocol="rest"}',
+        'method="POST /v1/galleries/{gallery}/search"',
         f'resight_gallery_vectors{{gallery="rest",model_version="{service.model}"}} 6.0',
         'resight_gallery_unready{gallery="rest",refuses="searches"} 0.0',
         'resight_gallery_unready{gallery="rest",refuses="crops"} 0.0',
