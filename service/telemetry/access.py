@@ -32,3 +32,6 @@ JWKS_REFRESHES = Counter(
     ("outcome",),
     registry=REGISTRY,
 )
+# A series that began with its first failure would hide it from `increase`.
+for _outcome in ("read", "failed"):
+    JWKS_REFRESHES.labels(_outcome)
