@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
+from sqlalchemy.exc import IntegrityError
 
 from service.audit.chain import Head
 from service.audit.checkpoints import BASE, Checkpoint
@@ -95,12 +97,13 @@ def add_checkpoints(connection: Connection, checkpoints: Sequence[Checkpoint]) -
 
 
 def add_signer(connection: Connection, signer: str, public_key: str, now: datetime) -> None:
-    """Make a public key known."""
+    """Make a public key known, unless it is; replicas that share one may begin at the same time."""
     known = select(audit_signers.c.signer).where(audit_signers.c.signer == signer)
-    if connection.execute(known).first() is None:
-        connection.execute(
-            insert(audit_signers).values(signer=signer, public_key=public_key, create_time=now)
-        )
+    if connection.execute(known).first() is not None:
+        return
+    made = insert(audit_signers).values(signer=signer, public_key=public_key, create_time=now)
+    with suppress(IntegrityError), connection.begin_nested():
+        connection.execute(made)
 
 
 def signers(connection: Connection) -> dict[str, str]:

@@ -16,6 +16,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -170,9 +171,18 @@ def main(seed: int, number: int) -> None:
         "unknown": unknown[:20],
         "slowest": slowest,
         "slowest_input": which,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mib": peak_mib(),
     }
     print(json.dumps(told))  # noqa: T201 -- for the test that started it
+
+
+def peak_mib() -> int:
+    """Most memory of this program. Not ``ru_maxrss``, which begins at what the process that started
+    it had.
+    """
+    status = Path("/proc/self/status").read_text("ascii")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) // 1024
 
 
 if __name__ == "__main__":
