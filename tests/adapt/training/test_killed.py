@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,9 @@ class Nursery:
         started = time.monotonic()
         if after is not None:
             time.sleep(after)
-            os.kill(child, signal.SIGKILL)
+            # It may have come to its end before.
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
         code = int(self._process.stdout.readline())
         return code, time.monotonic() - started
 

@@ -49,9 +49,9 @@ def test_keys_that_came_back_are_told(tmp_path, place, filled) -> None:
     resight_gallery("snapshot", "--output", tmp_path / "s", "--data", settings.data_dir)
     direct.revoke(settings, keys[1].key_id)
     text = resight_gallery("restore", tmp_path / "s", "--data", tmp_path / "there")
-    assert text.splitlines()[-1].startswith("2 API keys as they were then: one that was revoked")
+    assert text.splitlines()[-1].startswith("2 API keys as they were then; those revoked")
     there = direct.every(load_settings({"data_dir": tmp_path / "there"}))
-    assert [key.revoke_time for key in there] == [None, None], "what it says is so"
+    assert [key.revoke_time for key in there] == [None, None], "the next start does it"
 
 
 def test_a_fault_is_exit_code_1(tmp_path, place, filled) -> None:
