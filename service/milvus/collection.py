@@ -14,6 +14,8 @@ What differs in milvus-lite 3.2, each seen in a trial:
 - ``limit`` above 16,384 is served; a server refuses it: never asked for.
 - A search in a partition that does not exist finds nothing, and a server refuses it; deleting an
   id that is not there reports it as deleted: rows are looked up first.
+- A deleted row comes back when its id is inserted again in another partition before the deletion
+  was flushed: it is flushed before (``tombstones``).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from service.domain import names
 from service.domain.crop import MAX_TRACK_ID, MAX_ZONE
 from service.milvus import days, expressions
 from service.milvus.connection import translated
+from service.milvus.tombstones import Tombstones
 
 __all__ = ["MAX_LIMIT", "Collection", "Found"]
 
@@ -87,6 +90,7 @@ class Collection:
         self.limit = max(2, min(MAX_LIMIT, MESSAGE_BYTES // (4 * dimension)))
         self._client = client
         self._embedded = embedded
+        self._tombstones = Tombstones()
         self._options: dict[str, Any] = {"collection_name": name, "timeout": timeout}
         self._insert_rows = max(1, MESSAGE_BYTES // (4 * dimension + ROW_BYTES))
         with self._calling("opening"):
@@ -137,6 +141,10 @@ class Collection:
 
     def insert(self, day: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows of one day."""
+        if self._embedded and self._tombstones.hide(row["id"] for row in rows):
+            with self._calling("flushing"):
+                self._client.flush(**self._options)
+            self._tombstones.flushed()
         for start in range(0, len(rows), self._insert_rows):
             with self._calling("inserting"):
                 self._client.insert(
@@ -147,12 +155,14 @@ class Collection:
 
     def delete(self, ids: Sequence[str]) -> None:
         """Remove rows; unknown ids do nothing."""
+        self._tombstones.deleted(ids)
         for part in _parts(ids):
             with self._calling("deleting"):
                 self._client.delete(filter=expressions.ids_in(part), **self._options)
 
     def delete_before(self, day: int, time: int) -> None:
         """Remove the rows of a day captured before a microsecond."""
+        self._tombstones.deleted(None)
         with self._calling("deleting"):
             self._client.delete(
                 filter=expressions.both(f"time >= {day * days.MICROS}", f"time < {time}"),

@@ -264,6 +264,37 @@ def test_the_lowest_score_is_compared_as_it_is_shown(small: GalleryIndex) -> Non
 
 
 @every_adapter
+@pytest.mark.parametrize("by", ["id", "time"])
+def test_a_row_stays_gone_when_its_id_comes_back_on_another_day(
+    small: GalleryIndex, by: str
+) -> None:
+    """Whatever was written to a file between: dropping a day has that effect in some adapters."""
+    day = 24 * HOUR
+    old, new = (
+        [Row(UUID(int=n + 1), unit(np.eye(24)[n + shift]), time=place * day) for n in range(4)]
+        for shift, place in ((0, 1), (12, 2))
+    )
+    for _ in range(2):
+        small.add(as_rows([Row(UUID(int=99), old[0].vector, time=0)]))
+        small.add(as_rows(old))
+        assert small.drop_before(day) == 1
+        stay = [Row(UUID(int=98), old[0].vector, time=day + 2)]
+        small.add(as_rows(stay))
+        gone = (
+            small.remove([row.crop_id for row in old]) if by == "id" else small.drop_before(day + 1)
+        )
+        assert gone == len(old)
+        small.add(as_rows(new))
+        for chosen in (RowFilter(), RowFilter(start=day, end=day + 2 * HOUR)):
+            hits = small.search(old[0].vector, 20, chosen, None)
+            expected, passing = brute_force(stay + new, old[0].vector, 20, chosen, None)
+            assert list(zip(hits.ids, hits.scores.tolist(), strict=True)) == expected
+            assert hits.rows_scanned == passing
+        assert small.drop_before(day + 2) == 0
+        assert small.drop_before(3 * day) == len(stay + new)
+
+
+@every_adapter
 def test_searches_during_changes_see_one_state(adapter: Adapter) -> None:
     """Vectors are one-hot by id, so any torn row would show a score that its id cannot have."""
     stop = threading.Event()
