@@ -1,6 +1,7 @@
 """Keys made on the catalog itself, by whoever may write there: how the first one comes to be.
 
-A service may be running on it; it learns of them as of those another replica makes.
+A service may be running on it; it learns of them as of those another replica makes. The audit has
+what is done here as it has the calls that do the same; record and effect fail together.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from resight.errors import NotFound
@@ -16,9 +17,12 @@ from service.access.key_text import new_key_id, new_text
 from service.access.revocations import Revocations
 from service.application.api_keys import MadeKey, make_key
 from service.application.data_directory import DataDirectory
+from service.audit.operation import operating
+from service.call import Noted
 from service.catalog import api_keys, schema
 from service.catalog.engine import open_engine, unavailable
 from service.clock import SystemClock
+from service.domain import names
 from service.domain.api_key import ApiKey, KeyRequest, new_key
 from service.settings import ServiceSettings
 
@@ -38,8 +42,18 @@ def create(settings: ServiceSettings, asked: KeyRequest) -> MadeKey:
     key_id = new_key_id()
     key = new_key(asked, key_id=key_id, creator=CREATOR, now=SystemClock().now())
     text = new_text(key_id)
-    with _catalog(settings) as connection:
+    made: dict[str, Noted] = {
+        "key_id": key_id,
+        "scopes": list(key.scopes),
+        "galleries": list(key.galleries),
+    }
+    with (
+        _catalog(settings) as engine,
+        operating(settings, "AdminService/CreateApiKey", made, engine=engine) as operation,
+        _writing(engine) as connection,
+    ):
         make_key(connection, key, text)
+        operation.end(connection)
     return MadeKey(key, text)
 
 
@@ -51,7 +65,7 @@ def every(settings: ServiceSettings) -> list[ApiKey]:
     """
     found: list[ApiKey] = []
     before = None
-    with _catalog(settings) as connection:
+    with _catalog(settings) as engine, _writing(engine) as connection:
         while block := api_keys.list_keys(connection, before=before, limit=_BLOCK):
             found += [stored.key for stored in block]
             before = block[-1].key_row
@@ -65,19 +79,27 @@ def revoke(settings: ServiceSettings, key_id: str) -> ApiKey:
         NotFound: there is no such key.
         FailedPrecondition, Unavailable: the catalog cannot be used.
     """
-    with _catalog(settings) as connection:
-        if api_keys.find_key(connection, key_id) is not None:
-            Revocations(settings.resolved_erasures_dir()).note(key_id)
-        stored = api_keys.revoke_key(connection, key_id, now=SystemClock().now())
-    if stored is None:
-        raise NotFound(
-            f"there is no key {key_id!r}; `resight keys list` shows them", field="key_id"
-        )
+    wanted = names.printable(key_id, field="key_id", limit=32)
+    with (
+        _catalog(settings) as engine,
+        operating(
+            settings, "AdminService/RevokeApiKey", {"key_id": wanted}, engine=engine
+        ) as operation,
+        _writing(engine) as connection,
+    ):
+        if api_keys.find_key(connection, wanted) is None:
+            raise NotFound(
+                f"there is no key {wanted!r}; `resight keys list` shows them", field="key_id"
+            )
+        Revocations(settings.resolved_erasures_dir()).note(wanted)
+        stored = api_keys.revoke_key(connection, wanted, now=SystemClock().now())
+        assert stored is not None  # noqa: S101 -- found above, in this transaction
+        operation.end(connection)
     return stored.key
 
 
 @contextmanager
-def _catalog(settings: ServiceSettings) -> Iterator[Connection]:
+def _catalog(settings: ServiceSettings) -> Iterator[Engine]:
     if settings.database_url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = open_engine(settings.resolved_database_url(), pool_size=1, writer=True)
@@ -86,9 +108,15 @@ def _catalog(settings: ServiceSettings) -> Iterator[Connection]:
             alone = engine.dialect.name == "sqlite"
             with closing(DataDirectory(settings.data_dir)) if alone else nullcontext():
                 schema.prepare(engine, auto_upgrade=settings.catalog.auto_upgrade)
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _writing(engine: Engine) -> Iterator[Connection]:
+    try:
         with engine.begin() as connection:
             yield connection
     except SQLAlchemyError as error:
         raise unavailable(error) from error
-    finally:
-        engine.dispose()

@@ -2,31 +2,70 @@
 
 Each process begins a chain of its own, so that nobody waits for another process and a catalog that
 was set back never makes two chains of one. The first entry names the end of every chain that no
-other first entry names yet, and of this replica's own as its data directory knows it. So whoever
-removes a whole chain, or its end, contradicts the chain after it; the newest alone is known to
-anchors only.
+other first entry names yet, and of this replica's own as its data directory knows it; one that went
+on after it was named is named again. So whoever removes a whole chain, or its end, contradicts the
+chain after it; the newest alone is known to anchors only.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import Connection
 
 from resight import __version__
-from service.audit.chain import Head
+from service.audit.chain import Head, beginning
+from service.audit.checkpoints import Checkpoint, sign
 from service.audit.entry import CHAIN_BEGAN, Entry
+from service.audit.linking import linked
 from service.catalog import audit as statements
+from service.signing import SigningKey
 
-__all__ = ["first_entry", "missing_end", "named_ends", "open_ends"]
+__all__ = ["begin_chain", "first_entry", "missing_end", "named_ends", "open_ends"]
 
 logger = logging.getLogger(__name__)
 
 MAX_NAMED = 200
+
+
+def begin_chain(
+    connection: Connection,
+    *,
+    replica: str,
+    key: SigningKey,
+    own: Head | None,
+    policy: Mapping[str, Any],
+    now: datetime,
+    after: Sequence[Entry] = (),
+) -> Checkpoint:
+    """Store the first entry of a new chain, and perhaps others, signed; returns what was signed.
+
+    Args:
+        connection: In a transaction.
+        replica: Name of the process.
+        key: Signs.
+        own: The end of this replica's last chain, as it knows it.
+        policy: What is in force.
+        now: The time of the entries.
+        after: What follows the first.
+    """
+    missing = missing_end(connection, own)
+    before = open_ends(connection)
+    if missing is not None:
+        before = [end for end in before if end.chain_id != missing.chain_id] + [missing]
+    entries = [first_entry(replica, key.signer, before, missing, policy), *after]
+    texts = [(entry.columns(), entry.body(now)) for entry in entries]
+    head, rows = linked(beginning(uuid4()), texts, now)
+    statements.add_signer(connection, key.signer, key.public_pem, now)
+    statements.add(connection, rows)
+    made = sign(key, head, now)
+    statements.add_checkpoints(connection, [made])
+    return made
 
 
 def first_entry(
@@ -69,18 +108,19 @@ def named_ends(body: str) -> list[Head]:
 
 
 def open_ends(connection: Connection) -> list[Head]:
-    """The ends of the chains that no first entry names."""
+    """The ends of the chains that no first entry names, or names as they were before."""
     known = statements.chains(connection)
-    named: set[UUID] = set()
+    named: dict[UUID, int] = {}
     for chain_id in known:
         first = statements.entry_at(connection, chain_id, 1)
         if first is not None:
             try:
-                named.update(head.chain_id for head in named_ends(first.body))
+                for end in named_ends(first.body):
+                    named[end.chain_id] = max(end.sequence, named.get(end.chain_id, 0))
             except ValueError:  # altered; verification says so
                 logger.error("the first entry of audit chain %s is damaged", chain_id)
-    ends = [statements.head_of(connection, each) for each in known if each not in named]
-    found = [end for end in ends if end is not None]
+    ends = [statements.head_of(connection, each) for each in known]
+    found = [end for end in ends if end is not None and end.sequence > named.get(end.chain_id, 0)]
     if len(found) > MAX_NAMED:
         logger.warning("%d audit chains have open ends; %d are named", len(found), MAX_NAMED)
     return found[:MAX_NAMED]

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Self
-from uuid import uuid4
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
 from service.application.repeating import Repeating
 from service.audit.anchors import Anchoring, open_anchors
-from service.audit.chain import Head, beginning, following
-from service.audit.checkpoints import sign
+from service.audit.chain import Head
 from service.audit.denials import Denials
 from service.audit.entry import CHAIN_ENDED, Entry
-from service.audit.genesis import first_entry, missing_end, open_ends
+from service.audit.genesis import begin_chain
 from service.audit.head_file import HEAD_FILE, HeadFile
 from service.audit.linking import Writer
 from service.audit.log import AuditLog, LogPolicy
 from service.audit.pruning import Pruning
 from service.audit.recorder import CallRecorder
-from service.catalog import audit as statements
-from service.catalog.audit import StoredEntry
 from service.catalog.engine import open_engine
 from service.catalog.store import Catalog
 from service.catalog.writer import CatalogWriter
@@ -117,7 +112,7 @@ class Audit:
         writer = _Own(settings, clock) if shared else _Shared(catalog)
 
         def begin(connection: Connection) -> Head:
-            return _begin(
+            signed = begin_chain(
                 connection,
                 replica=replica,
                 key=key,
@@ -125,6 +120,7 @@ class Audit:
                 policy=policy_of(settings),
                 now=clock.now(),
             )
+            return Head(signed.chain_id, signed.sequence, signed.digest)
 
         try:
             head = await asyncio.wrap_future(writer.writer.change(begin))
@@ -214,33 +210,3 @@ def _number(value: float | None) -> int | str | None:
     if value is None:
         return None
     return int(value) if value == int(value) else repr(value)
-
-
-def _begin(
-    connection: Connection,
-    *,
-    replica: str,
-    key: SigningKey,
-    own: Head | None,
-    policy: Mapping[str, Any],
-    now: datetime,
-) -> Head:
-    missing = missing_end(connection, own)
-    before = open_ends(connection)
-    if missing is not None:
-        before = [end for end in before if end.chain_id != missing.chain_id] + [missing]
-    entry = first_entry(replica, key.signer, before, missing, policy)
-    body = entry.body(now)
-    head = following(beginning(uuid4()), body)
-    stored = StoredEntry(
-        chain_id=head.chain_id,
-        sequence=head.sequence,
-        record_time=now,
-        body=body,
-        digest=head.digest,
-        **entry.columns(),
-    )
-    statements.add_signer(connection, key.signer, key.public_pem, now)
-    statements.add(connection, [stored])
-    statements.add_checkpoints(connection, [sign(key, head, now)])
-    return head

@@ -15,6 +15,7 @@ from typing import Any
 from service.access.purposes import PURPOSEFUL
 from service.audit.denials import host_of
 from service.audit.entry import CHAIN_BEGAN, CHAIN_ENDED, DENIED, stamped
+from service.audit.operation import PREFIX
 from service.audit.reading import ReadEntry
 from service.audit.recorder import CHANGES
 from service.audit.tables import Table, html_text
@@ -150,7 +151,7 @@ class Tally:
             self._searches[key].add(time, outcome, notes)
         elif entry.action in _VIEWS:
             self._views[key].add(time, outcome, notes)
-        elif entry.action in CHANGES or entry.action.startswith("service/"):
+        elif entry.action in CHANGES or entry.action.startswith(("service/", PREFIX)):
             about = ", ".join(f"{name}={value}" for name, value in sorted(notes.items()))
             self._changes.append(
                 [time, entry.principal, entry.gallery, entry.action, purpose, outcome, about]

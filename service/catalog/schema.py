@@ -6,6 +6,7 @@ Older code runs on a newer schema when that says so (``compatibility``).
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from alembic import command
 from alembic.config import Config
@@ -73,12 +74,18 @@ def upgrade_to(connection: Connection, revision: str = "head") -> None:
     compatibility.mark(connection, compatibility.lowest_code(_script(), revision))
 
 
-def upgrade(engine: Engine, *, expire_seconds: float = 10.0) -> tuple[str | None, str]:
+def upgrade(
+    engine: Engine,
+    *,
+    expire_seconds: float = 10.0,
+    upgraded: Callable[[Connection, str | None, str], None] = lambda *_: None,
+) -> tuple[str | None, str]:
     """Bring the database to this code's schema, beside replicas that can live with it.
 
     Args:
         engine: Of the catalog.
         expire_seconds: After which a silent replica is dead (``replicas.expire_seconds``).
+        upgraded: Told of an upgrade in its transaction: the revisions before and after.
 
     Returns:
         The revisions before and after; the same when there was nothing to do, as when the schema
@@ -99,6 +106,8 @@ def upgrade(engine: Engine, *, expire_seconds: float = 10.0) -> tuple[str | None
             if before is not None and before != head_revision():
                 _refuse_runners(connection, before, expire_seconds=expire_seconds)
             upgrade_to(connection)
+            if before != head_revision():
+                upgraded(connection, before, head_revision())
             return before, head_revision()
     except SQLAlchemyError as error:
         raise unavailable(error) from error

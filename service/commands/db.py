@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy import Connection
 
-from resight.console import emit
+from resight.console import emit, note
 from service.application.data_directory import DataDirectory
 from service.application.roll import GRACE
+from service.audit.operation import PREFIX, record_now
 from service.catalog import schema
 from service.catalog.engine import open_engine
-from service.settings import load_settings
+from service.settings import ServiceSettings, load_settings
 
 __all__ = ["app"]
 
@@ -41,7 +44,9 @@ def upgrade(
     try:
         with closing(DataDirectory(settings.data_dir)) if alone else nullcontext():
             before, after = schema.upgrade(
-                engine, expire_seconds=GRACE * settings.replicas.expire_seconds
+                engine,
+                expire_seconds=GRACE * settings.replicas.expire_seconds,
+                upgraded=partial(_record, settings),
             )
     finally:
         engine.dispose()
@@ -51,3 +56,13 @@ def upgrade(
         as_json=as_json,
         text=text if before != after else f"catalog schema: {after}, nothing to do",
     )
+
+
+def _record(
+    settings: ServiceSettings, connection: Connection, before: str | None, after: str
+) -> None:
+    notes = {"from": before or "", "to": after}
+    recorded = record_now(connection, settings, f"{PREFIX}db-upgrade", notes)
+    if not recorded and before is not None and settings.audit.enabled:
+        note("the audit does not say that the schema was upgraded: audit.signing_key_file is "
+             "not set here")  # fmt: skip

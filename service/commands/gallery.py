@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
@@ -13,6 +13,8 @@ import typer
 from resight.client.connection import DEFAULT_TARGET
 from resight.client.options import AsJson, Gallery, Target
 from resight.console import emit, note
+from service.audit.operation import PREFIX, operating
+from service.call import Noted
 from service.commands import verification
 from service.settings import ServiceSettings, load_settings
 from service.snapshot.restoring import restore as restore_snapshot
@@ -61,7 +63,8 @@ def verify(
             reports = [verification.running(target, gallery, all_images, sample, repair, told)]
         else:
             settings = load_settings({"data_dir": data})
-            reports = verification.stopped(settings, all_images, sample, repair, told)
+            with operating(settings, f"{PREFIX}repair") if repair else nullcontext():
+                reports = verification.stopped(settings, all_images, sample, repair, told)
     sound = not any(report["findings"] for report in reports)
     emit(
         {"sound": sound, "galleries": reports},
@@ -84,8 +87,10 @@ def snapshot(
 ) -> None:
     """Write everything that is stored, as of one moment; the service may be running."""
     settings = _settings(data, bundle)
-    with _progress() as told:
+    what: dict[str, Noted] = {"output": str(output.absolute()), "images": images}
+    with _progress() as told, operating(settings, f"{PREFIX}snapshot", what) as operation:
         manifest = take(settings, output, images=images, told=told)
+        operation.note(crops=manifest.tables.get("crops", 0))
     crops = manifest.tables.get("crops", 0)
     lines = [f"{output}: {crops} crops, schema {manifest.schema}"]
     if manifest.images is not None:
@@ -121,8 +126,14 @@ def restore(
 ) -> None:
     """Fill an empty data directory and database from a snapshot; erased crops stay erased."""
     settings = _settings(data, None)
+    what: dict[str, Noted] = {"snapshot": str(source.absolute())}
+
+    def written() -> None:
+        with operating(settings, f"{PREFIX}restore", what):
+            pass
+
     with _progress() as told:
-        restored = restore_snapshot(settings, source, told=told)
+        restored = restore_snapshot(settings, source, told=told, written=written)
     manifest = restored.manifest
     live = sorted({str(each["live_model"]) for each in manifest.galleries.values()})
     text = (

@@ -65,6 +65,7 @@ def restore(
     *,
     told: Told = lambda *_: None,
     step: Callable[[str], None] = lambda _: None,
+    written: Callable[[], None] = lambda: None,
 ) -> Restored:
     """Make the empty data directory, database and blob store hold what a snapshot holds.
 
@@ -73,6 +74,8 @@ def restore(
         source: A snapshot.
         told: Progress.
         step: Called between any two steps.
+        written: Called when everything is there, while no start is let in yet; again by a restore
+            that was killed after that.
 
     Raises:
         NotFound: there is no snapshot.
@@ -89,7 +92,7 @@ def restore(
                 catalog = scratch / CATALOG
                 _verify(snapshot, catalog, told)
                 step("verified")
-                return _restore(settings, snapshot, catalog, told, step)
+                return _restore(settings, snapshot, catalog, told, step, written)
         except OSError as error:
             raise Unavailable(
                 f"the restore cannot go on ({error}); make room or mend the disk and begin again",
@@ -108,6 +111,7 @@ def _restore(
     catalog: Path,
     told: Told,
     step: Callable[[str], None],
+    written: Callable[[], None],
 ) -> Restored:
     erasures = settings.resolved_erasures_dir()
     erased = {blob for block in erased_blobs(erasures) for blob in block}
@@ -138,6 +142,7 @@ def _restore(
     )
     step("catalog written")
     encoders = restored_encoders(settings.resolved_database_url(), snapshot.manifest.files)
+    written()
     (settings.data_dir / UNFINISHED_RESTORE).unlink()
     flush_folder(settings.data_dir)
     return Restored(snapshot.manifest, schema.head_revision(), images, again, encoders)

@@ -35,13 +35,13 @@ def test_replicas_that_share_a_key_may_begin_at_the_same_time(postgresql_url: st
             thread.start()
             waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
             with engine.connect() as looking:
-                deadline = time.monotonic() + 30
+                deadline = time.monotonic() + 120
                 while not looking.execute(waiting).scalar():
                     assert time.monotonic() < deadline, "the other one does not wait for the first"
                     looking.rollback()
                     time.sleep(0.02)
             first.commit()
-        thread.join(30)
+        thread.join(120)
         assert not failed, failed
     finally:
         engine.dispose()
