@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import HealthCheck, settings
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
@@ -31,6 +32,8 @@ _AS = (
 # A busy machine is no fault of the code under test.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+# What a call without a timeout of its own waits is 5 s as shipped.
+vars(DEFAULT_TIMEOUT_CONFIG).update(connect=60.0, read=60.0, write=60.0, pool=60.0)
 
 
 def pytest_configure() -> None:
@@ -92,7 +95,7 @@ class PostgresqlServer:
     def stop(self) -> None:
         """The fast shutdown: it waits for no client."""
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(60)
+        self.process.wait(120)
 
     @property
     def programs(self) -> Path:

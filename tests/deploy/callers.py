@@ -127,14 +127,14 @@ class Callers:
         def call(pod: Pod) -> None:
             request = SearchRequest(image=self._image(next(numbers) % 50), top_k=10)
             answer = SearchServiceStub(channel(pod)).Search(
-                request, timeout=30, metadata=self._metadata()
+                request, timeout=60, metadata=self._metadata()
             )
             assert answer.model_version
 
         return call
 
     def _rest_searches(self) -> Callable[[Pod], None]:
-        client, numbers = httpx.Client(timeout=30, headers=self._headers), count()
+        client, numbers = httpx.Client(timeout=60, headers=self._headers), count()
 
         def call(pod: Pod) -> None:
             answer = client.post(
@@ -153,7 +153,7 @@ class Callers:
             items = [self._item(next(self._numbers)) for _ in range(ITEMS)]
             answers = list(
                 GalleryServiceStub(channel(pod)).IngestCrops(
-                    iter(items), timeout=30, metadata=self._metadata()
+                    iter(items), timeout=60, metadata=self._metadata()
                 )
             )
             self._note(
@@ -166,7 +166,7 @@ class Callers:
         return call
 
     def _rest_ingest(self) -> Callable[[Pod], None]:
-        client = httpx.Client(timeout=30, headers=self._headers)
+        client = httpx.Client(timeout=60, headers=self._headers)
 
         def call(pod: Pod) -> None:
             number = next(self._numbers)

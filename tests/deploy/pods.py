@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -23,20 +22,14 @@ from typing import Any
 import httpx
 
 from tests.deploy.manifests import Manifest, of_kind, one
+from tests.ports import free_port
 
 HASTE = 5
 # From a pod's readiness to everybody who balances knowing of it.
 PROPAGATION = 1.0
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 Places = Mapping[str, Path]
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def eventually(holds: Callable[[], bool], what: str) -> None:

@@ -245,7 +245,7 @@ class Night:
         )  # fmt: skip
 
     def until(self, name: str, lines: int) -> list[str]:
-        path, end = self.folder / name, time.monotonic() + 30
+        path, end = self.folder / name, time.monotonic() + 120
         while not path.exists() or len(path.read_text().splitlines()) < lines:
             assert time.monotonic() < end, name
             time.sleep(0.02)
@@ -253,7 +253,7 @@ class Night:
 
     def stop(self) -> tuple[int, str]:
         self.process.send_signal(signal.SIGTERM)
-        _, told = self.process.communicate(timeout=30)
+        _, told = self.process.communicate(timeout=120)
         return self.process.returncode, told
 
 

@@ -246,7 +246,7 @@ def test_the_steps_of_the_service_image(open_folder: Path) -> None:
         command = [part.strip().strip('"') for part in check[1].split(",")]
         healthy = subprocess.run([python, *command[1:]], env=told, check=False, **somebody)
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=120)
     assert (healthy.returncode, process.returncode) == (0, 0), log
     unhealthy = subprocess.run([python, *command[1:]], env=told, check=False, capture_output=True)
     assert unhealthy.returncode == 1

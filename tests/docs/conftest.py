@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.docs.command_lines import environment_twins
 from tests.docs.pages import ROOT
 from tests.docs.shell import PageShell
 from tests.e2e.conftest import jpeg, tiny_bundle_at
+from tests.ports import free_port
 
 # The ports that pages speak of.
 PORTS = ("7443", "7080", "7090", "7444", "7082", "4318", "9090")
@@ -37,15 +37,6 @@ def prepared(root: Path) -> None:
             writer.writerow([f"{number}.jpg", camera, time, f"t{number // 3}"])
     (root / "deploy").symlink_to(ROOT / "deploy")
     (root / "query.jpg").write_bytes(jpeg(704))
-
-
-def free_ports(number: int) -> list[str]:
-    """Ports that nobody has now, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [str(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @contextmanager
@@ -71,7 +62,7 @@ def page_shell(tmp_path: Path) -> Iterator[Callable[..., PageShell]]:
 
     def make(database: PostgresqlServer | None = None) -> PageShell:
         prepared(tmp_path)
-        ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        ports = {port: str(free_port()) for port in PORTS}
         replaced = dict(ports)
         variables = {
             "RESIGHT_GRPC__PORT": ports["7443"],

@@ -17,8 +17,8 @@ from pathlib import Path
 
 __all__ = ["stop_services"]
 
-READY_SECONDS = 60
-END_SECONDS = 30
+READY_SECONDS = 120
+END_SECONDS = 60
 
 
 def stop_services(folder: Path, port: str | None = None) -> list[str]:

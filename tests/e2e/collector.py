@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 @dataclass(frozen=True)

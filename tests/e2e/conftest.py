@@ -40,7 +40,7 @@ class ServiceProcess:
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         self.process.send_signal(how)
-        return self.process.wait(30)
+        return self.process.wait(120)
 
 
 Serve = Callable[..., ServiceProcess]

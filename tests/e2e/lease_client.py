@@ -20,7 +20,7 @@ def say(*words: str) -> None:
 
 
 with grpc.insecure_channel(target) as channel:
-    grpc.channel_ready_future(channel).result(timeout=20)
+    grpc.channel_ready_future(channel).result(timeout=60)
     stub = AdaptationServiceStub(channel)
     say("ready")
     sys.stdin.readline()
@@ -28,7 +28,7 @@ with grpc.insecure_channel(target) as channel:
     lease.FromMicroseconds(int(seconds * 1e6))
     request = StartAdaptationRunRequest(gallery=gallery, holder=holder, lease_duration=lease)
     try:
-        started = stub.StartAdaptationRun(request, timeout=20)
+        started = stub.StartAdaptationRun(request, timeout=60)
     except grpc.RpcError as error:
         say("refused", error.code().name)
     else:

@@ -81,7 +81,7 @@ def call(
     rpc: Rpc,
     requests: Iterable[bytes],
     *,
-    timeout: float = 20,
+    timeout: float = 60,
     metadata: Any = (),
     most: int = 1000,
 ) -> Answer:

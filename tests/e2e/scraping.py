@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+
+from tests.ports import free_port
 
 __all__ = ["PROGRAM", "Prometheus", "hurried", "needs_prometheus", "scraping"]
 
@@ -54,7 +55,7 @@ class Prometheus:
     refused = ""
 
     def __init__(self, address: str) -> None:
-        self.api = httpx.Client(base_url=f"http://{address}/api/v1", timeout=10)
+        self.api = httpx.Client(base_url=f"http://{address}/api/v1", timeout=60)
 
     def get(self, path: str, **parameters: Any) -> Any:
         """The data of an answer; fails on an error."""
@@ -89,9 +90,7 @@ def scraping(folder: Path, target: str) -> Iterator[Prometheus]:
         "scrape_configs": [{"job_name": "resight", "static_configs": [{"targets": [target]}]}],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     log = folder / "prometheus.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
@@ -100,7 +99,7 @@ def scraping(folder: Path, target: str) -> Iterator[Prometheus]:
             stdout=stream, stderr=stream,
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()

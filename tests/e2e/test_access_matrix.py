@@ -56,7 +56,7 @@ def guarded(
 ) -> Iterator[Guarded]:
     data = tmp_path_factory.mktemp("guarded") / "data"
     keys = {scope: made(data, scopes=[scope]).text for scope in ALL}
-    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    soon = datetime.now(UTC) + timedelta(seconds=5)
     keys["expired"] = made(data, scopes=ALL, expire_time=soon).text
     revoked = made(data, scopes=ALL)
     direct.revoke(load_settings({"data_dir": data}), revoked.key.key_id)
@@ -69,12 +69,12 @@ def guarded(
     keys["no key at all"] = "Zm9v.YmFy.YmF6"
     keys["wrong secret"] = good[:-1] + ("A" if good[-1] != "A" else "B")
     keys["unknown id"] = "rsk_" + "0" * 16 + good[20:]
-    time.sleep(max(0.0, (soon - datetime.now(UTC)).total_seconds()))
     with (
         start_service(data, **ON) as service,
         grpc.insecure_channel(service.grpc) as channel,
         httpx.Client(base_url=f"http://{service.rest}", timeout=30) as client,
     ):
+        time.sleep(max(0.0, (soon - datetime.now(UTC)).total_seconds()))
         yield Guarded(service.grpc, service.rest, channel, client, keys)
 
 
@@ -228,13 +228,13 @@ def test_probes_and_health_need_none_and_reflection_does(guarded: Guarded) -> No
     assert guarded.client.get("/healthz").status_code == 200
     assert guarded.client.get("/readyz").status_code == 200
     health = guarded.channel.unary_unary("/grpc.health.v1.Health/Check")
-    assert health(b"", timeout=10) == b"\x08\x01"
+    assert health(b"", timeout=60) == b"\x08\x01"
     stub = reflection_pb2_grpc.ServerReflectionStub(guarded.channel)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
 
     def listed(who: str) -> list[str]:
         metadata = tuple(shown(guarded.keys[who]).items())
-        (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=10, metadata=metadata)
+        (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=60, metadata=metadata)
         return [service.name for service in answer.list_services_response.service]
 
     assert "resight.v1.SearchService" in listed("ingest")

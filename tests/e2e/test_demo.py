@@ -263,7 +263,7 @@ def test_an_interrupted_demo_leaves_no_process_behind(tmp_path: Path, how: signa
     try:
         wait_until(lambda: any((tmp_path / "out").glob(".crops.*/train/*.jpg")))
         process.send_signal(how)
-        assert process.wait(60) == 130
+        assert process.wait(120) == 130
     finally:
         process.kill()
         process.wait()

@@ -7,7 +7,6 @@ a stand-in for the training writes a real bundle, so that every ending can be br
 from __future__ import annotations
 
 import signal
-import socket
 import tarfile
 import threading
 import time
@@ -42,6 +41,7 @@ from resight.v1.gallery_service_pb2 import (
 )
 from resight.v1.model_service_pb2 import ListModelsRequest, Model
 from resight.v1.types_pb2 import Camera, Crop
+from tests.ports import free_port
 
 State = pb.AdaptationRun.State
 CAMERAS = ("door", "..", "yard")  # the second is a name the API allows and no folder may have
@@ -374,7 +374,7 @@ def test_heartbeats_keep_a_lease_shorter_than_the_training(
     seen: list[str] = []
 
     def long_training() -> None:
-        time.sleep(2.5)
+        time.sleep(4.5)
         with pytest.raises(Exception, match="holds the lease"):
             connection.adaptation.StartAdaptationRun(
                 pb.StartAdaptationRunRequest(gallery=gallery, holder="another")
@@ -383,7 +383,7 @@ def test_heartbeats_keep_a_lease_shorter_than_the_training(
         seen.append(connection.adaptation.ListAdaptationRuns(listed).runs[0].progress.stage)
 
     training.during = long_training
-    assert night.run(training, lease_seconds=1).result == "succeeded"
+    assert night.run(training, lease_seconds=3).result == "succeeded"
     assert seen == ["train"]
 
 
@@ -680,9 +680,3 @@ def restartable(start_service: Any, data: Path, port: int) -> Iterator[Callable[
         yield restart
     finally:
         stop(signal.SIGTERM)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

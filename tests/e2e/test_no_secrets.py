@@ -82,7 +82,7 @@ class Session:
             rpc,
             [r if isinstance(r, bytes) else r.SerializeToString() for r in requests],
             metadata=tuple((self.key | headers).items()),
-            timeout=15,
+            timeout=60,
             most=3,
         )
         self.codes.add(answer.code.name)
@@ -95,7 +95,7 @@ class Session:
     def http(self, verb: str, path: str, **more: Any) -> httpx.Response:
         headers = self.key | more.pop("headers", {})
         answer = httpx.request(
-            verb, f"http://{self.service.rest}{path}", headers=headers, timeout=15, **more
+            verb, f"http://{self.service.rest}{path}", headers=headers, timeout=60, **more
         )
         self.codes.add(str(answer.status_code))
         if answer.status_code >= 400:

@@ -297,7 +297,7 @@ def killed_at_work(service: ServiceProcess, images: Images) -> None:
     time.sleep(0.3)
     service.stop(signal.SIGKILL)
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
 
 
 def use(start_service: Callable[..., Any], folder: Path, images: Images, **settings: str) -> Any:

@@ -235,7 +235,7 @@ def test_an_upgrade_that_replicas_could_not_live_with_changes_nothing(release: R
         assert done.returncode == 1
         assert "needs code of schema 9002" in done.stderr
         late = deployment.start()
-        assert late.process.wait(60) == 1
+        assert late.process.wait(120) == 1
         lines = [line for line in late.log.read_text().splitlines() if line.startswith("error:")]
         assert len(lines) == 1
         assert "needs code of schema 9002" in lines[0]

@@ -165,20 +165,20 @@ def test_a_killed_client_blocks_the_next_until_its_lease_expires(
     service: Any, connection: Connection
 ) -> None:
     fill(connection, [], "killed")
-    with client_process(service, "killed", "doomed", 2.0) as doomed:
+    with client_process(service, "killed", "doomed", 5.0) as doomed:
         doomed.stdin.write("go\n")
         doomed.stdin.flush()
         _, run_id, token = told(doomed)
         doomed.send_signal(signal.SIGKILL)
-        doomed.wait(10)
+        doomed.wait(120)
     with pytest.raises(grpc.RpcError, match="doomed holds the lease"):
         start(connection, "killed")
-    started = once_free(connection, "killed", patience=20)
+    started = once_free(connection, "killed", patience=120)
     old = pb.GetAdaptationRunRequest(gallery="killed", run_id=run_id)
     run = connection.adaptation.GetAdaptationRun(old).run
     assert run.state == State.STATE_ABANDONED
     taken = run.end_time.ToMicroseconds() - run.start_time.ToMicroseconds()
-    assert taken >= 2_000_000, "no sooner than the lease said"
+    assert taken >= 5_000_000, "no sooner than the lease said"
     assert started.run.start_time == run.end_time
     with refused(grpc.StatusCode.FAILED_PRECONDITION, "LEASE_LOST"):
         connection.adaptation.HeartbeatAdaptationRun(
@@ -222,7 +222,7 @@ def test_a_restart_in_the_middle_loses_and_repeats_no_crop(
         with pytest.raises(grpc.RpcError) as caught:
             cut_after(7, stream, received, lambda: service.process.send_signal(how))
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert service.process.wait(30) == (-9 if how == signal.SIGKILL else 0)
+        assert service.process.wait(120) == (-9 if how == signal.SIGKILL else 0)
     assert 7 <= len(received) < len(images)
     with (
         start_service(tmp_path / "data", **catalog) as service,

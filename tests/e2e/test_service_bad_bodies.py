@@ -64,7 +64,7 @@ def test_messages_that_cannot_be_read(service: Any, method: str, what: str) -> N
         if METHODS[method].startswith("stream"):
             data = iter([data])
         with pytest.raises(grpc.RpcError) as caught:
-            list(call(data, timeout=20))  # a message that is answered by one is raised before
+            list(call(data, timeout=60))  # a message that is answered by one is raised before
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "cannot be read" in caught.value.details()
 

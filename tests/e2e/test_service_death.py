@@ -60,7 +60,7 @@ def test_a_dead_encoder_ends_the_process_with_exit_code_1(
                 grpc.StatusCode.CANCELLED,
             }
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        return await asyncio.wait_for(ended, 30)
+        return await asyncio.wait_for(ended, 120)
 
     try:
         assert asyncio.run(scenario()) == 1

@@ -87,7 +87,7 @@ def test_an_answered_key_survives_a_kill(start_service: Callable[..., Any], data
         ):
             made = make(connection)
             service.process.send_signal(signal.SIGKILL)
-            service.process.wait(30)
+            service.process.wait(120)
         with start_service(data, **ON) as service:
             assert works(service.grpc, made.secret)
             assert works(service.grpc, admin)
@@ -96,7 +96,7 @@ def test_an_answered_key_survives_a_kill(start_service: Callable[..., Any], data
                     messages.RevokeApiKeyRequest(key_id=made.api_key.key_id)
                 )
                 service.process.send_signal(signal.SIGKILL)
-                service.process.wait(30)
+                service.process.wait(120)
         with start_service(data, **ON) as service:
             assert not works(service.grpc, made.secret)
             assert works(service.grpc, admin)

@@ -63,7 +63,7 @@ def register(connection: Connection, archive: Path, *, passed: bool = True) -> s
     return connection.models.RegisterModel(iter(parts)).model.model_version
 
 
-def filled(connection: Connection, version: str, seconds: float = 60.0) -> models.Filling:
+def filled(connection: Connection, version: str, seconds: float = 120.0) -> models.Filling:
     """Wait until the shadow is filled."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

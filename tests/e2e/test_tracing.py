@@ -167,9 +167,15 @@ def test_an_ingest_stream_has_a_span_for_every_item(
         assert below == {"decode", "queue", "embed"}
     # What items do together is in spans of its own, linked to each.
     of = {span.span for span in each}
+
+    def linked(at: Collector) -> set[str]:
+        stores = [span for span in at.spans if span.name == "store crops"]
+        return {span for store in stores for its, span in store.links if its == trace}
+
+    # They end in their own time, not before the call.
+    traced.collector.wait_for(lambda at: linked(at) >= of)
+    assert linked(traced.collector) == of
     stored = [span for span in traced.collector.spans if span.name == "store crops"]
-    links = [link for span in stored for link in span.links]
-    assert {span for at, span in links if at == trace} == of
     writing = {span.name for one in stored for span in traced.collector.trace(one.trace)}
     assert writing == {"store crops", "blob", "db"}
 
@@ -332,7 +338,7 @@ def test_without_a_collector_calls_are_answered_and_losses_counted(
         connection.gallery.CreateCamera(
             gallery.CreateCameraRequest(camera=Camera(camera_id="door"))
         )
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while not traced.metric("resight_trace_spans", '{outcome="failed"}'):
             traced.search(make_jpeg(2))
             assert time.monotonic() < until
@@ -340,7 +346,7 @@ def test_without_a_collector_calls_are_answered_and_losses_counted(
         begun = time.monotonic()
         assert service.stop() == 0
         # What waits for a collector that is gone does not hold up the end.
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < 30
     lines = [json.loads(line) for line in service.log.read_text().splitlines()]
     assert any(line["logger"].startswith("opentelemetry") for line in lines)
 

@@ -67,7 +67,7 @@ class Load:
         """Stop, or notice that the service is gone; raises what went wrong."""
         self._stop.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(120)
             assert not thread.is_alive(), "a client hangs"
         assert not self.wrong, self.wrong[:3]
         for error in self.broken:
@@ -118,7 +118,7 @@ class Load:
             with told.lock:
                 told.deleting.add(number)
             self._connection.gallery.DeleteCrop(
-                gallery_service_pb2.DeleteCropRequest(crop_id=crop_id_of(number)), timeout=30
+                gallery_service_pb2.DeleteCropRequest(crop_id=crop_id_of(number)), timeout=120
             )
             with told.lock:
                 told.deleted.add(number)
@@ -135,7 +135,7 @@ class Load:
             number = chance.choice(sorted(present))
             answer = self._connection.search.Search(
                 search_service_pb2.SearchRequest(image=self._site.image_of(number), top_k=20),
-                timeout=30,
+                timeout=120,
             )
             self.searches += 1
             found = [match.crop.crop_id for match in answer.matches]

@@ -53,7 +53,7 @@ def test_a_clock_that_jumps_loses_nothing_and_stops_nothing(
             hand.write_text(str(jump))
             time.sleep(0.7)
             before = len(site.told.stored)
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while len(site.told.stored) == before:
                 told = f"nothing is stored any more after a jump to {jump} s"
                 assert time.monotonic() < deadline, told

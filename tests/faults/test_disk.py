@@ -141,7 +141,7 @@ def test_a_full_disk_that_holds_the_audit_stops_what_cannot_be_recorded_until_th
 
 def eventually_searched(site: Site, connection: Connection, number: int) -> str:
     """What is found once the audit is tried again, which takes seconds at most."""
-    for _ in range(100):
+    for _ in range(600):
         try:
             return search(site, connection, number)
         except grpc.RpcError:

@@ -31,7 +31,7 @@ from tests.faults.load import CAMERAS, Load, Numbers
 
 KILLS = int(os.environ.get("RESIGHT_FAULT_ERASURE_KILLS", "3"))
 SEED = int(os.environ.get("RESIGHT_FAULT_SEED", "1"))
-PATIENCE = 60.0
+PATIENCE = 120.0
 # Small, so that there is something to interrupt.
 BATCH = {"RESIGHT_GOVERNANCE__ERASURE_BATCH_CROPS": "2"}
 
@@ -117,8 +117,9 @@ def test_kill_9_during_an_erasure(
             if not kill:
                 load.register_cameras()
             load.start()
-            time.sleep(1.5)
-            made, listed = plan(connection, CAMERAS[kill % len(CAMERAS)])
+            turn = kill % len(CAMERAS)
+            eventually(lambda: sum(n % len(CAMERAS) == turn for n in site.told.lasting) > 60)  # noqa: B023
+            made, listed = plan(connection, CAMERAS[turn])
             assert made.crops > 20
             with site.told.lock:
                 site.told.deleting |= {n for n in site.told.sent if crop_id_of(n) in listed}
@@ -129,10 +130,13 @@ def test_kill_9_during_an_erasure(
 
             asking = threading.Thread(target=ask)
             asking.start()
-            time.sleep(chance.uniform(0.0, 0.4))
+            if kill:
+                time.sleep(chance.uniform(0.0, 0.4))
+            else:
+                eventually(lambda: sum(site.numbers("SELECT removed FROM erasures")) > 0)
             service.stop(signal.SIGKILL)
             load.end()
-            asking.join(30)
+            asking.join(120)
             unfinished = made, listed
             with_rows = site.numbers(
                 "SELECT removed FROM erasures WHERE state = 'running' AND removed < listed"
@@ -169,7 +173,7 @@ def test_a_replica_goes_on_with_what_another_began(
             asking.start()
             eventually(lambda: 0 < b.searchable() < 80)
             a.process.stop(signal.SIGKILL)
-            asking.join(30)
+            asking.join(120)
             left = site.rows("SELECT count(*) FROM crops")[0][0]
             assert 0 < left < 80, "not interrupted"
             found = confirm(b.connection, made)
@@ -189,7 +193,10 @@ def test_a_running_replica_confirms_and_a_stopped_one_is_named(
 ) -> None:
     with postgresql_server.database() as url:
         site: Replicas = upgraded(start_service, tmp_path, url)
-        patience = {"RESIGHT_REPLICAS__ERASURE_WAIT_SECONDS": "0.5"}
+        patience = {
+            "RESIGHT_REPLICAS__ERASURE_WAIT_SECONDS": "3",
+            "RESIGHT_REPLICAS__EXPIRE_SECONDS": "60",
+        }
         with site.replica("a", **patience) as a, site.replica("b", **patience) as b:
             a.add_camera("door")
             a.add_camera("yard")

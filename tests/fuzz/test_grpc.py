@@ -15,7 +15,7 @@ from tests.fuzz.conftest import Target, count, examples
 from tests.fuzz.messages import broken, filled
 
 NEVER = {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DEADLINE_EXCEEDED}
-SECONDS = 20
+SECONDS = 120
 
 
 @pytest.fixture(scope="module")

@@ -226,6 +226,6 @@ def test_an_interrupt_ends_with_130_and_one_line(plugin: str) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert errors.strip() == "interrupted"

@@ -49,7 +49,7 @@ def settings(files: Files, ca: Path | None = None) -> TlsSettings:
 def asked(target: str, trust: Trust | None = None) -> None:
     with connect(target, trust=trust) as made:
         stub = health_pb2_grpc.HealthStub(made.channel)
-        stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        stub.Check(health_pb2.HealthCheckRequest(), timeout=60)
 
 
 def fault(target: str, trust: Trust | None = None) -> str:

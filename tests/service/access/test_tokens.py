@@ -342,7 +342,7 @@ def test_old_keys_are_kept_while_the_issuer_is_down(issuer: Issuer) -> None:
                 assert (await tokens.read(signed())).name == "jwt:alice"
                 await asyncio.sleep(0.02)
         issuer.status, issuer.body = 200, jwks(jwk("rsa-2"))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             try:
                 await tokens.read(signed())

@@ -24,7 +24,7 @@ from service.domain.query import SearchQuery
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 STORED = text(
     "SELECT c.crop_id, e.vector FROM crops c JOIN embeddings e USING (crop_row)"
     " JOIN galleries g USING (gallery_row) WHERE g.name = :name"

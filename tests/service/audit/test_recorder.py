@@ -28,11 +28,11 @@ class Breaking:
         self.late = False
         self._writer = writer
 
-    def change(self, apply: Any) -> Any:
+    def change(self, apply: Any, **options: Any) -> Any:
         if not self.broken:
-            return self._writer.change(apply)
+            return self._writer.change(apply, **options)
         if self.late:
-            self._writer.change(apply).result()
+            self._writer.change(apply, **options).result()
         raise Unavailable("the disk is full")
 
 

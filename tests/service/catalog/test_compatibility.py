@@ -252,7 +252,7 @@ def test_who_registers_waits_for_the_upgrade_and_is_then_refused(
         connection.execute(
             text("UPDATE alembic_version SET version_num = '9001', compatible_from = '9001'")
         )
-    coming.join(30)
+    coming.join(120)
     other.dispose()
     assert outcome == ["CATALOG_SCHEMA_NEWER"]
 

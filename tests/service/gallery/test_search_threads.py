@@ -28,7 +28,7 @@ def test_results_are_in_order(count: int, items: int) -> None:
 
 
 def test_the_caller_works_beside_the_others() -> None:
-    threads, together = SearchThreads(3), threading.Barrier(3, timeout=20)
+    threads, together = SearchThreads(3), threading.Barrier(3, timeout=60)
     try:
         names = threads.map(lambda _: (together.wait(), threading.get_ident())[1], range(3))
     finally:

@@ -37,7 +37,7 @@ def test_a_writer_is_alone() -> None:
 
 
 def test_two_readers_are_inside_at_once() -> None:
-    lock, both = SharedLock(), threading.Barrier(2, timeout=10)
+    lock, both = SharedLock(), threading.Barrier(2, timeout=60)
 
     def read() -> None:
         with lock.shared():
@@ -67,6 +67,6 @@ def test_a_waiting_writer_goes_before_later_readers() -> None:
             reader = pool.submit(read)
             time.sleep(0.05)
             assert order == []
-        writer.result(10)
-        reader.result(10)
+        writer.result(60)
+        reader.result(60)
     assert order == ["writer", "reader"]

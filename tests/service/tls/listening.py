@@ -101,7 +101,7 @@ def listening(
         yield started[0]
     finally:
         loops[0].call_soon_threadsafe(stop.set)
-        thread.join(30)
+        thread.join(120)
 
 
 def greeting(
@@ -122,7 +122,7 @@ def agreed(address: tuple[str, int], context: ssl.SSLContext) -> str | None:
     """The version that both sides agree on; SSLError or ConnectionError when on none."""
     context.set_alpn_protocols(["h2", "http/1.1"])
     with (
-        socket.create_connection(address, timeout=10) as plain,
+        socket.create_connection(address, timeout=60) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as stream,
     ):
         return stream.version()
@@ -135,7 +135,7 @@ def get(
     its own.
     """
     with (
-        socket.create_connection(address, timeout=10) as plain,
+        socket.create_connection(address, timeout=60) as plain,
         context.wrap_socket(
             plain, server_hostname="localhost", session=sessions[-1] if sessions else None
         ) as stream,
@@ -164,4 +164,4 @@ def call(target: str, ca: Path | None, client: Files | None = None) -> Any:
         channel = grpc.secure_channel(target, credentials)
     with channel:
         stub = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
-        return stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        return stub.Check(health_pb2.HealthCheckRequest(), timeout=60)
