@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -16,12 +16,21 @@ from service.catalog.audit import StoredEntry
 
 __all__ = ["Writer", "linked", "stored_head"]
 
+T = TypeVar("T")
+
 
 class Writer(Protocol):
     """Runs changes one after the other, on another thread."""
 
-    def change(self, apply: Callable[[Connection], Any], /) -> Future[Any]:
-        """Run ``apply`` in a transaction, perhaps more than once; resolves after the commit."""
+    def change(
+        self,
+        apply: Callable[[Connection], T],
+        *,
+        committed: Callable[[T], None] | None = None,
+    ) -> Future[T]:
+        """Run ``apply`` in a transaction, perhaps more than once, and, on the same thread,
+        ``committed``; resolves after both.
+        """
         ...
 
 

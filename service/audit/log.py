@@ -71,7 +71,7 @@ class AuditLog:
         key: Signs checkpoints.
         clock: Gives the times of entries.
         policy: When checkpoints are due, and how much may wait.
-        stored: Told of the head after every change; must return at once.
+        stored: Told of the head after every change, on the writer's thread.
         signed: Told of every checkpoint; must return at once.
     """
 
@@ -221,7 +221,8 @@ class AuditLog:
             return _Written(newest, made)
 
         try:
-            written = await asyncio.wrap_future(self._writer.change(apply))
+            change = self._writer.change(apply, committed=lambda made: self._told(made.head))
+            written = await asyncio.wrap_future(change)
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -233,7 +234,6 @@ class AuditLog:
         if self._failures:
             logger.warning("the audit is written again, after %d failures", self._failures)
         self._head, self._attempted, self._failures = written.head, set(), 0
-        self._told(written.head)
         if written.checkpoint is not None:
             self._signed_until, self._unsigned_since = written.checkpoint.sequence, None
             self._signed()

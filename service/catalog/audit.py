@@ -49,6 +49,8 @@ __all__ = [
 ]
 
 BLOCK = 2000
+# Made once: every call adds an entry.
+_ADD = insert(audit_entries)
 
 
 class StoredEntry(NamedTuple):
@@ -80,7 +82,7 @@ _STATED = tuple(audit_checkpoints.c[name] for name in Checkpoint.__dataclass_fie
 
 def add(connection: Connection, entries: Sequence[StoredEntry]) -> None:
     """Store entries."""
-    connection.execute(insert(audit_entries), [entry._asdict() for entry in entries])
+    connection.execute(_ADD, [entry._asdict() for entry in entries])
 
 
 def add_checkpoints(connection: Connection, checkpoints: Sequence[Checkpoint]) -> None:

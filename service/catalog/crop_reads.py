@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     Connection,
     Row,
     Select,
@@ -48,9 +49,7 @@ _ID_BYTES = type_coerce(crops.c.crop_id, NullType)
 
 def crop(connection: Connection, gallery_row: int, crop_id: UUID) -> CropRecord | None:
     """One crop."""
-    row = connection.execute(
-        _crops(gallery_row, crops.c.blob_id).where(crops.c.crop_id == crop_id)
-    ).first()
+    row = connection.execute(_ONE, {"gallery_row": gallery_row, "crop_id": crop_id}).first()
     return None if row is None else CropRecord(_crop(row), row.blob_id)
 
 
@@ -63,15 +62,14 @@ def crops_by_id(
     three times as much. ``gallery_size`` need not be exact.
     """
     keys = [crop_id.bytes for crop_id in ids]
-    statement = _crops(gallery_row)
     found: dict[bytes, Row[Any]] = {}
     if 2 * len(keys) > gallery_size:
-        found.update((row[0], row) for row in connection.execute(statement).all())
+        rows = connection.execute(_ALL, {"gallery_row": gallery_row})
+        found.update((row[0], row) for row in rows.all())
     else:
-        statement = statement.where(_ID_BYTES.in_(bindparam("keys", expanding=True)))
         for start in range(0, len(keys), MAX_IN):
-            rows = connection.execute(statement, {"keys": keys[start : start + MAX_IN]})
-            found.update((row[0], row) for row in rows.all())
+            chosen = {"gallery_row": gallery_row, "keys": keys[start : start + MAX_IN]}
+            found.update((row[0], row) for row in connection.execute(_CHOSEN, chosen).all())
     return [
         None if (row := found.get(key)) is None else _crop(row, crop_id)
         for crop_id, key in zip(ids, keys, strict=True)
@@ -153,7 +151,7 @@ def stored_blobs(connection: Connection, blob_ids: Collection[UUID]) -> set[UUID
     return found
 
 
-def _crops(gallery_row: int, *more: Any) -> Select[Any]:
+def _crops(gallery_row: int | BindParameter[int], *more: Any) -> Select[Any]:
     """Crops as the driver gives them: a full ranking reads thousands, and converting each value by
     its type would cost more than the rows.
     """
@@ -172,6 +170,14 @@ def _crops(gallery_row: int, *more: Any) -> Select[Any]:
         .join(cameras, cameras.c.camera_row == crops.c.camera_row)
         .where(crops.c.gallery_row == gallery_row)
     )
+
+
+# Made once: every search reads its matches, and making the statement costs as much as running it.
+_ALL = _crops(bindparam("gallery_row", type_=BigInteger))
+_CHOSEN = _ALL.where(_ID_BYTES.in_(bindparam("keys", expanding=True)))
+_ONE = _crops(bindparam("gallery_row", type_=BigInteger), crops.c.blob_id).where(
+    crops.c.crop_id == bindparam("crop_id")
+)
 
 
 def _crop(row: Sequence[Any], crop_id: UUID | None = None) -> Crop:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, bindparam, func, select
 
 from service.catalog.models import cameras, crops, embeddings, galleries, models
 from service.catalog.records import CameraRecord, GalleryRecord
@@ -26,6 +26,17 @@ __all__ = [
     "positions",
     "vector",
 ]
+
+# Made once: every search by a stored crop reads it.
+_VECTOR = (
+    select(embeddings.c.vector)
+    .join(crops, crops.c.crop_row == embeddings.c.crop_row)
+    .where(
+        crops.c.gallery_row == bindparam("gallery_row"),
+        crops.c.crop_id == bindparam("crop_id"),
+        embeddings.c.model_row == bindparam("model_row"),
+    )
+)
 
 
 def all_galleries(connection: Connection) -> list[GalleryRecord]:
@@ -118,16 +129,12 @@ def vector(
     connection: Connection, gallery: GalleryRecord, crop_id: UUID
 ) -> NDArray[np.float32] | None:
     """The model's vector of a crop, float32 (D,)."""
-    statement = (
-        select(embeddings.c.vector)
-        .join(crops, crops.c.crop_row == embeddings.c.crop_row)
-        .where(
-            crops.c.gallery_row == gallery.gallery_row,
-            crops.c.crop_id == crop_id,
-            embeddings.c.model_row == gallery.model_row,
-        )
-    )
-    data = connection.execute(statement).scalar()
+    keys = {
+        "gallery_row": gallery.gallery_row,
+        "crop_id": crop_id,
+        "model_row": gallery.model_row,
+    }
+    data = connection.execute(_VECTOR, keys).scalar()
     return None if data is None else np.frombuffer(data, dtype="<f4").astype(np.float32)
 
 

@@ -49,10 +49,10 @@ def test_entries_that_wait_share_a_change(audited: Callable[..., Any], run: Any)
             changes = 0
             change = audit.log._writer.change
 
-            def counted(apply: Any) -> Any:
+            def counted(apply: Any, **options: Any) -> Any:
                 nonlocal changes
                 changes += 1
-                return change(apply)
+                return change(apply, **options)
 
             audit.log._writer = type("Counted", (), {"change": staticmethod(counted)})
             await asyncio.gather(*(audit.log.record(Entry("a/b")) for _ in range(100)))
