@@ -16,6 +16,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, update
 from sqlalchemy.exc import OperationalError
+from typer.testing import CliRunner
 
 from resight.errors import NotFound, Unavailable
 from service.access import direct
@@ -28,11 +29,15 @@ from service.audit.reading import CatalogAudit
 from service.audit.report import Tally
 from service.audit.verifying import Verdict, anchors_of, verify
 from service.catalog import audit as statements
+from service.catalog import schema
 from service.catalog.audit import Selection
+from service.catalog.engine import open_engine
 from service.catalog.models import api_keys, audit_checkpoints, audit_entries
 from service.catalog.store import Catalog
+from service.commands import db
 from service.domain.api_key import KeyRequest
 from service.settings import ServiceSettings, load_settings
+from service.signing import open_signing_key
 
 ASKED = KeyRequest("desk", ["search"])
 USER = f"operator:{pwd.getpwuid(os.geteuid()).pw_name}"
@@ -255,3 +260,27 @@ def test_what_is_signed_is_anchored_and_a_place_that_fails_stops_nothing(
     direct.create(load_settings({**named, "audit": broken}), ASKED)
     assert query(waiting) == [(2,)]
     assert len(direct.every(settings)) == 2
+
+
+@pytest.mark.parametrize("signs", [True, False])
+def test_an_upgrade_is_recorded_where_there_is_a_key(
+    tmp_path: Path, database_url: str, query: Any, monkeypatch: pytest.MonkeyPatch, signs: bool
+) -> None:
+    data = tmp_path / "data"
+    monkeypatch.setenv("RESIGHT_DATABASE_URL", database_url)
+    if signs:
+        open_signing_key(None, data)
+    upgraded = ["upgrade", "--data", str(data), "--json"]
+    for first in (True, False):
+        done = CliRunner().invoke(db.app, upgraded)
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["upgraded"] is first
+    bodies = [json.loads(body) for (body,) in query("SELECT body FROM audit_entries")]
+    found = [said for said in bodies if said["action"] == "command/db-upgrade"]
+    notes = {"from": "", "to": schema.head_revision()}
+    assert [said["notes"] for said in found] == ([notes, notes] if signs else [])
+    engine = open_engine(database_url, pool_size=1, writer=False)
+    with engine.connect() as connection:
+        verdict = verify(connection)
+    engine.dispose()
+    assert (verdict.faults, verdict.chains) == ([], int(signs))
