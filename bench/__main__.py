@@ -9,7 +9,15 @@ from pathlib import Path
 
 from bench.machine import describe
 
-_NOT_BENCHES = {"__main__", "experiment", "lifecycle_load", "machine", "serving", "synthetic"}
+_NOT_BENCHES = {
+    "__main__",
+    "experiment",
+    "lifecycle_load",
+    "machine",
+    "serving",
+    "soak_callers",
+    "synthetic",
+}
 
 
 def _names() -> list[str]:

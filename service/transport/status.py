@@ -20,7 +20,16 @@ from google.rpc import error_details_pb2, status_pb2
 
 from resight import errors
 
-__all__ = ["TABLE", "Status", "problem", "retry_after", "rpc_status", "status_name", "status_of"]
+__all__ = [
+    "CLIENT_LEFT",
+    "TABLE",
+    "Status",
+    "problem",
+    "retry_after",
+    "rpc_status",
+    "status_name",
+    "status_of",
+]
 
 DOMAIN = "resight"
 
@@ -71,9 +80,12 @@ def status_of(error: errors.ResightError) -> Status:
     return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
 
 
+# A caller who hung up gets no answer; this is for the log, the metrics and the audit.
+CLIENT_LEFT = 499
+
 # What HTTP statuses that stand in no row, and those of several rows, are called in the audit.
 _NAMES = {200: "OK", 201: "OK", 204: "OK", 400: "INVALID_ARGUMENT", 404: "NOT_FOUND"}
-_NAMES |= {409: "FAILED_PRECONDITION", 499: "CANCELLED", 500: "INTERNAL"}
+_NAMES |= {409: "FAILED_PRECONDITION", CLIENT_LEFT: "CANCELLED", 500: "INTERNAL"}
 
 
 def status_name(http: int) -> str:

@@ -4,8 +4,10 @@ a 500 that names its log entry.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+from contextlib import ExitStack, suppress
 from time import perf_counter
 
 from starlette.datastructures import Headers
@@ -23,12 +25,12 @@ from service.tracing.spans import leaf
 from service.transport.call_trace import TRACERESPONSE, begin_rest, end_rest
 from service.transport.purpose import PURPOSE, PURPOSE_FAULT, decoded_purpose
 from service.transport.rest.connection import CERTIFICATE
-from service.transport.status import problem, status_name
+from service.transport.status import CLIENT_LEFT, problem, status_name
 
 __all__ = ["Observation"]
 
 _LOG = logging.getLogger(__name__)
-_CLIENT_LEFT = 499
+_LAST_LINE_SECONDS = 1.0
 _VERBS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _GUARDED = "/v1/"
 _METRICS = "/metrics"
@@ -53,7 +55,7 @@ class Observation:
             await self._app(scope, receive, send)
             return
         begun = perf_counter()
-        code = _CLIENT_LEFT
+        code = CLIENT_LEFT
         started = False
         guarded = scope["path"].startswith(_GUARDED)
         scope.setdefault("state", {})["gate"] = self._gate
@@ -69,6 +71,7 @@ class Observation:
             return message
 
         unrecorded: ResightError | None = None
+        task, opened = asyncio.current_task(), ExitStack()
         credentials = Credentials(Headers(scope=scope).get("authorization", ""))
 
         async def watched(message: Message) -> None:
@@ -76,8 +79,8 @@ class Observation:
             is_start = message["type"] == "http.response.start"
             if is_start:
                 code = message["status"]
-            if guarded and started and message.get("more_body"):
-                await self._gate.renew(call, credentials)
+            if call.streams and started and message.get("more_body"):
+                await self._gate.go_on(call, credentials)
             if guarded and _is_due(message, call):
                 try:
                     with leaf("audit"):
@@ -90,6 +93,8 @@ class Observation:
                     shown = (TRACERESPONSE.encode(), traced.traceresponse.encode())
                     message["headers"] = [*message.get("headers", ()), shown]
                 started = True
+                if call.streams:
+                    opened.enter_context(self._gate.streaming(call, credentials, task))
             traffic.sent_bytes += len(message.get("body", b""))
             await send(message)
 
@@ -106,14 +111,24 @@ class Observation:
                 await self._gate.know(call, credentials)
                 require_whole(call.known, "/metrics")
             await self._app(scope, counted, watched)
+        except asyncio.CancelledError:
+            opened.close()
+            if call.lapsed is None:
+                raise
+            code = await self._broken_off(call.lapsed, scope, send, call)
         except Exception as error:
+            opened.close()
+            if call.lapsed is not None:
+                code = await self._broken_off(call.lapsed, scope, send, call)
+                return
             if started:
                 raise
             # The framework wraps what is raised while it sends.
             code = await self._answer(unrecorded or error, scope, send, call, guarded=guarded)
         finally:
+            opened.close()
             if guarded and not call.closed:
-                await self._recorded(call, _CLIENT_LEFT)
+                await self._recorded(call, CLIENT_LEFT)
             self._inflight.dec()
             method = _method(scope)
             REQUESTS.labels("rest", method, str(code)).inc()
@@ -140,6 +155,16 @@ class Observation:
         sent += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": status, "headers": sent})
         await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+        return status
+
+    async def _broken_off(self, error: ResightError, scope: Scope, send: Send, call: Call) -> int:
+        """End a stream of lines with one that says why; returns the status."""
+        status, _, body = problem(error, instance=scope["path"], request_id=call.request_id)
+        await self._recorded(call, status)
+        line = json.dumps({"problem": body}).encode() + b"\n"
+        with suppress(TimeoutError):  # nobody reads it
+            async with asyncio.timeout(_LAST_LINE_SECONDS):
+                await send({"type": "http.response.body", "body": line})
         return status
 
     async def _recorded(self, call: Call, status: int) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from resight.errors import ResightError
 from service import call
-from service.transport.status import problem, status_of
+from service.transport.status import CLIENT_LEFT, problem, status_of
 
 __all__ = ["PROBLEMS", "Problem", "document", "install"]
 
@@ -65,6 +66,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ResightError, _resight)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _left)
 
 
 def document(app: FastAPI) -> None:
@@ -122,6 +124,11 @@ async def _http(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
     status = HTTPStatus(error.status_code)
     return _plain(status, str(error.detail), request, headers=error.headers, reason=status.name)
+
+
+async def _left(_request: Request, _error: Exception) -> Response:
+    """Nobody reads it, and it is no fault of ours."""
+    return Response(status_code=CLIENT_LEFT)
 
 
 def _plain(
