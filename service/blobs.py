@@ -6,7 +6,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -157,7 +157,10 @@ def _written(path: Path, data: bytes, open_files: ExitStack) -> int:
 
 
 class RemoteBlobStore:
-    """Images as objects of an fsspec file system whose single writes are atomic, such as S3."""
+    """Images as objects of an fsspec file system whose single writes are atomic, such as S3.
+
+    Whatever its driver raises is an OSError here.
+    """
 
     def __init__(self, url: str) -> None:
         try:
@@ -172,16 +175,19 @@ class RemoteBlobStore:
 
     def put(self, key: str, data: bytes) -> None:
         """Store the bytes whole."""
-        self._files.pipe_file(self._path(key), data)
+        with _told():
+            self._files.pipe_file(self._path(key), data)
 
     def put_all(self, blobs: Sequence[tuple[str, bytes]]) -> None:
         """Store many, side by side where the file system can."""
-        self._files.pipe({self._path(key): data for key, data in blobs})
+        with _told():
+            self._files.pipe({self._path(key): data for key, data in blobs})
 
     def get(self, key: str) -> bytes:
         """The bytes; raises KeyError when there are none."""
         try:
-            data: Any = self._files.cat_file(self._path(key))
+            with _told():
+                data: Any = self._files.cat_file(self._path(key))
         except FileNotFoundError as error:
             raise KeyError(key) from error
         return bytes(data)
@@ -189,7 +195,8 @@ class RemoteBlobStore:
     def delete(self, key: str) -> None:
         """Remove the bytes."""
         try:
-            self._files.rm_file(self._path(key))
+            with _told():
+                self._files.rm_file(self._path(key))
         except FileNotFoundError:
             return
 
@@ -201,11 +208,26 @@ class RemoteBlobStore:
     def keys(self) -> Iterator[str]:
         """Every stored key."""
         prefix = f"{self._root}/"
-        for path in self._files.find(self._root):
+        with _told():
+            # Drivers remember what they have listed, and others write there, too.
+            self._files.invalidate_cache()
+            found = self._files.find(self._root)
+        for path in found:
             yield str(path).removeprefix(prefix)
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A driver's own errors (no connection, no credentials, …) as what a store raises."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def _shown(url: str) -> str:

@@ -119,6 +119,13 @@ class Crops:
             # Deleted in the meantime, or lost: the catalog knows.
             await self._record(live, wanted)
             raise _damaged(wanted, "is missing from the blob store") from None
+        except OSError as error:
+            raise Unavailable(
+                f"the image of crop {wanted} cannot be read from the blob store ({error}); try "
+                "again later",
+                field="blob_url",
+                reason="BLOBS_UNAVAILABLE",
+            ) from error
         if hashlib.sha256(image).digest() != record.crop.sha256:
             raise _damaged(wanted, "does not have the digest it was stored with")
         return StoredCrop(record.crop, image)

@@ -98,7 +98,9 @@ class Embedder(Protocol):
 
 
 class BlobStore(Protocol):
-    """Crop images by key. Keys are relative paths with forward slashes. Blocking; thread-safe."""
+    """Crop images by key. Keys are relative paths with forward slashes. Blocking; thread-safe. A
+    store that does not answer raises OSError.
+    """
 
     def put(self, key: str, data: bytes) -> None:
         """Store the bytes whole; durable when this returns."""
