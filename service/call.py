@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Literal
 from uuid import uuid4
 
+from resight.errors import ResightError
 from service.domain.principal import LOCAL, Principal
 
 __all__ = ["OWN", "Call", "Noted", "Protocol", "begin", "current", "enter_gallery", "found_gallery"]
@@ -49,6 +50,8 @@ class Call:
         closed: Whether its end is being recorded, or was.
         recorded: Whether the audit records it; not what was refused too often.
         looked_at: ``monotonic`` when the credentials were looked at last.
+        lapsed: What a stream ends with, once the credentials hold no longer that it was begun with.
+        on_lapse: Called then by a stream that ends in its own way.
         charge: Counts more requests against the caller's bounds, and raises when that is too many.
         notes: What the audit records besides; never an image, a vector or a secret.
     """
@@ -69,6 +72,8 @@ class Call:
     closed: bool = False
     recorded: bool = True
     looked_at: float = 0.0
+    lapsed: ResightError | None = None
+    on_lapse: Callable[[], object] | None = None
     charge: Callable[[int], None] = _free
     notes: dict[str, Noted] = field(default_factory=dict)
 
@@ -82,6 +87,12 @@ class Call:
         if self.principal is None:
             raise RuntimeError(f"{self.method} is answered before anybody was let in")
         return self.principal
+
+    def lapse(self, fault: ResightError) -> None:
+        """The credentials hold no longer that this stream was begun with."""
+        self.lapsed = fault
+        if self.on_lapse is not None:
+            self.on_lapse()
 
     def note(self, **notes: Noted) -> None:
         """Have the audit record something; the service's own work records nothing."""

@@ -12,8 +12,9 @@ from typing import Any
 from uuid import UUID
 
 from adapt.nightly.lease import Lease
+from resight.client.error_info import CREDENTIALS_LAPSED
 from resight.client.faults import translated
-from resight.errors import DeadlineExceeded, Unavailable
+from resight.errors import DeadlineExceeded, ResightError, Unauthenticated, Unavailable
 from resight.v1 import adaptation_service_pb2 as messages
 from resight.v1.adaptation_service_pb2_grpc import AdaptationServiceStub
 
@@ -66,7 +67,8 @@ class Pull:
     def camera(self, camera_id: str, *, replay: bool, sample: int, seed: int) -> None:
         """Fetches one camera's crops of the run's window, or of before it.
 
-        A stream that breaks is taken up again after the last crop that arrived.
+        A stream that breaks is taken up again after the last crop that arrived; so is one whose
+        credentials have expired, with those that are shown then.
 
         Args:
             camera_id: The camera.
@@ -77,6 +79,7 @@ class Pull:
         Raises:
             FailedPrecondition: The lease is lost.
             Unavailable: The service went away and did not come back.
+            Unauthenticated: The credentials are not valid, or have lapsed and were not replaced.
         """
         # The camera's name may hold what a folder's may not.
         folder = self.folder / f"{'replay' if replay else 'new'}-{self._folders():04d}"
@@ -99,10 +102,14 @@ class Pull:
                     self._keep(item.crop, folder, replay=replay)
                     cursor, delay = item.crop.cursor, _FIRST_DELAY
                     deadline = time.monotonic() + self.lease.patience
-                fault: Unavailable | DeadlineExceeded = Unavailable(
+                fault: ResightError = Unavailable(
                     "the service ended the stream of crops before its last one"
                 )
             except (Unavailable, DeadlineExceeded) as error:
+                fault = error
+            except Unauthenticated as error:
+                if error.reason != CREDENTIALS_LAPSED:
+                    raise
                 fault = error
             if time.monotonic() + delay > deadline:
                 raise fault

@@ -4,7 +4,8 @@ Flow control: at most ``window`` items are sent and not yet answered. An item an
 again, later each time. When the stream breaks, what was answered stays settled and what was not is
 sent on a new one; an item that had been committed just before is then answered DUPLICATE, so
 nothing is stored twice. Ingest is idempotent, so every break that the transport made is taken for
-passing; only when nothing has been settled for ``patience`` seconds is it given up.
+passing; only when nothing has been settled for ``patience`` seconds is it given up. A stream whose
+credentials have expired is gone on with on one with those that are shown then, if they are valid.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from typing import Any
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from resight.client.error_info import reason_of
+from resight.client.error_info import CREDENTIALS_LAPSED, reason_of
 from resight.client.faults import translated
 from resight.crops import CropRef, read_crop
-from resight.errors import ImageTooLarge, ResightError, Unavailable
+from resight.errors import ImageTooLarge, ResightError, Unauthenticated, Unavailable
 from resight.v1.gallery_service_pb2 import IngestCropsRequest, IngestCropsResponse
 from resight.v1.gallery_service_pb2_grpc import GalleryServiceStub
 from resight.v1.types_pb2 import Crop
@@ -104,17 +105,24 @@ class Uploader:
 
         Raises:
             Unavailable: The service was away or too busy for longer than the patience lasts.
+            Unauthenticated: The credentials are not valid, or have lapsed and were not replaced.
             ResightError: The stream was refused.
         """
         self._open = dict(enumerate(crops))
         self._settled_at = time.monotonic()
         attempt = 0
+        fault: ResightError | None = None
         while self._open:
             before = len(self._open)
             try:
                 self._one_stream()
                 fault = Unavailable("the service ended the stream before every crop was answered")
             except Unavailable as error:
+                fault = error
+            except Unauthenticated as error:
+                if error.reason != CREDENTIALS_LAPSED:
+                    # What came of those before says more than that these are not valid.
+                    raise fault if isinstance(fault, Unauthenticated) else error from error
                 fault = error
             if not self._open:
                 break

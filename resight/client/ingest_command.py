@@ -79,7 +79,7 @@ def ingest(
         try:
             report = uploader.send(crops)
         except BaseException as error:
-            if not _refused(error):
+            if uploader.report.stored or not _refused(error):
                 note(
                     f"{uploader.report.stored} of {len(crops)} crops are stored; run the same "
                     "command again for the rest"

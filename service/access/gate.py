@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -10,6 +12,7 @@ from typing import Protocol
 
 from resight.errors import ResourceExhausted, Unauthenticated
 from service.access.attempts import Attempts
+from service.access.open_streams import OpenStreams
 from service.access.purposes import PurposePolicy
 from service.access.rights import authorise
 from service.call import Call
@@ -24,9 +27,6 @@ class Credentials:
     """What a caller showed: the value of ``authorization``; empty for none."""
 
     authorization: str = ""
-
-
-RENEW_SECONDS = 1.0
 
 
 class Authenticator(Protocol):
@@ -95,6 +95,7 @@ class Gate:
         attempts: Bounds how many refused callers are recorded.
         recorders: Record what was asked.
         purposes: Which purpose must be declared.
+        refresh_seconds: After these a stream has ended whose credentials hold no longer.
     """
 
     def __init__(
@@ -105,12 +106,16 @@ class Gate:
         attempts: Attempts | None = None,
         recorders: Sequence[Recorder] = (),
         purposes: PurposePolicy | None = None,
+        refresh_seconds: float = 2.0,
     ) -> None:
         self._authenticator = authenticator
         self._limiters = tuple(limiters)
         self._attempts = attempts or Attempts(0)
         self._recorders = tuple(recorders)
         self._purposes = purposes or PurposePolicy()
+        self._streams = OpenStreams(
+            lambda shown: authenticator.authenticate(Credentials(shown)), seconds=refresh_seconds
+        )
 
     @property
     def is_open(self) -> bool:
@@ -147,17 +152,28 @@ class Gate:
             call.recorded = not self._attempts.wait(principal.name)
             raise
 
-    async def renew(self, call: Call, credentials: Credentials) -> None:
-        """Look again, now and then, whether the key of a stream still holds; a token holds for the
-        streams that it has begun.
+    def streaming(
+        self, call: Call, credentials: Credentials, task: asyncio.Task[object] | None = None
+    ) -> AbstractContextManager[None]:
+        """While a stream is open: it ends with its credentials (`service.access.open_streams`).
+
+        Args:
+            call: The stream.
+            credentials: What it was begun with.
+            task: Cancelled when the stream does not end for being told; the current one if None.
+        """
+        if self.is_open:
+            return nullcontext()
+        return self._streams.one(call, credentials.authorization, task)
+
+    async def go_on(self, call: Call, credentials: Credentials) -> None:
+        """Let a stream's message pass.
 
         Raises:
-            Unauthenticated, Unavailable: it does not, or that cannot be found out.
+            Unauthenticated, Unavailable: its credentials hold no longer, or that cannot be known.
         """
-        if call.known.kind != "key" or monotonic() - call.looked_at < RENEW_SECONDS:
-            return
-        call.looked_at = monotonic()
-        await self._authenticator.authenticate(credentials)
+        if not self.is_open:
+            await self._streams.check(call, credentials.authorization)
 
     def _charge(self, principal: Principal, count: int) -> None:
         for limiter in self._limiters:

@@ -30,7 +30,8 @@ class KeyRing:
     Args:
         catalog: Where keys are stored.
         clock: Tells which have expired.
-        refresh_seconds: How old what is known may be.
+        refresh_seconds: How old what is known may be; it is read again when it is half as old, so
+            that nobody who is told of it later, such as a stream, is told too late.
     """
 
     def __init__(self, catalog: Catalog, clock: Clock, *, refresh_seconds: float) -> None:
@@ -70,15 +71,17 @@ class KeyRing:
         self._changed_at = time.monotonic()
         self._reading = None
 
-    def _is_fresh(self) -> bool:
-        aged = time.monotonic() - self._known_at > self._refresh_seconds
+    def _is_younger(self, seconds: float) -> bool:
+        aged = time.monotonic() - self._known_at > seconds
         return self._known_at > self._changed_at and not aged
 
     async def _freshen(self) -> None:
+        if self._is_younger(self._refresh_seconds / 2):
+            return
         for _ in range(_TRIES):
-            if self._is_fresh():
-                return
             await self._refresh()
+            if self._is_younger(self._refresh_seconds):
+                return
         raise Unavailable(
             "API keys cannot be looked up now, the catalog is too slow; try again",
             reason="KEYS_UNAVAILABLE",

@@ -50,6 +50,7 @@ async def open_gate(
         attempts=Attempts(access.refused_attempts_per_minute),
         recorders=recorders,
         purposes=PurposePolicy(required=governance.require_purpose, purposes=governance.purposes),
+        refresh_seconds=access.refresh_seconds,
     )
 
 

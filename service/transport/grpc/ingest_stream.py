@@ -8,8 +8,9 @@ window holds the client back.
 Ends: the client half-closes, then the items in flight are answered and the stream ends OK; the
 client leaves, then the items in flight are abandoned (one that is already committing is stored,
 unacknowledged); the service drains, then items in flight are answered as usual, items read from
-then on are answered RETRY, and when nothing is in flight the stream ends UNAVAILABLE: an item
-without an answer was not accepted.
+then on are answered RETRY, and when nothing is in flight the stream ends UNAVAILABLE; the
+credentials lapse, or a message cannot be read, then nothing more is read, items in flight are
+answered, and the stream ends with that error. An item without an answer was not accepted.
 """
 
 from __future__ import annotations
@@ -68,25 +69,34 @@ class IngestStream:
 
         Raises:
             Unavailable: The service drains; everything in flight has been answered.
+            ResightError: The stream's credentials have lapsed, or a message cannot be read;
+                likewise.
         """
-        reader = asyncio.create_task(self._read())
+        receiver = asyncio.create_task(self._receive())
+        reader = asyncio.create_task(self._until_answered(receiver))
         drainer = asyncio.create_task(self._stop_when_drained(reader))
+        begun = call.current()
+        begun.on_lapse = receiver.cancel
         try:
             while (answer := await self._answers.get()) is not None:
                 self._note(answer)
                 yield answer
                 self._permits.release()
             drainer.cancel()
+            if begun.lapsed is not None:
+                raise begun.lapsed
             if reader.cancelling():
                 raise Unavailable(
                     "the service is stopping; items without an answer were not accepted, "
                     "send them again",
                     reason="DRAINING",
                 )
-            await reader
+            await receiver
         finally:
-            for task in (reader, drainer, *self._in_flight.values()):
+            for task in (receiver, reader, drainer, *self._in_flight.values()):
                 task.cancel()
+            if receiver.done() and not receiver.cancelled():
+                receiver.exception()  # told already, or nobody is there to be told
 
     def _note(self, answer: IngestCropsResponse) -> None:
         name = IngestCropsResponse.Outcome.Name(answer.outcome).removeprefix("OUTCOME_").lower()
@@ -95,15 +105,18 @@ class IngestStream:
         if answer.reason.endswith("_NOT_ALLOWED"):
             call.current().note_denied()
 
-    async def _read(self) -> None:
+    async def _receive(self) -> None:
+        requests = aiter(self._requests)
+        while True:
+            await self._permits.acquire()
+            request = await anext(requests, None)
+            if request is None:
+                break
+            await self._begin(request)
+
+    async def _until_answered(self, receiver: asyncio.Task[None]) -> None:
         try:
-            requests = aiter(self._requests)
-            while True:
-                await self._permits.acquire()
-                request = await anext(requests, None)
-                if request is None:
-                    break
-                await self._begin(request)
+            await asyncio.wait((receiver,))
             await self._idle.wait()
         finally:
             self._answers.put_nowait(None)

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -16,10 +16,10 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status as grpc_details
 
-from resight.errors import InvalidArgument, ResightError, Unavailable
+from resight.errors import InvalidArgument, ResightError
 from service import call as call_in_progress
 from service import call_log
-from service.access.gate import Gate, OpenDoor
+from service.access.gate import Credentials, Gate, OpenDoor
 from service.call import Call
 from service.call_log import Traffic
 from service.domain import names
@@ -29,6 +29,7 @@ from service.transport.call_trace import TRACERESPONSE, begin_grpc, end_grpc
 from service.transport.grpc.health_room import HealthRoom
 from service.transport.grpc.message import only_message
 from service.transport.grpc.metadata import certificate_of, credentials_of, purpose_of
+from service.transport.grpc.running_calls import RunningCalls
 from service.transport.status import rpc_status, status_of
 from service.transport.text_limit import check_message
 
@@ -57,7 +58,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
     def __init__(self, places: int) -> None:
         self._wrapped: dict[str, Handler] = {}
         self._health = HealthRoom(places)
-        self._calls = _Calls()
+        self._calls = RunningCalls()
         self.gate = Gate(OpenDoor())
 
     async def refuse(self, grace: float) -> None:
@@ -97,34 +98,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         return wrapped
 
 
-class _Calls:
-    """How many calls run, and whether more may begin."""
-
-    def __init__(self) -> None:
-        self.refused = False
-        self.idle = asyncio.Event()
-        self.idle.set()
-        self._running = 0
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        if self.refused:
-            raise Unavailable(
-                "the service is stopping; send the call again, to another replica if there is one",
-                reason="DRAINING",
-            )
-        self._running += 1
-        self.idle.clear()
-        try:
-            yield
-        finally:
-            self._running -= 1
-            if not self._running:
-                self.idle.set()
-
-
 def _wrap(
-    handler: Handler, method: str, calls: _Calls, gate: Callable[[], Gate], *, admits: bool
+    handler: Handler, method: str, calls: RunningCalls, gate: Callable[[], Gate], *, admits: bool
 ) -> Handler:
     behaviour: Any = (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
@@ -137,15 +112,19 @@ def _wrap(
             return response
 
     async def stream(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        async with (
-            _call(method, context, calls, gate(), streams=True, admits=admits) as traffic,
-            aclosing(behaviour(await given(requests, traffic), context)) as responses,
-        ):
-            credentials = credentials_of(context)
-            async for response in responses:
-                await gate().renew(call_in_progress.current(), credentials)
-                traffic.went(response)
-                yield response
+        passed = gate()
+        async with _call(method, context, calls, passed, streams=True, admits=admits) as traffic:
+            call, credentials = call_in_progress.current(), credentials_of(context)
+            if handler.request_streaming:
+                # What was taken is answered, whatever has become of the credentials since.
+                requests = _let_on(requests, passed, call, credentials)
+            with passed.streaming(call, credentials):
+                async with aclosing(behaviour(await given(requests, traffic), context)) as answers:
+                    async for response in answers:
+                        if not handler.request_streaming:
+                            await passed.go_on(call, credentials)
+                        traffic.went(response)
+                        yield response
 
     def deserialized(data: bytes) -> Any:
         # An error raised here would be answered UNKNOWN, and not counted.
@@ -200,6 +179,14 @@ async def _each(requests: AsyncIterator[Any], traffic: Traffic) -> AsyncIterator
     return _all_readable(requests, traffic)
 
 
+async def _let_on(
+    requests: AsyncIterator[Any], gate: Gate, call: Call, credentials: Credentials
+) -> AsyncIterator[Any]:
+    async for request in requests:
+        await gate.go_on(call, credentials)
+        yield request
+
+
 async def _all_readable(requests: AsyncIterator[Any], traffic: Traffic) -> AsyncIterator[Any]:
     async for request in requests:
         yield _readable(request, traffic)
@@ -209,7 +196,7 @@ async def _all_readable(requests: AsyncIterator[Any], traffic: Traffic) -> Async
 async def _call(
     method: str,
     context: Context,
-    calls: _Calls,
+    calls: RunningCalls,
     gate: Gate,
     *,
     streams: bool = False,
@@ -239,8 +226,13 @@ async def _call(
         await _leave(gate, call, code)
         await _abort(context, error, call)
     except (asyncio.CancelledError, GeneratorExit):
-        code = grpc.StatusCode.CANCELLED
+        code = grpc.StatusCode.CANCELLED if call.lapsed is None else status_of(call.lapsed).grpc
         await _leave(gate, call, code)
+        if call.lapsed is not None:
+            # gRPC tells nobody of a task that is cancelled. It may be in the midst of a message
+            # that is not read, and then that error would be for nobody either.
+            with suppress(grpc.aio.AbortError):
+                await _abort(context, call.lapsed, call)
         raise
     except grpc.aio.AbortError:
         code = grpc.StatusCode(context.code())

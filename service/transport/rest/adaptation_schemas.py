@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.application.adaptation import StartedRun
 from service.application.crop_stream import StreamedCrop, StreamSummary
 from service.domain import adaptation as domain
+from service.transport.rest.problems import Problem
 from service.transport.rest.schemas import Crop
 
 __all__ = [
@@ -222,10 +223,13 @@ class SummaryLine(BaseModel):
 
 
 class StreamLine(BaseModel):
-    """One line of the stream: a crop, or at the end the summary."""
+    """One line of the stream: a crop, or at the end the summary, or a problem when the credentials
+    have lapsed meanwhile.
+    """
 
     crop: StreamedCropLine | None = None
     summary: SummaryLine | None = None
+    problem: Problem | None = None
 
     @classmethod
     def of(cls, item: StreamedCrop | StreamSummary) -> Self:

@@ -30,7 +30,8 @@ from service.transport.status import CLIENT_LEFT, problem, status_name
 __all__ = ["Observation"]
 
 _LOG = logging.getLogger(__name__)
-_LAST_LINE_SECONDS = 1.0
+# For a slow reader; nothing else goes to it meanwhile.
+_LAST_LINE_SECONDS = 30.0
 _VERBS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _GUARDED = "/v1/"
 _METRICS = "/metrics"

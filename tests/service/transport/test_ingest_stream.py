@@ -10,9 +10,11 @@ from uuid import UUID
 
 import pytest
 
-from resight.errors import Unavailable
+from resight.errors import InvalidArgument, Unauthenticated, Unavailable
 from resight.v1.gallery_service_pb2 import IngestCropsRequest, IngestCropsResponse
+from service import call
 from service.application.ingest import IngestResult, Outcome
+from service.call import Call
 from service.transport.grpc.ingest_room import IngestRoom
 from service.transport.grpc.ingest_stream import IngestStream
 
@@ -128,6 +130,62 @@ def test_draining_answers_what_is_in_flight_then_ends_unavailable() -> None:
         with pytest.raises(Unavailable):
             await reader
         assert sorted(seen) == [0, 1, 2]
+
+    asyncio.run(scenario())
+
+
+def test_lapsing_answers_what_is_in_flight_and_reads_no_more() -> None:
+    async def scenario() -> None:
+        ingest, begun = SteppedIngest(), Call("grpc", "GalleryService/IngestCrops")
+        call.begin(begun)
+        read: list[int] = []
+
+        async def items() -> AsyncIterator[IngestCropsRequest]:
+            async for request in requests(3):
+                read.append(request.sequence)
+                yield request
+            await more.wait()
+            read.append(3)
+            yield IngestCropsRequest(sequence=3)
+
+        more = asyncio.Event()
+        seen: list[int] = []
+
+        async def whole() -> None:
+            async for answer in stream_of(ingest, items()).answers():
+                assert answer.outcome == IngestCropsResponse.OUTCOME_ACCEPTED
+                seen.append(answer.sequence)
+
+        reader = asyncio.create_task(whole())
+        await settle()
+        begun.lapse(Unauthenticated("revoked"))
+        more.set()
+        await settle()
+        assert not reader.done()
+        while ingest.waiting:
+            ingest.release()
+        with pytest.raises(Unauthenticated, match="revoked"):
+            await reader
+        assert sorted(seen) == read == [0, 1, 2]
+
+    asyncio.run(scenario())
+
+
+def test_a_message_that_cannot_be_read_ends_the_stream_after_the_answers() -> None:
+    async def scenario() -> None:
+        ingest = SteppedIngest()
+
+        async def items() -> AsyncIterator[IngestCropsRequest]:
+            yield IngestCropsRequest(sequence=1)
+            raise InvalidArgument("the message cannot be read")
+
+        answers = stream_of(ingest, items()).answers()
+        first = asyncio.create_task(anext(answers))
+        await settle()
+        ingest.release()
+        assert (await first).sequence == 1
+        with pytest.raises(InvalidArgument):
+            await anext(answers)
 
     asyncio.run(scenario())
 

@@ -1,0 +1,132 @@
+"""Streams end with the credentials that they were begun with: expired, revoked, or with a signing
+key that its issuer has withdrawn.
+
+One task looks, while any stream is open, once an interval, and once for all streams that show the
+same credentials; a message costs its stream a comparison of two clocks. What is looked at is what
+is known of keys in memory, which the looking keeps fresh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Context
+from dataclasses import dataclass
+from time import monotonic
+
+from resight.errors import ResightError, Unauthenticated, Unavailable
+from service.call import Call
+
+__all__ = ["LAPSED", "OpenStreams"]
+
+logger = logging.getLogger(__name__)
+
+LAPSED = "CREDENTIALS_LAPSED"
+_LOOKS = 4
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    call: Call
+    shown: str
+    task: asyncio.Task[object] | None
+
+
+class OpenStreams:
+    """The streams of one process. Used on the event loop only.
+
+    Args:
+        look: Whether credentials still hold; raises Unauthenticated, or Unavailable.
+        seconds: After these a stream has ended whose credentials hold no longer: it is looked at
+            four times as often. One that has not ended by itself then, as nobody reads it, is
+            broken off.
+    """
+
+    def __init__(self, look: Callable[[str], Awaitable[object]], *, seconds: float) -> None:
+        self._look = look
+        self._seconds = seconds
+        self._open: set[_Stream] = set()
+        self._watching: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def one(
+        self, call: Call, shown: str, task: asyncio.Task[object] | None = None
+    ) -> Iterator[None]:
+        """Watch over a stream.
+
+        Args:
+            call: Told when its credentials have lapsed.
+            shown: Its credentials.
+            task: Cancelled when the call does not end for being told; the current one if None.
+        """
+        stream = _Stream(call, shown, task or asyncio.current_task())
+        self._open.add(stream)
+        if self._watching is None or self._watching.done():
+            # In no context, as it works for no call.
+            self._watching = asyncio.get_running_loop().create_task(
+                self._watch(), context=Context()
+            )
+        try:
+            yield
+        finally:
+            self._open.discard(stream)
+
+    async def check(self, call: Call, shown: str) -> None:
+        """Let a message pass; when nobody could look for too long, once that was made up for.
+
+        Raises:
+            Unauthenticated, Unavailable: The credentials hold no longer, or that cannot be known.
+        """
+        if call.lapsed is not None:
+            raise call.lapsed
+        if monotonic() - call.looked_at > self._seconds:
+            now = monotonic()
+            fault = await self._fault(shown)
+            if fault is not None:
+                call.lapse(fault)
+                raise fault
+            call.looked_at = now
+
+    async def _watch(self) -> None:
+        while self._open:
+            await asyncio.sleep(self._seconds / _LOOKS)
+            for shown in {stream.shown for stream in self._open}:
+                now = monotonic()
+                fault = await self._fault(shown)
+                for stream in [each for each in self._open if each.shown == shown]:
+                    if fault is not None:
+                        self._tell(stream, fault)
+                    elif stream.call.looked_at < now:
+                        stream.call.looked_at = now
+
+    async def _fault(self, shown: str) -> ResightError | None:
+        try:
+            await self._look(shown)
+        except Unauthenticated:
+            return Unauthenticated(
+                "the credentials that the stream was begun with hold no longer, they were revoked "
+                "or have expired; begin another with valid ones, and send again what has no answer",
+                field="authorization",
+                reason=LAPSED,
+            )
+        except ResightError as error:
+            return error
+        except Exception:
+            # Whatever the fault, nobody is let on who was not looked at.
+            logger.exception("the credentials of streams cannot be looked at")
+            return Unavailable(
+                "credentials cannot be looked at now; try again", reason="KEYS_UNAVAILABLE"
+            )
+        return None
+
+    def _tell(self, stream: _Stream, fault: ResightError) -> None:
+        if stream.call.lapsed is not None:
+            return
+        stream.call.lapse(fault)
+        asyncio.get_running_loop().call_later(self._seconds, self._break_off, stream)
+
+    def _break_off(self, stream: _Stream) -> None:
+        if stream in self._open and stream.task is not None:
+            stream.task.cancel()
