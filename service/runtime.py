@@ -17,6 +17,7 @@ import gc
 import logging
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Self
@@ -26,21 +27,20 @@ from service.application.application import Application
 from service.clock import SystemClock
 from service.encoder.bundle_loader import BundleLoader
 from service.encoder.opening import open_encoder, pipeline_policy
-from service.fence_watch import watch_fence
 from service.gauges import refresh_gauges
 from service.loop_lag import watch_loop_lag
 from service.pipeline.admission import BULK_SHARE
 from service.pipeline.device import DeviceFailureError
 from service.pipeline.pipeline import Pipeline
 from service.preflight.start import refuse_bad_start
+from service.readiness import State, watch_readiness
 from service.settings import ServiceSettings
-from service.telemetry import READY
+from service.telemetry import AUDIT_WRITABLE, READY
 from service.tls.rotation import Rotation
 from service.transport.address import joined
 from service.transport.grpc.ingest_room import IngestRoom
 from service.transport.grpc.server import GrpcServer
 from service.transport.rest.app import create_app, create_probes
-from service.transport.rest.probes import State
 from service.transport.rest.server import RestServer
 from service.transport.use_cases import UseCases
 
@@ -88,7 +88,8 @@ class Runtime:
         self._application: Application
         self._dead_encoder: asyncio.Task[None] | None = None
         self._lag_task = asyncio.create_task(watch_loop_lag())
-        self._fence_task: asyncio.Task[None] | None = None
+        self._readiness_task: asyncio.Task[None] | None = None
+        self._can_record: Callable[[], bool] = lambda: True
         self._exporting = _start_tracing(settings)
         self.endpoints: Endpoints
 
@@ -139,7 +140,9 @@ class Runtime:
         use_cases = UseCases.of(self._application)
         recorders = []
         if settings.audit.enabled:
-            recorders.append((await self._application.open_audit(settings)).recorder)
+            audit = await self._application.open_audit(settings)
+            recorders.append(audit.recorder)
+            self._can_record = audit.log.writability.look
         gate = await open_gate(settings, keys=self._application.key_ring, recorders=recorders)
         app = create_app(
             use_cases,
@@ -171,8 +174,9 @@ class Runtime:
         gc.collect()
         gc.freeze()
         await self._set_state("ready")
-        fence = self._application.replication.fence
-        self._fence_task = asyncio.create_task(watch_fence(lambda: fence.is_open, self._tell_state))
+        self._readiness_task = asyncio.create_task(
+            watch_readiness(self._shown_state, self._tell_state)
+        )
         self.endpoints = Endpoints(
             grpc=joined(settings.grpc.host, grpc_port),
             rest=joined(settings.rest.host, rest_port),
@@ -207,7 +211,7 @@ class Runtime:
         return EXIT_FAILED if failed else EXIT_DRAINED
 
     async def _shut_down(self, *, delay: float, grace: float) -> None:
-        for task in (self._fence_task, self._tls_task):
+        for task in (self._readiness_task, self._tls_task):
             if task is not None:
                 task.cancel()
         await self._set_state("draining")
@@ -246,12 +250,15 @@ class Runtime:
     async def _tell_state(self) -> None:
         ready = self._shown_state() == "ready"
         READY.set(ready)
+        AUDIT_WRITABLE.set(self._can_record())
         await self._grpc.health.set(serving=ready)
 
     def _shown_state(self) -> State:
-        if self._state == "ready" and not self._application.replication.fence.is_open:
+        if self._state != "ready":
+            return self._state
+        if not self._application.replication.fence.is_open:
             return "stale"
-        return self._state
+        return "ready" if self._can_record() else "unrecorded"
 
     def _refresh_gauges(self) -> None:
         if self._state == "starting":

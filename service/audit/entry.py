@@ -18,6 +18,7 @@ __all__ = [
     "CHAIN_BEGAN",
     "CHAIN_ENDED",
     "DENIED",
+    "FAILED",
     "MAX_BODY",
     "PRUNED",
     "Entry",
@@ -30,6 +31,7 @@ __all__ = [
 CHAIN_BEGAN = "audit/began"
 CHAIN_ENDED = "audit/ended"
 DENIED = "audit/denied"
+FAILED = "audit/failed"
 PRUNED = "audit/pruned"
 VERSION = 1
 MAX_BODY = 32 * 1024

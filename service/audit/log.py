@@ -19,9 +19,10 @@ from sqlalchemy import Connection
 
 from service.audit.chain import Head
 from service.audit.checkpoints import Checkpoint, sign
-from service.audit.entry import Entry
+from service.audit.entry import FAILED, Entry
 from service.audit.entry_queue import EntryQueue, QueuedEntry, cannot_record
 from service.audit.linking import Writer, linked, stored_head
+from service.audit.writability import Writability
 from service.catalog import audit as statements
 from service.domain.ports import Clock
 from service.signing import SigningKey
@@ -36,7 +37,7 @@ __all__ = ["AuditLog", "LogPolicy"]
 
 logger = logging.getLogger(__name__)
 
-_PAUSES = (0.05, 0.2, 1.0, 5.0)
+_PAUSES = (0.05, 0.2, 1.0)
 _CLOSE_SECONDS = 10.0
 
 
@@ -73,6 +74,9 @@ class AuditLog:
         policy: When checkpoints are due, and how much may wait.
         stored: Told of the head after every change, on the writer's thread.
         signed: Told of every checkpoint; must return at once.
+
+    Attributes:
+        writability: Whether changes succeed.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class AuditLog:
         self._told = stored
         self._signed = signed
         self._queue = EntryQueue(policy.max_waiting)
+        self.writability = Writability()
         self._attempted: set[Head] = set()
         self._failures = 0
         self._signed_until = head.sequence
@@ -127,6 +132,7 @@ class AuditLog:
                 await asyncio.shield(stored)
         except TimeoutError as error:
             AUDIT_WRITE_FAILURES.inc()
+            self.writability.failed(after=self._policy.wait_seconds)
             stored.add_done_callback(_retrieved)
             raise cannot_record(
                 f"it was not stored within {self._policy.wait_seconds:g} s"
@@ -234,6 +240,7 @@ class AuditLog:
         if self._failures:
             logger.warning("the audit is written again, after %d failures", self._failures)
         self._head, self._attempted, self._failures = written.head, set(), 0
+        self.writability.stored()
         if written.checkpoint is not None:
             self._signed_until, self._unsigned_since = written.checkpoint.sequence, None
             self._signed()
@@ -251,7 +258,11 @@ class AuditLog:
         pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
         self._failures += 1
         AUDIT_WRITE_FAILURES.inc(max(1, len(batch)))
+        self.writability.failed()
         self._queue.give_back(batch, error)
+        if not self._queue and not self._is_due():
+            # Something is to be tried again, or nobody would know when it works.
+            self.owe(Entry(FAILED, facts={"notes": {"entries": len(batch)}}))
         # Calls that come meanwhile are tried at once: the fault may be over.
         self._queue.filled.clear()
         if not self._queue.has_calls:

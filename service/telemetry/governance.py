@@ -10,6 +10,7 @@ __all__ = [
     "AUDIT_CHECKPOINT_AGE",
     "AUDIT_ENTRIES",
     "AUDIT_UNSIGNED_ENTRIES",
+    "AUDIT_WRITABLE",
     "AUDIT_WRITE_FAILURES",
     "ERASURES",
     "ERASURES_PENDING",
@@ -30,6 +31,12 @@ AUDIT_WRITE_FAILURES = Counter(
     "resight_audit_write_failures",
     "Entries of the audit, checkpoints and anchors that could not be stored; a call whose entry "
     "could not be is answered UNAVAILABLE.",
+    registry=REGISTRY,
+)
+AUDIT_WRITABLE = Gauge(
+    "resight_audit_writable",
+    "1 while the audit can be written, or is switched off; 0 after five seconds in which it could "
+    "not be, until it has been for two: no call is answered, and the replica is not ready.",
     registry=REGISTRY,
 )
 AUDIT_UNSIGNED_ENTRIES = Gauge(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from resight.client.connection import Connection, connect
 from resight.client.error_info import reason_of
@@ -119,8 +122,11 @@ def test_a_full_disk_that_holds_the_audit_stops_what_cannot_be_recorded_until_th
             with pytest.raises(grpc.RpcError) as caught:
                 ingest(site, connection, range(40, 50))
             assert reason_of(caught.value) == "AUDIT_UNAVAILABLE"
+            # Whoever balances load learns of it, and that it is over, though nobody calls any more.
+            eventually(lambda: shown(service, connection) == ("unrecorded", "NOT_SERVING", 0, 0))
             disk.empty()
-            assert eventually_searched(site, connection, 7) == crop_id_of(7)
+            eventually(lambda: shown(service, connection) == ("ready", "SERVING", 1, 1))
+            assert search(site, connection, 7) == crop_id_of(7)
             again = ingest(site, connection, range(40, 50))
             assert {item.outcome for item in again} == {Outcome.OUTCOME_ACCEPTED}
             site.check(connection)
@@ -139,14 +145,28 @@ def test_a_full_disk_that_holds_the_audit_stops_what_cannot_be_recorded_until_th
             assert len(searches) > answered
 
 
-def eventually_searched(site: Site, connection: Connection, number: int) -> str:
-    """What is found once the audit is tried again, which takes seconds at most."""
-    for _ in range(600):
-        try:
-            return search(site, connection, number)
-        except grpc.RpcError:
-            time.sleep(0.1)
-    return search(site, connection, number)
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait for it: two minutes at most."""
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def shown(service: Any, connection: Connection) -> tuple[str, str, float, float]:
+    """``/readyz``, gRPC health, and the gauges of readiness and of the audit."""
+    state = httpx.get(f"http://{service.rest}/readyz", timeout=30)
+    assert (state.status_code == 200) == (state.json()["status"] == "ready")
+    stub = health_pb2_grpc.HealthStub(connection.channel)
+    health = stub.Check(health_pb2.HealthCheckRequest(), timeout=30).status
+    text = httpx.get(f"http://{service.rest}/metrics", timeout=30).text
+    gauges = dict(re.findall(r"^(resight_ready|resight_audit_writable) (\S+)$", text, re.MULTILINE))
+    return (
+        state.json()["status"],
+        health_pb2.HealthCheckResponse.ServingStatus.Name(health),
+        float(gauges["resight_ready"]),
+        float(gauges["resight_audit_writable"]),
+    )
 
 
 def test_a_blob_store_that_turns_read_only_is_survived(

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Scope
 
 from resight import __version__
 from service.access.gate import Gate
+from service.readiness import State
 from service.transport.rest import (
     adaptation,
     audit,
@@ -29,7 +30,6 @@ from service.transport.rest import (
 )
 from service.transport.rest.body_limit import BodyLimit
 from service.transport.rest.observation import Observation
-from service.transport.rest.probes import State
 from service.transport.use_cases import UseCases
 
 __all__ = ["create_app", "create_probes"]

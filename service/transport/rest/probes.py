@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
+from service.readiness import State
 from service.telemetry import exposition
 
-__all__ = ["State", "install"]
-
-State = Literal["starting", "ready", "stale", "draining"]
+__all__ = ["install"]
 
 
 def install(app: FastAPI, *, state: Callable[[], State], refresh: Callable[[], None]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from resight.errors import Unavailable
 from service.audit.entry import Entry
 from service.signing import PublicKeys
 
@@ -138,3 +139,30 @@ def test_a_note_that_is_no_json_costs_no_entry(
     first, second = [json.loads(body) for (body,) in rows]
     assert (first["outcome"], second["action"]) == ("OK", "a/c")
     assert (first["notes"], first["notes_left_out"]) == ({}, True)
+
+
+def test_a_change_that_failed_is_tried_again_though_nobody_calls(
+    audited: Callable[..., Any], run: Any, query: Any
+) -> None:
+    async def work() -> None:
+        async with audited() as audit:
+            writer, before = audit.log._writer, audit.log.head
+
+            def broken(*_: Any, **__: Any) -> Any:
+                raise Unavailable("the disk is full")
+
+            audit.log._writer = type("Broken", (), {"change": staticmethod(broken)})
+            with pytest.raises(Unavailable):
+                await audit.log.record(Entry("a/b"))
+            assert audit.log.head == before
+            audit.log._writer = writer
+            for _ in range(2400):
+                if audit.log.head != before:
+                    break
+                await asyncio.sleep(0.05)
+
+    run(work())
+    rows = query("SELECT body FROM audit_entries ORDER BY chain_id, sequence")
+    bodies = [json.loads(row[0]) for row in rows]
+    assert [body["action"] for body in bodies] == ["audit/began", "audit/failed", "audit/ended"]
+    assert bodies[1]["notes"] == {"entries": 1}
