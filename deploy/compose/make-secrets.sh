@@ -1,7 +1,8 @@
 #!/bin/sh
 # Random passwords and keys for compose.yaml, as files in ./secrets (or the folder given). What is
 # there already is kept. The folder is this user's alone; the files are readable, because the
-# container's user is another one and compose mounts them as they are.
+# container's user is another one and compose mounts them as they are. (So the service warns of
+# bootstrap-key's mode: it sees the file and not the folder.)
 set -eu
 folder=${1:-$(dirname "$0")/secrets}
 umask 077

@@ -149,6 +149,34 @@ def test_the_context_holds_what_is_copied_and_nothing_of_value() -> None:
         assert not allowed(path), path
 
 
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_index_of_ones_own_leaves_no_trace(image: str) -> None:
+    """Its address, password and CA are secrets of the build, for each step that asks an index."""
+    for stage in ("build", f"{image}-environment"):
+        asked = [
+            rest
+            for word, rest in stages()[stage][1]
+            if word == "RUN" and "--require-hashes" in rest
+        ]
+        assert asked
+        for rest in asked:
+            mounts = re.findall(r"--mount=(\S+)", rest)
+            assert mounts == [
+                "type=secret,id=pip.conf,target=/etc/pip.conf",
+                "type=secret,id=ca.pem",
+            ]
+    assert "pip.conf" not in "".join(rest for word, rest in inherited(image) if word == "COPY")
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_environment_is_whole_and_has_no_installer(image: str) -> None:
+    """The base image's pip and setuptools are of no locked version."""
+    (steps,) = [rest for word, rest in stages()[f"{image}-environment"][1] if word == "RUN"]
+    assert "python -m venv --without-pip /opt/resight" in steps
+    assert "/build/bin/pip --python /opt/resight check" in steps
+    assert "/opt/resight/bin/pip" not in steps
+
+
 def interpreter_for_all() -> tuple[str, bool]:
     """A Python of this version that every user may run, when root can become one; else this one."""
     for name in (os.path.realpath(sys.executable), "/usr/bin/python3"):
@@ -188,7 +216,7 @@ def test_the_steps_of_the_service_image(open_folder: Path) -> None:
     for stage in ("build", "service-cpu-environment"):
         for word, rest in stages()[stage][1]:
             if word == "RUN":
-                steps = rest
+                steps = re.sub(r"--mount=\S+", "", rest)
                 for path, instead in (
                     ("/locks/build.txt", LOCKS / "build.txt"),
                     ("/locks/requirements.txt", LOCKS / "service-cpu.txt"),
