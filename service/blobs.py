@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import fsspec
-
 from resight.durable import flush_folder
 from resight.errors import FailedPrecondition, InvalidArgument
 from service.domain.ports import BlobStore
+from service.file_systems import open_file_system
 
 __all__ = ["FolderBlobStore", "RemoteBlobStore", "open_blob_store"]
 
@@ -164,7 +163,7 @@ class RemoteBlobStore:
 
     def __init__(self, url: str) -> None:
         try:
-            self._files, root = fsspec.core.url_to_fs(url)
+            self._files, root = open_file_system(url)
         except (ImportError, ValueError) as error:
             raise InvalidArgument(
                 f"blob_url {_shown(url)} cannot be used ({error}); check its scheme and install "

@@ -40,6 +40,9 @@ def main() -> int:
         constraint = f"--constraint=requirements/{name}.txt"
         _lock(LOCKS / f"{name}.txt", extras, constraint, "--generate-hashes", "--no-annotate")
     _lock(LOCKS / "build.txt", None, "--generate-hashes", "--no-annotate")
+    # The object store's driver is tested in the versions that the images hold.
+    images = f"--constraint={LOCKS / 'service-cpu.txt'}"
+    _lock(Path("requirements/s3.txt"), ["s3", "s3-tests"], images, *sys.argv[1:])
     return 0
 
 

@@ -14,14 +14,13 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-import fsspec
-
 from resight.errors import InvalidArgument, ResightError
 from service.audit.checkpoints import Checkpoint
 from service.audit.linking import Writer
 from service.catalog import audit as statements
 from service.catalog.store import Catalog
 from service.domain.ports import Clock
+from service.file_systems import open_file_system
 from service.telemetry import AUDIT_WRITE_FAILURES
 
 __all__ = ["AnchorStore", "Anchoring", "open_anchors"]
@@ -159,7 +158,7 @@ def open_anchors(url: str) -> AnchorStore:
         InvalidArgument: the URL names nothing that fsspec knows.
     """
     try:
-        files, root = fsspec.core.url_to_fs(url)
+        files, root = open_file_system(url)
     except (ValueError, ImportError, OSError) as error:
         raise InvalidArgument(
             f"{_SETTING} cannot be used ({error}); name a folder (file:///…) or a store of which "
