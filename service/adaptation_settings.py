@@ -6,7 +6,10 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from resight.errors import InvalidArgument
+from service.domain.names import gallery_name
 
 __all__ = ["ModelSettings", "NightlySettings", "PrivacySettings", "RetentionSettings"]
 
@@ -17,7 +20,8 @@ class _Section(BaseModel):
 
 class NightlySettings(_Section):
     """Leases and records of nightly runs. A lease that is not extended is free after it expires,
-    so its length is how long a dead night blocks the next one.
+    so its length is how long a dead night blocks the next one. A gallery in ``expected`` is missed
+    by an alert when crops come and no night was ever started for it.
     """
 
     lease_seconds: float = Field(default=300.0, ge=1)
@@ -26,6 +30,15 @@ class NightlySettings(_Section):
     max_report_crops: int = Field(default=10_000, ge=1, le=100_000)
     max_run_crops: int = Field(default=5_000_000, ge=1)
     stream_readers: int = Field(default=8, ge=1, le=256)
+    expected: tuple[str, ...] = ()
+
+    @field_validator("expected")
+    @classmethod
+    def _galleries(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(gallery_name(name) for name in value)
+        except InvalidArgument as error:
+            raise ValueError(str(error)) from error
 
     @model_validator(mode="after")
     def _default_allowed(self) -> Self:

@@ -163,7 +163,11 @@ class Application:
             max_cameras=limits.max_filter_cameras,
         )
         self.watching = Watching(
-            catalog, galleries, data_dir=settings.data_dir, settings=settings.metrics
+            catalog,
+            galleries,
+            data_dir=settings.data_dir,
+            settings=settings.metrics,
+            nights=settings.nightly.expected,
         )
         self.verification = Verification(
             catalog=catalog,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
@@ -17,6 +17,7 @@ from service.domain.adaptation import AdaptationRun, RunState
 from service.telemetry import (
     ADAPTATION_CLUSTERS,
     ADAPTATION_DURATION,
+    ADAPTATION_EXPECTED,
     ADAPTATION_GATE_BASELINE_SCORE,
     ADAPTATION_GATE_RESULT,
     ADAPTATION_GATE_SCORE,
@@ -79,9 +80,14 @@ class RunWatch:
     Args:
         catalog: Where runs are read.
         galleries: Whose runs are told.
+        expected: Galleries that have nights, whether one has begun or not.
     """
 
-    def __init__(self, catalog: Catalog, galleries: Galleries) -> None:
+    def __init__(
+        self, catalog: Catalog, galleries: Galleries, *, expected: Sequence[str] = ()
+    ) -> None:
+        for name in expected:
+            ADAPTATION_EXPECTED.labels(name).set(1)
         self._catalog = catalog
         self._galleries = galleries
         # The run whose figures are known, as they are long and never change once it has ended.

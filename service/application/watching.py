@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from service.application.camera_drift import CameraDrift
@@ -23,14 +24,21 @@ class Watching:
         galleries: That are looked at.
         data_dir: Whose disk is looked at.
         settings: How often, and what.
+        nights: Galleries that nights are expected of.
     """
 
     def __init__(
-        self, catalog: Catalog, galleries: Galleries, *, data_dir: Path, settings: MetricSettings
+        self,
+        catalog: Catalog,
+        galleries: Galleries,
+        *,
+        data_dir: Path,
+        settings: MetricSettings,
+        nights: Sequence[str] = (),
     ) -> None:
         self._settings = settings
         self.drift = CameraDrift(catalog, galleries, settings)
-        self.runs = RunWatch(catalog, galleries)
+        self.runs = RunWatch(catalog, galleries, expected=nights)
         self.storage = StorageWatch(data_dir, catalog)
         self._repeating: list[Repeating] = []
 

@@ -10,6 +10,7 @@ __all__ = [
     "ADAPTATION_CLUSTERS",
     "ADAPTATION_CROPS",
     "ADAPTATION_DURATION",
+    "ADAPTATION_EXPECTED",
     "ADAPTATION_GATE_BASELINE_SCORE",
     "ADAPTATION_GATE_RESULT",
     "ADAPTATION_GATE_SCORE",
@@ -31,6 +32,12 @@ ADAPTATION_RUNS = Counter(
 ADAPTATION_LEASE_HELD = Gauge(
     "resight_adaptation_lease_held",
     "1 while a run holds the gallery's lease and it has not expired.",
+    ("gallery",),
+    registry=REGISTRY,
+)
+ADAPTATION_EXPECTED = Gauge(
+    "resight_adaptation_expected",
+    "1 for a gallery of which the settings say that it has nights (nightly.expected).",
     ("gallery",),
     registry=REGISTRY,
 )

@@ -213,6 +213,8 @@ def test_the_environment_is_one_that_the_service_takes(case: str, tmp_path: Path
         assert settings.search.threads == 2
         assert settings.governance.require_purpose
     assert (settings.database_url is None) == (case == "single")
+    nights = [each for each in rendered(case) if each["kind"] == "CronJob"]
+    assert settings.nightly.expected == (("default",) if nights else ())
 
 
 @cases

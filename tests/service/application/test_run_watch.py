@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from resight.errors import InvalidArgument
 from service.application.run_key import RunKey
-from service.application.run_watch import RunFigures, run_figures
+from service.application.run_watch import RunFigures, RunWatch, run_figures
 from service.domain.adaptation import Ending, RunState
+from service.settings import load_settings
 from service.telemetry import REGISTRY
 
 NIGHT = {
@@ -43,6 +45,19 @@ def test_the_figures_of_a_night() -> None:
 )
 def test_anything_else_that_a_caller_reports_is_no_figure(told: Any) -> None:
     assert run_figures(told) == RunFigures()
+
+
+def test_galleries_that_nights_are_expected_of_are_told_from_the_start() -> None:
+    settings = load_settings({"nightly": {"expected": ["yard", "hall"]}})
+    nothing: Any = None
+    RunWatch(nothing, nothing, expected=settings.nightly.expected)
+    for name, told in (("yard", 1), ("hall", 1), ("roof", None)):
+        assert REGISTRY.get_sample_value("resight_adaptation_expected", {"gallery": name}) == told
+
+
+def test_what_is_no_gallery_is_not_expected_to_have_nights() -> None:
+    with pytest.raises(InvalidArgument, match=r"nightly\.expected"):
+        load_settings({"nightly": {"expected": ["no such/name"]}})
 
 
 def test_runs_are_told_from_the_catalog(opened: Any, run: Any, clock: Any) -> None:

@@ -123,6 +123,7 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- end -}}
 {{- range $name, $_ := .Values.settings -}}
 {{- $set := dict "RESIGHT_BUNDLE" "bundle.path" "RESIGHT_DATA_DIR" "the data volume" "RESIGHT_DATABASE_URL" "database.existingSecret" "RESIGHT_BLOB_URL" "images" "RESIGHT_ERASURES_DIR" "erasures.existingClaim" "RESIGHT_GRPC__HOST" "ports" "RESIGHT_GRPC__PORT" "ports.grpc" "RESIGHT_REST__HOST" "ports" "RESIGHT_REST__PORT" "ports.rest" "RESIGHT_PROBES__HOST" "ports" "RESIGHT_PROBES__PORT" "ports.probes" "RESIGHT_DRAIN_DELAY_SECONDS" "drain.delaySeconds" "RESIGHT_DRAIN_SECONDS" "drain.seconds" "RESIGHT_ALLOW_INSECURE_NETWORK" "allowInsecureNetwork" "RESIGHT_ACCESS__AUTHENTICATION" "access.authentication" "RESIGHT_ACCESS__BOOTSTRAP_KEY" "access.existingSecret" "RESIGHT_TLS__CERTIFICATE" "tls.existingSecret" "RESIGHT_TLS__KEY" "tls.existingSecret" "RESIGHT_TLS__CLIENT_CA" "tls.clientCa" "RESIGHT_AUDIT__SIGNING_KEY" "audit.existingSecret" "RESIGHT_AUDIT__ANCHOR_URL" "audit.anchorUrl" "RESIGHT_TRACING__ENDPOINT" "tracing.endpoint" -}}
+{{- if $.Values.nightly.enabled -}}{{- $_ := set $set "RESIGHT_NIGHTLY__EXPECTED" "nightly.gallery" -}}{{- end -}}
 {{- with get $set (trimSuffix "_FILE" $name) -}}
 {{- fail (printf "settings.%s is the chart's own: set %s instead" $name .) -}}
 {{- end -}}
