@@ -93,7 +93,7 @@ class LazyGroup(TyperGroup):
             note("interrupted")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except ResightError as error:
-            note(f"error: {error.message}")
+            note(f"error: {error}")
             raise typer.Exit(EXIT_REFUSED if isinstance(error, Refused) else EXIT_FAILED) from error
         except ModuleNotFoundError as error:
             note(f"error: {_missing(error)}")

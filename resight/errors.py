@@ -33,16 +33,24 @@ class ResightError(Exception):
         message: For people; says what is wrong and how to mend it.
         field: The request field, setting, option or file at fault, when there is one.
         reason: Stable machine-readable code in UPPER_SNAKE_CASE.
+        detail: For whoever runs this process and no caller of it, such as the words of a library,
+            which may name hosts, paths and users. ``str`` shows it, ``message`` does not.
     """
 
     reason = "INTERNAL"
 
-    def __init__(self, message: str, *, field: str = "", reason: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, field: str = "", reason: str | None = None, detail: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.detail = detail
         self.field = field
         if reason is not None:
             self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.detail})" if self.detail else self.message
 
 
 class InvalidArgument(ResightError):
@@ -117,9 +125,15 @@ class ResourceExhausted(ResightError):
     reason = "RESOURCE_EXHAUSTED"
 
     def __init__(
-        self, message: str, *, field: str = "", reason: str | None = None, retry_after: float = 1.0
+        self,
+        message: str,
+        *,
+        field: str = "",
+        reason: str | None = None,
+        detail: str = "",
+        retry_after: float = 1.0,
     ) -> None:
-        super().__init__(message, field=field, reason=reason)
+        super().__init__(message, field=field, reason=reason, detail=detail)
         self.retry_after = retry_after
 
 
@@ -129,9 +143,15 @@ class Unavailable(ResightError):
     reason = "UNAVAILABLE"
 
     def __init__(
-        self, message: str, *, field: str = "", reason: str | None = None, retry_after: float = 1.0
+        self,
+        message: str,
+        *,
+        field: str = "",
+        reason: str | None = None,
+        detail: str = "",
+        retry_after: float = 1.0,
     ) -> None:
-        super().__init__(message, field=field, reason=reason)
+        super().__init__(message, field=field, reason=reason, detail=detail)
         self.retry_after = retry_after
 
 

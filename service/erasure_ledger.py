@@ -106,8 +106,9 @@ class ErasureLedger:
         except OSError as error:
             self._undo()
             raise Unavailable(
-                f"the erasure ledger {self.path} cannot be written ({error}), so nothing was "
-                "deleted; make room or mend the disk",
+                "the erasure ledger cannot be written, so nothing was deleted; make room or mend "
+                "the disk",
+                detail=f"{self.path}: {error}",
                 field="erasures_dir",
                 reason="ERASURE_LEDGER_UNWRITABLE",
             ) from error

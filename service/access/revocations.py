@@ -50,9 +50,9 @@ class Revocations:
             flush_folder(self._folder)
         except OSError as error:
             raise FailedPrecondition(
-                f"erasures_dir: the revocation cannot be kept in {self._folder} "
-                f"({error.strerror}), and a restored catalog would let the key in again; mend the "
-                "folder and revoke it again",
+                "erasures_dir: the revocation cannot be kept, and a restored catalog would let the "
+                "key in again; mend the folder and revoke it again",
+                detail=f"{self._folder}: {error.strerror}",
                 field="erasures_dir",
                 reason="REVOCATION_NOT_KEPT",
             ) from error

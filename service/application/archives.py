@@ -83,7 +83,8 @@ class Archives:
             raise FailedPrecondition(
                 f"the archive {sha256.hex()} of a model of gallery {gallery!r} lies neither under "
                 "the data directory nor in the blob store; serve the model with --bundle, or put "
-                f"the archive at {path}",
+                "the archive back",
+                detail=str(path),
                 field="bundle",
                 reason="BUNDLE_MISSING",
             ) from error
@@ -92,7 +93,8 @@ class Archives:
             if incoming.complete() != sha256:
                 raise FailedPrecondition(
                     f"the blob store's copy of archive {sha256.hex()} is damaged; serve the model "
-                    f"with --bundle, or put the archive at {path}",
+                    "with --bundle, or put the archive back",
+                    detail=str(path),
                     field="bundle",
                     reason="BUNDLE_MISSING",
                 )

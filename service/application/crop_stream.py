@@ -196,7 +196,8 @@ class CropStream:
             return list(zip(items, await asyncio.gather(*reads), strict=True))
         except OSError as error:
             raise Unavailable(
-                f"the blob store cannot be read ({error}); take the stream up again later",
+                "the blob store cannot be read; take the stream up again later",
+                detail=f"{type(error).__name__}: {error}",
                 field="blob_url",
                 reason="BLOBS_UNAVAILABLE",
             ) from error

@@ -121,8 +121,8 @@ class Crops:
             raise _damaged(wanted, "is missing from the blob store") from None
         except OSError as error:
             raise Unavailable(
-                f"the image of crop {wanted} cannot be read from the blob store ({error}); try "
-                "again later",
+                f"the image of crop {wanted} cannot be read from the blob store; try again later",
+                detail=f"{type(error).__name__}: {error}",
                 field="blob_url",
                 reason="BLOBS_UNAVAILABLE",
             ) from error

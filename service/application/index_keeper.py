@@ -117,8 +117,9 @@ class IndexKeeper:
         except OSError as error:
             INDEX_WRITES.labels("failed").inc()
             raise Unavailable(
-                f"the index files of gallery {gallery.name!r} cannot be written ({error}); make "
-                "room or mend the disk of the data directory",
+                f"the index files of gallery {gallery.name!r} cannot be written; make room or mend "
+                "the disk of the data directory",
+                detail=str(error),
                 field="data_dir",
                 reason="INDEX_FILES_UNWRITABLE",
             ) from error
@@ -191,8 +192,9 @@ class IndexKeeper:
         except Exception as error:
             INDEX_WRITES.labels("behind").inc()
             raise Unavailable(
-                f"the index of gallery {gallery.name!r} has not caught up with the catalog "
-                f"({error}); it is tried again with the next change",
+                f"the index of gallery {gallery.name!r} has not caught up with the catalog; it is "
+                "tried again with the next change",
+                detail=f"{type(error).__name__}: {error}",
                 reason="INDEX_BEHIND",
             ) from error
 

@@ -40,6 +40,7 @@ from service.domain.crop import Crop, new_crop
 from service.domain.identifier import image_key, uuid7
 from service.domain.instant import CaptureTimeRule
 from service.domain.ports import Clock, Priority
+from service.hidden_detail import logged
 from service.settings import LimitSettings
 from service.telemetry import STORED
 
@@ -94,6 +95,7 @@ class IngestResult:
     @classmethod
     def of(cls, outcome: Outcome, error: ResightError) -> Self:
         """What an error makes of an item."""
+        logged(error)
         return cls(outcome, reason=error.reason, message=error.message, field=error.field)
 
 
@@ -133,9 +135,7 @@ class Ingest:
         except ResightError as error:
             return IngestResult.of(Outcome.REJECTED, error)
         except OSError as error:
-            logger.exception("an image could not be written to the blob store")
-            message = f"the blob store cannot be written ({error}); send it again later"
-            return IngestResult(Outcome.RETRY, reason="BLOBS_UNAVAILABLE", message=message)
+            return IngestResult.of(Outcome.RETRY, _not_written(error))
         except Exception:
             logger.exception("a crop could not be ingested")
             message = "the service failed on this crop; its log says why"
@@ -184,8 +184,9 @@ class Ingest:
             ) from error
         except (FailedPrecondition, OSError) as error:
             raise Unavailable(
-                f"a model of the gallery does not run in this process: {error}",
+                "a model of the gallery does not run in this process; send it again later",
                 reason="MODEL_NOT_LOADED",
+                detail=str(error),
             ) from error
 
     async def _vectors(self, models: Models, item: IngestItem) -> dict[int, NDArray[np.float32]]:
@@ -281,4 +282,12 @@ def _duplicate(crop_id: UUID) -> IngestResult:
         crop_id,
         reason="DUPLICATE",
         message="a crop with this camera, time, track and image is already stored",
+    )
+
+
+def _not_written(error: OSError) -> Unavailable:
+    return Unavailable(
+        "the blob store cannot be written; send it again later",
+        reason="BLOBS_UNAVAILABLE",
+        detail=f"{type(error).__name__}: {error}",
     )

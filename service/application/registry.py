@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sqlalchemy import Connection
 
@@ -247,10 +250,17 @@ def _verified(incoming: Incoming) -> Bundle:
         return open_bundle(incoming.path)
     except (BundleCorrupt, InvalidArgument) as error:
         raise FailedPrecondition(
-            f"the uploaded bundle is refused: {error.message}",
+            f"the uploaded bundle is refused: {_without_places(error.message, incoming.path)}",
             field=error.field,
             reason="BUNDLE_REFUSED",
         ) from error
+
+
+def _without_places(message: str, archive: Path) -> str:
+    """The message without the folders in which the archive lies here and is unpacked."""
+    for folder in (str(archive.parent), tempfile.gettempdir()):
+        message = re.sub(rf"{re.escape(folder)}/(?:resight-bundle-[^/\s]*/)?", "", message)
+    return message
 
 
 def _registration(bundle: Bundle, upload: Upload) -> Registration:

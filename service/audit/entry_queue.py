@@ -99,13 +99,14 @@ class EntryQueue:
             if item.is_owed:
                 item.stored.set_result(None)
             else:
-                item.stored.set_exception(cannot_record(str(error)))
+                item.stored.set_exception(cannot_record("the catalog does not take it", str(error)))
 
 
-def cannot_record(why: str) -> Unavailable:
+def cannot_record(why: str, detail: str = "") -> Unavailable:
     """What a call is told whose entry is not stored."""
     return Unavailable(
         f"the audit cannot record this call, so it is not answered ({why}); try again later",
         field="audit",
         reason="AUDIT_UNAVAILABLE",
+        detail=detail,
     )

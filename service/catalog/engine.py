@@ -65,7 +65,8 @@ def unavailable(error: SQLAlchemyError) -> Unavailable:
     # A driver's text may have several lines, and logs and errors are one each.
     text = " ".join(str(cause).split())
     return Unavailable(
-        f"the catalog cannot be used at the moment: {type(cause).__name__}: {text}",
+        "the catalog does not answer; try again",
+        detail=f"{type(cause).__name__}: {text}",
         field="database_url",
         reason="CATALOG_UNAVAILABLE",
     )

@@ -97,7 +97,7 @@ def check(
             probes={"port": probes_port},
         )
     )
-    found = [Finding("settings", "failed", fault.message) for fault in faults]
+    found = [Finding("settings", "failed", str(fault)) for fault in faults]
     if settings is not None:
         found += [Finding("settings", "ok", "can be read"), *checked(settings, running=running)]
     failed = [finding for finding in found if finding.outcome == "failed"]

@@ -59,7 +59,8 @@ def translated(what: str) -> Iterator[None]:
     except (pymilvus.MilvusException, grpc.RpcError) as error:
         details = getattr(error, "message", "") or getattr(error, "details", lambda: "")() or error
         raise Unavailable(
-            f"{what}: Milvus answered: {details}; see to the Milvus server (milvus.uri)",
+            "the index (Milvus) does not answer; try again",
+            detail=f"{what}: {details}; see to the Milvus server (milvus.uri)",
             field="milvus.uri",
             reason="MILVUS_FAILED",
         ) from error

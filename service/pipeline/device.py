@@ -58,11 +58,11 @@ def _bisect(encode: Encode, images: Sequence[ImageArray], sizes: Sequence[int]) 
         BATCH_FAILURES.inc()
         if len(images) == 1:
             logger.warning("the encoder failed on an image: %s: %s", type(error).__name__, error)
-            return [_failure(f"{type(error).__name__}: {error}")]
+            return [_failure()]
         half = len(images) // 2
         return _bisect(encode, images[:half], sizes) + _bisect(encode, images[half:], sizes)
     return [
-        vector if np.isfinite(vector).all() else _failure("the vector is not finite")
+        vector if np.isfinite(vector).all() else _failure(": the vector is not finite")
         for vector in vectors
     ]
 
@@ -84,9 +84,9 @@ def _probe(encode: Encode, image: ImageArray, sizes: Sequence[int]) -> None:
         ) from error
 
 
-def _failure(detail: str) -> ResightError:
+def _failure(why: str = "") -> ResightError:
     return ResightError(
-        f"the encoder failed on this image ({detail}); send another image",
+        f"the encoder failed on this image{why}; send another image",
         field="image",
         reason="ENCODER_FAILED",
     )

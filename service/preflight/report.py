@@ -64,7 +64,7 @@ def checked(settings: ServiceSettings, *, running: bool = False) -> list[Finding
         try:
             found += [Finding(name, outcome, message) for outcome, message in check(settings)]
         except ResightError as error:
-            found.append(Finding(name, "failed", error.message))
+            found.append(Finding(name, "failed", str(error)))
     return found
 
 
@@ -116,7 +116,7 @@ def _ports(settings: ServiceSettings) -> Found:
         try:
             bound_socket(host, port, listener=name).close()
         except ResightError as error:
-            yield "failed", error.message
+            yield "failed", str(error)
         else:
             yield "ok", f"{name}: {joined(host, port)} is free"
 

@@ -19,6 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from resight import errors
+from service.hidden_detail import logged
 
 __all__ = [
     "CLIENT_LEFT",
@@ -107,7 +108,7 @@ def retry_after(error: errors.ResightError) -> float | None:
 
 def rpc_status(error: errors.ResightError, *, request_id: str = "") -> status_pb2.Status:
     """The google.rpc.Status of an error, with its details."""
-    message = _bounded(error.message)
+    message = _bounded(logged(error).message)
     details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if isinstance(error, errors.InvalidArgument):
         violation = error_details_pb2.BadRequest.FieldViolation(
@@ -141,7 +142,7 @@ def problem(
         "type": "about:blank",
         "title": status.title,
         "status": status.http,
-        "detail": _bounded(error.message),
+        "detail": _bounded(logged(error).message),
         "instance": instance,
         "reason": error.reason,
     }

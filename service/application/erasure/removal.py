@@ -153,8 +153,9 @@ class Removal:
             except OSError as error:
                 raise Unavailable(
                     f"the crops of erasure {erasure.erasure_id} are gone, but {len(left)} images "
-                    f"could not be removed from the blob store yet ({error}); it is tried again, "
-                    "and there is no receipt before",
+                    "could not be removed from the blob store yet; it is tried again, and there is "
+                    "no receipt before",
+                    detail=f"{type(error).__name__}: {error}",
                     field="blob_url",
                     reason="IMAGE_REMOVAL_PENDING",
                 ) from error

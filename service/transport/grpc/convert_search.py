@@ -10,6 +10,7 @@ from resight.v1 import search_service_pb2
 from service.domain.groups import GroupBy
 from service.domain.query import Match, SearchAnswer, SearchMode, SearchQuery
 from service.domain.rerank import Rerank
+from service.hidden_detail import logged
 from service.transport.grpc.convert import fill_crop
 from service.transport.grpc.convert_examples import Examples, fusion, query_embedding
 from service.transport.grpc.convert_filter import crop_filter, own_camera_rule
@@ -97,7 +98,7 @@ def search_result(
             code=status_of(error).grpc.value[0],
             reason=error.reason,
             field=error.field,
-            message=error.message,
+            message=logged(error).message,
         )
     )
 
