@@ -74,11 +74,7 @@ class Runtime:
         self._state: State = "starting"
         self._stop = asyncio.Event()
         self._draining = asyncio.Event()
-        self._grpc = GrpcServer(
-            max_message_bytes=settings.grpc.max_message_bytes,
-            max_concurrent_rpcs=settings.grpc.max_concurrent_rpcs,
-            with_reflection=settings.reflection,
-        )
+        self._grpc = GrpcServer(settings.grpc, with_reflection=settings.reflection)
         self._rest = RestServer()
         self._probes = RestServer("probes")
         self._tls: Rotation | None = None

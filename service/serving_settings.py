@@ -31,7 +31,11 @@ class _Section(BaseModel):
 
 class GrpcSettings(_Section):
     """The gRPC listener; port 0 takes a free one. Calls beyond ``max_concurrent_rpcs``, streams and
-    health checks included, are refused at once.
+    health checks included, are refused at once; of one connection ``max_concurrent_streams`` run,
+    and more wait at the client. A connection without a call is closed after
+    ``max_connection_idle_seconds``. One that is ``max_connection_age_seconds`` old takes no more
+    calls, and is closed when those it has have ended, or ``max_connection_age_grace_seconds``
+    later where that is set, whatever streams it has.
     """
 
     host: str = "127.0.0.1"
@@ -39,6 +43,10 @@ class GrpcSettings(_Section):
     max_message_bytes: int = Field(default=24 * 1024 * 1024, ge=1024)
     max_concurrent_rpcs: int = Field(default=2048, ge=1)
     max_in_flight_per_stream: int = Field(default=64, ge=1)
+    max_concurrent_streams: int = Field(default=1024, ge=1)
+    max_connection_idle_seconds: float = Field(default=300.0, ge=0.1, le=86_400)
+    max_connection_age_seconds: float = Field(default=3600.0, ge=0.1, le=2_000_000)
+    max_connection_age_grace_seconds: float | None = Field(default=None, gt=0, le=2_000_000)
 
 
 class RestSettings(_Section):

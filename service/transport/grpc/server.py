@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -25,6 +26,7 @@ from resight.v1 import (
     search_service_pb2_grpc,
 )
 from service.access.gate import Gate
+from service.serving_settings import GrpcSettings
 from service.transport.address import bound_socket, joined
 from service.transport.grpc.adaptation_servicer import AdaptationServicer
 from service.transport.grpc.admin_servicer import AdminServicer
@@ -43,8 +45,12 @@ _KEEPALIVE = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 0),
+    # More pings than that end a connection (ENHANCE_YOUR_CALM).
     ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+    ("grpc.http2.max_ping_strikes", 2),
 )
+# For TLS and the first words of HTTP/2; else whoever says nothing keeps a connection two minutes.
+HANDSHAKE_SECONDS = 30.0
 _FILES = (
     adaptation_service_pb2,
     admin_service_pb2,
@@ -62,27 +68,25 @@ class GrpcServer:
     """One listener on the running event loop: ``bind``, then ``serve``, then ``stop``.
 
     Args:
-        max_message_bytes: Receive and send limit of one message.
-        max_concurrent_rpcs: Calls at the same time; more are answered RESOURCE_EXHAUSTED.
+        settings: Bounds of messages, calls and connections.
         with_reflection: Whether clients can list the public services.
     """
 
-    def __init__(
-        self, *, max_message_bytes: int, max_concurrent_rpcs: int, with_reflection: bool
-    ) -> None:
+    def __init__(self, settings: GrpcSettings, *, with_reflection: bool) -> None:
         self.health = Health(SERVICES)
         self._with_reflection = with_reflection
-        self._interceptor = CallInterceptor(max_concurrent_rpcs)
+        self._interceptor = CallInterceptor(settings.max_concurrent_rpcs)
         self._server = grpc.aio.server(
             interceptors=(self._interceptor,),
             options=(
-                ("grpc.max_receive_message_length", max_message_bytes),
-                ("grpc.max_send_message_length", max_message_bytes),
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", settings.max_message_bytes),
                 # Two processes on one port would each answer half the calls.
                 ("grpc.so_reuseport", 0),
                 *_KEEPALIVE,
+                *_connection_bounds(settings),
             ),
-            maximum_concurrent_rpcs=max_concurrent_rpcs,
+            maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
         )
 
     def bind(self, host: str, port: int, credentials: grpc.ServerCredentials | None = None) -> int:
@@ -168,3 +172,14 @@ class GrpcServer:
         if grace:
             await self._interceptor.refuse(grace)
         await self._server.stop(grace)
+
+
+def _connection_bounds(settings: GrpcSettings) -> Iterator[tuple[str, int]]:
+    yield "grpc.max_concurrent_streams", settings.max_concurrent_streams
+    yield "grpc.server_handshake_timeout_ms", int(HANDSHAKE_SECONDS * 1000)
+    yield "grpc.max_connection_idle_ms", int(settings.max_connection_idle_seconds * 1000)
+    yield "grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1000)
+    # Unset it is for ever: streams of an old connection go on, new calls take a new one.
+    if settings.max_connection_age_grace_seconds is not None:
+        grace = int(settings.max_connection_age_grace_seconds * 1000)
+        yield "grpc.max_connection_age_grace_ms", grace

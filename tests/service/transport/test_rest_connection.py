@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from service.transport.rest import connection
+from service.transport.rest import server as server_module
 from service.transport.rest.server import RestServer
 
 SECONDS = 0.5
@@ -49,6 +50,23 @@ def test_whoever_does_not_ask_is_left(said: bytes, monkeypatch: pytest.MonkeyPat
         return found
 
     assert asyncio.run(asyncio.wait_for(session(), 30)) == b""
+
+
+def test_who_asks_nothing_more_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_KEEP_ALIVE_SECONDS", 1)
+
+    async def session() -> bytes:
+        server = RestServer()
+        port = server.bind("127.0.0.1", 0)
+        server.serve(PlainTextResponse("done"))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HEAD + b"\r\n")
+        found = await asyncio.wait_for(reader.read(), 60)
+        writer.close()
+        await server.stop(0)
+        return found
+
+    assert asyncio.run(session()).endswith(b"done")
 
 
 def test_whoever_goes_on_after_the_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
