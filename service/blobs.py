@@ -145,10 +145,14 @@ class FolderBlobStore:
 
 def _written(path: Path, data: bytes, open_files: ExitStack) -> int:
     """A new file, written and not yet flushed, which is closed with ``open_files``."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    open_files.callback(os.close, handle)
-    # Until it has its name; the system frees the lock when the process dies.
-    fcntl.flock(handle, fcntl.LOCK_EX)
+    while True:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        open_files.callback(os.close, handle)
+        # Until it has its name; the system frees the lock when the process dies.
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            break
+        # A process that began just now took it, not yet locked, for what a crash left.
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(handle, rest) :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from pathlib import Path
@@ -152,3 +153,21 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path: Path, monkeypat
     store.put("g/ab/1", b"one")
     assert store.get("g/ab/1") == b"one"
     assert not old.exists()
+
+
+def test_a_process_that_begins_between_making_a_file_and_its_lock_costs_no_blob(
+    tmp_path: Path, monkeypatch
+) -> None:
+    store, lock, begun = FolderBlobStore(tmp_path), fcntl.flock, []
+
+    def late(handle: int, how: int) -> None:
+        if not begun:
+            begun.append(handle)
+            FolderBlobStore(tmp_path)
+        lock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    store.put("g/ab/1", b"one")
+    assert begun
+    assert store.get("g/ab/1") == b"one"
+    assert list((tmp_path / ".writing").iterdir()) == []
