@@ -20,17 +20,19 @@ from PIL import Image
 from resight.bundle import write_bundle
 from resight.crops import Preprocessing
 from resight.v1 import bundle_pb2
+from tests.e2e import forked
 from tests.e2e.retrieval_site import Site, calibrated, served_site
 
 RESIGHT = Path(sys.executable).with_name("resight")
 HEIGHT, WIDTH = 64, 32
+Process = subprocess.Popen[str] | forked.ForkedProcess
 
 
 @dataclass
 class ServiceProcess:
     """A running service."""
 
-    process: subprocess.Popen[str]
+    process: Process
     grpc: str
     rest: str
     model: str
@@ -145,17 +147,22 @@ def serving(
     data.mkdir(parents=True, exist_ok=True)
     log = data / "service.log"
     command = [
-        str(RESIGHT), "serve", "--bundle", str(bundle), "--data", str(data),
+        "serve", "--bundle", str(bundle), "--data", str(data),
         "--grpc-port", "0", "--rest-port", "0", *options,
     ]  # fmt: skip
+    everything = os.environ | environment
+    process: Process
     with log.open("a") as stderr:
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            env=os.environ | environment,
-        )
+        if forked.fit(everything):
+            process = forked.started(command, everything, stderr=stderr.fileno())
+        else:
+            process = subprocess.Popen(
+                [str(RESIGHT), *command],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env=everything,
+            )
     try:
         line = process.stdout.readline() if process.stdout else ""
         assert line.startswith("ready "), f"not ready: {line!r} {log.read_text()}"
@@ -197,9 +204,8 @@ def catalog_of(kind: str, request: pytest.FixtureRequest) -> Iterator[dict[str, 
         return
     with request.getfixturevalue("postgresql_server").database() as url:
         environment = {"RESIGHT_DATABASE_URL": url}
-        subprocess.run(
-            [RESIGHT, "db", "upgrade"], env=os.environ | environment, check=True, timeout=60
-        )
+        done = forked.completed(["db", "upgrade"], os.environ | environment, timeout=120)
+        assert done.returncode == 0, done.stderr
         yield environment
 
 

@@ -24,6 +24,7 @@ from resight.client.connection import connect
 from resight.errors import InvalidArgument
 from resight.v1 import gallery_service_pb2 as messages
 from service.settings import ServiceSettings, load_settings
+from tests.e2e import forked
 from tests.faults.small_disk import small_disk
 from tests.service.tls.authority import Authority
 
@@ -55,11 +56,18 @@ class Site:
         """The one line that a start says."""
         before = self.digest()
         clean = {name: value for name, value in os.environ.items() if name[:8] != "RESIGHT_"}
-        done = subprocess.run(
-            [RESIGHT, "serve", "--bundle", self.bundle, "--data", self.data,
-             "--grpc-port", "0", "--rest-port", "0", *options],
-            capture_output=True, text=True, timeout=60, env=clean | environment, check=False,
-        )  # fmt: skip
+        command = [
+            "serve", "--bundle", str(self.bundle), "--data", str(self.data),
+            "--grpc-port", "0", "--rest-port", "0", *options,
+        ]  # fmt: skip
+        everything = clean | environment
+        if forked.fit(everything):
+            done = forked.completed(command, everything, timeout=120)
+        else:
+            done = subprocess.run(
+                [RESIGHT, *command],
+                capture_output=True, text=True, timeout=120, env=everything, check=False,
+            )  # fmt: skip
         assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
         assert done.stdout == ""
         assert "Traceback" not in done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +31,8 @@ from resight.v1 import gallery_service_pb2 as gallery
 from resight.v1 import search_service_pb2 as search
 from resight.v1.types_pb2 import Camera, Crop
 from tests.conftest import PostgresqlServer
-from tests.e2e.conftest import RESIGHT, ServiceProcess, jpeg
+from tests.e2e import forked
+from tests.e2e.conftest import ServiceProcess, jpeg
 
 PATIENCE = 120.0
 EXPIRE = 6.0
@@ -148,7 +148,8 @@ class Site:
 
 def upgraded(start_service: Any, folder: Path, url: str) -> Site:
     environment = os.environ | {"RESIGHT_DATABASE_URL": url}
-    subprocess.run([RESIGHT, "db", "upgrade"], env=environment, check=True, timeout=60)
+    done = forked.completed(["db", "upgrade"], environment, timeout=120)
+    assert done.returncode == 0, done.stderr
     return Site(start_service, folder, url)
 
 

@@ -22,6 +22,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from resight.v1 import search_service_pb2, search_service_pb2_grpc
+from tests.e2e import forked
 
 RESIGHT = Path(sys.executable).with_name("resight")
 G = "/v1/galleries/default"
@@ -29,14 +30,8 @@ G = "/v1/galleries/default"
 
 def command(*arguments: str, environment: dict[str, str] | None = None) -> Any:
     """A command's exit code and JSON."""
-    done = subprocess.run(
-        [RESIGHT, "audit", *arguments, "--json"],
-        env=os.environ | (environment or {}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    told = os.environ | (environment or {})
+    done = forked.completed(["audit", *arguments, "--json"], told, timeout=120)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 

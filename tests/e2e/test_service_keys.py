@@ -30,7 +30,7 @@ from service.access import direct
 from service.domain.api_key import KeyRequest
 from service.domain.principal import SCOPES
 from service.settings import load_settings
-from tests.e2e.conftest import RESIGHT
+from tests.e2e import forked
 
 ON = {"RESIGHT_ACCESS__AUTHENTICATION": "on"}
 REFRESH = 0.5
@@ -63,14 +63,7 @@ def make(connection: Connection, **more: Any) -> messages.CreateApiKeyResponse:
 
 
 def resight(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [RESIGHT, *arguments],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return forked.completed(arguments, os.environ | environment, timeout=120)
 
 
 @pytest.fixture
