@@ -87,7 +87,8 @@ class OpenDoor:
 
 
 class Gate:
-    """Passed by every call, in this order: ``know``, ``admit``, then the work, then ``leave``.
+    """Passed by every call, in this order: ``know``, ``admit``, ``announce`` once the gallery is
+    known, as far as one request says it, then the work, then ``leave``.
 
     Args:
         authenticator: Finds out who asks.
@@ -179,19 +180,29 @@ class Gate:
         for limiter in self._limiters:
             limiter.take(principal, count)
 
-    async def admit(self, call: Call, *, streams: bool = False) -> None:
+    def admit(self, call: Call) -> None:
         """Let the caller go on to the method of the call.
 
         Raises:
             PermissionDenied: they may not.
             InvalidArgument: the call lacks what is required of it (its purpose).
-            Unavailable: it cannot be recorded.
         """
         authorise(call.known, call.method)
         self._purposes.check(call)
-        for recorder in self._recorders:
-            await recorder.began(call, streams=streams)
         call.admitted = True
+
+    async def announce(self, call: Call, *, streams: bool = False) -> None:
+        """Record that it begins, where it changes something or streams.
+
+        Raises:
+            Unavailable: it cannot be recorded, so it must not.
+        """
+        try:
+            for recorder in self._recorders:
+                await recorder.began(call, streams=streams)
+        except BaseException:
+            call.admitted = False
+            raise
 
     async def leave(self, call: Call, outcome: str) -> None:
         """Record the outcome, before the answer is sent.

@@ -42,6 +42,7 @@ Handler = Any
 _PREFIX = "/resight.v1."
 _REFLECTION = "/grpc.reflection."
 _HEALTH = "/grpc.health."
+_OF_ALL = frozenset({"AdminService/ListAuditEntries"})
 _LINGER_SECONDS = 0.25
 _LOG = logging.getLogger(__name__)
 _INFLIGHT = INFLIGHT.labels("grpc")
@@ -106,20 +107,27 @@ def _wrap(
     )
 
     async def unary(requests: AsyncIterator[Any], context: Context) -> Any:
-        async with _call(method, context, calls, gate(), admits=admits) as traffic:
-            response = await behaviour(await given(requests, traffic), context)
+        passed = gate()
+        async with _call(method, context, calls, passed, admits=admits) as traffic:
+            request = await given(requests, traffic)
+            if admits:
+                await passed.announce(call_in_progress.current())
+            response = await behaviour(request, context)
             traffic.went(response)
             return response
 
     async def stream(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         passed = gate()
-        async with _call(method, context, calls, passed, streams=True, admits=admits) as traffic:
+        async with _call(method, context, calls, passed, admits=admits) as traffic:
             call, credentials = call_in_progress.current(), credentials_of(context)
             if handler.request_streaming:
                 # What was taken is answered, whatever has become of the credentials since.
                 requests = _let_on(requests, passed, call, credentials)
             with passed.streaming(call, credentials):
-                async with aclosing(behaviour(await given(requests, traffic), context)) as answers:
+                request = await given(requests, traffic)
+                if admits:
+                    await passed.announce(call, streams=True)
+                async with aclosing(behaviour(request, context)) as answers:
                     async for response in answers:
                         if not handler.request_streaming:
                             await passed.go_on(call, credentials)
@@ -169,8 +177,10 @@ async def _entered(requests: AsyncIterator[Any], traffic: Traffic) -> Any:
     """
     readable = _readable(await only_message(requests), traffic)
     check_message(readable)
-    gallery = getattr(readable, "gallery", "")
-    if gallery:
+    gallery = getattr(readable, "gallery", None)
+    call = call_in_progress.current()
+    # Of the audit's list none is all, everywhere else it is the default one.
+    if gallery or (gallery is not None and call.method not in _OF_ALL):
         call_in_progress.enter_gallery(names.gallery_name(gallery))
     return readable
 
@@ -199,7 +209,6 @@ async def _call(
     calls: RunningCalls,
     gate: Gate,
     *,
-    streams: bool = False,
     admits: bool = True,
 ) -> AsyncIterator[Traffic]:
     begun = perf_counter()
@@ -217,7 +226,7 @@ async def _call(
             await gate.know(call, credentials_of(context))
             call.purpose = purpose_of(context)
             if admits:
-                await gate.admit(call, streams=streams)
+                gate.admit(call)
             yield traffic
             with leaf("audit"):
                 await gate.leave(call, code.name)

@@ -61,10 +61,11 @@ class StrictRoute(APIRoute):
             state = request.scope["state"]
             if PURPOSE_FAULT in state:
                 raise state[PURPOSE_FAULT]
-            await state["gate"].admit(now, streams=now.streams)
+            state["gate"].admit(now)
             if "gallery" in request.path_params:
                 # Before the body is read.
                 call.enter_gallery(names.gallery_name(request.path_params["gallery"]))
+            await state["gate"].announce(now, streams=now.streams)
             request = _StrictRequest(request.scope, request.receive)
             _decodable(request.scope["query_string"])
             _known(request.query_params, queries - request.path_params.keys(), "query parameter")
