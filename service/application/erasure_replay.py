@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from service.catalog.crop_deletions import delete_instances, stored_instances
+from service.catalog.crop_deletions import stored_instances
+from service.catalog.erasure_again import erase_again
 from service.catalog.store import Catalog
 from service.domain.ports import Clock
 from service.erasure_ledger import ErasureLedger, erased_blobs, process_name
@@ -60,7 +61,7 @@ def replay(catalog: Catalog, folder: Path, clock: Clock) -> Replayed:
         entries += len(block)
         found = catalog.read_now(stored_instances, block)
         if found:
-            apply = partial(delete_instances, blob_ids=sorted(found), now=clock.now())
+            apply = partial(erase_again, blob_ids=sorted(found), now=clock.now())
             erased += catalog.writer.change(apply).result()
     if erased:
         ERASURES_REPLAYED.inc(erased)

@@ -23,7 +23,7 @@ from service.catalog.models import (
 from service.domain.erasure import CropOutcome, Erasure
 from service.domain.identifier import image_key
 
-__all__ = ["Removed", "remove_next"]
+__all__ = ["Removed", "count_removed", "remove_next", "vectors_by_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def remove_next(
     vectors: Counter[str] = Counter()
     if there:
         crop_rows = [row.crop_row for row in there]
-        vectors = _vectors_by_model(connection, crop_rows)
+        vectors = vectors_by_model(connection, crop_rows)
         newest = take_positions(connection, erasure.gallery_row, len(there))
         remove_rows(connection, crop_rows, keys, now=now)
         ids = [row.crop_id for row in there]
@@ -88,13 +88,14 @@ def remove_next(
     mark(connection, erasure.erasure_row, [row.place for row in there], CropOutcome.REMOVED, now)
     gone = [row.place for row in rows if row.crop_row is None]
     mark(connection, erasure.erasure_row, gone, CropOutcome.ABSENT, None)
-    _count_removed(connection, erasure.erasure_row, len(there), len(gone), vectors)
+    count_removed(connection, erasure.erasure_row, len(there), len(gone), vectors)
     return Removed(keys, rows[-1].place)
 
 
-def _count_removed(
+def count_removed(
     connection: Connection, erasure_row: int, removed: int, absent: int, vectors: Counter[str]
 ) -> None:
+    """Add to what an erasure has removed and not found."""
     own = erasures.c.erasure_row == erasure_row
     before = connection.execute(select(erasures.c.vectors).where(own)).scalar_one()
     connection.execute(
@@ -108,7 +109,8 @@ def _count_removed(
     )
 
 
-def _vectors_by_model(connection: Connection, crop_rows: Sequence[int]) -> Counter[str]:
+def vectors_by_model(connection: Connection, crop_rows: Sequence[int]) -> Counter[str]:
+    """How many vectors these crops (at most 10,000) have, by key of model."""
     counted = connection.execute(
         select(embeddings.c.model_row, func.count().label("vectors"))
         .where(embeddings.c.crop_row.in_(crop_rows))

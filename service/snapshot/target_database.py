@@ -14,8 +14,8 @@ from sqlalchemy.engine import make_url
 from resight.durable import flush_folder
 from resight.errors import FailedPrecondition
 from service.catalog import schema
-from service.catalog.crop_deletions import delete_instances
 from service.catalog.engine import open_engine
+from service.catalog.erasure_again import erase_again
 from service.catalog.models import metadata
 from service.erasure_ledger import erased_blobs
 from service.snapshot import catalog_copy
@@ -149,7 +149,7 @@ def _settle(connection: Connection, erasures: Path) -> int:
         if name in tables:
             connection.execute(tables[name].delete())
     now = datetime.now(UTC)
-    return sum(delete_instances(connection, block, now=now) for block in erased_blobs(erasures))
+    return sum(erase_again(connection, block, now=now) for block in erased_blobs(erasures))
 
 
 @contextmanager
