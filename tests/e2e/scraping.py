@@ -30,11 +30,12 @@ _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 FASTER = 60
 
 
-def hurried(text: str) -> str:
-    """Rules with each duration, in brackets, after `offset` or in `for`, so many times shorter."""
+def hurried(text: str, faster: int = FASTER) -> str:
+    """Rules with each duration, in brackets, after `offset`, in `for` or `keep_firing_for`, so many
+    times shorter."""
 
     def shorter(match: re.Match[str]) -> str:
-        return f"{int(match[1]) * _SECONDS[match[2]] * 1000 // FASTER}ms"
+        return f"{int(match[1]) * _SECONDS[match[2]] * 1000 // faster}ms"
 
     rules = yaml.safe_load(text)
     for group in rules["groups"]:
@@ -44,8 +45,9 @@ def hurried(text: str) -> str:
                 lambda found: _DURATION.sub(shorter, found[0]),
                 rule["expr"],
             )
-            if "for" in rule:
-                rule["for"] = _DURATION.sub(shorter, rule["for"])
+            for waits in ("for", "keep_firing_for"):
+                if waits in rule:
+                    rule[waits] = _DURATION.sub(shorter, rule[waits])
     return yaml.safe_dump(rules)
 
 
@@ -78,17 +80,25 @@ class Prometheus:
 
 
 @contextmanager
-def scraping(folder: Path, target: str) -> Iterator[Prometheus]:
-    """Scrape a service twice a second and keep the hurried rules."""
+def scraping(
+    folder: Path,
+    target: str,
+    *,
+    faster: int = FASTER,
+    often: str = "500ms",
+    alertmanager: str = "",
+) -> Iterator[Prometheus]:
+    """Scrape a service so often, keep the hurried rules, tell the Alertmanager that is named."""
     folder.mkdir(parents=True)
     for path in RULES.glob("*.rules.yml"):
-        (folder / path.name).write_text(hurried(path.read_text()))
-    often = "500ms"
+        (folder / path.name).write_text(hurried(path.read_text(), faster))
     config = {
         "global": {"scrape_interval": often, "scrape_timeout": often, "evaluation_interval": often},
         "rule_files": ["*.rules.yml"],
         "scrape_configs": [{"job_name": "resight", "static_configs": [{"targets": [target]}]}],
     }
+    if alertmanager:
+        config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     address = f"127.0.0.1:{free_port()}"
     log = folder / "prometheus.log"

@@ -148,7 +148,8 @@ def test_hurried_rules_differ_in_their_durations_alone() -> None:
     def without_durations(text: str) -> list[dict[str, str]]:
         return [
             rule
-            | {"expr": re.sub(r"(\[|offset )\d+[a-z]+", r"\1", rule["expr"]), "for": "for" in rule}
+            | {"expr": re.sub(r"(\[|offset )\d+[a-z]+", r"\1", rule["expr"])}
+            | {name: name in rule for name in ("for", "keep_firing_for")}
             for group in yaml.safe_load(text)["groups"]
             for rule in group["rules"]
         ]
@@ -191,7 +192,7 @@ def test_faults_fire_their_alerts(
         disk.fill()
         fires("ResightDiskFull")
         disk.empty()
-        until(lambda: "ResightDiskFull" not in prometheus.firing())
+        until(lambda: "ResightDiskFull" not in prometheus.firing(), 90)
         own_postgresql.stop()
         try:
             fires("ResightReplicaHeartbeatFailing", "ResightDatabaseFailing", "ResightAuditFailing",
