@@ -15,6 +15,14 @@ __all__ = ["open_engine", "unavailable"]
 
 BUSY_TIMEOUT_MS = 10_000
 CONNECT_SECONDS = 10
+# A server that is out of reach without a word: the system would wait for a quarter of an hour, and
+# a drain with it.
+_NETWORK = {
+    "tcp_user_timeout": 1000 * CONNECT_SECONDS,
+    "keepalives_idle": CONNECT_SECONDS,
+    "keepalives_interval": CONNECT_SECONDS // 2,
+    "keepalives_count": 2,
+}
 
 
 def open_engine(url: str, *, pool_size: int, writer: bool) -> Engine:
@@ -37,9 +45,13 @@ def open_engine(url: str, *, pool_size: int, writer: bool) -> Engine:
                 field="database_url",
             )
         options: dict[str, Any] = {} if backend == "sqlite" else {"pool_pre_ping": True}
-        if backend == "postgresql" and "connect_timeout" not in make_url(url).query:
+        if backend == "postgresql":
             # The system would try for two minutes, in which a start says nothing.
-            options["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
+            network = {"connect_timeout": CONNECT_SECONDS} | _NETWORK
+            told = make_url(url).query
+            options["connect_args"] = {
+                name: value for name, value in network.items() if name not in told
+            }
         if backend == "postgresql" and not writer:
             # Its own default gives every statement of a transaction another state.
             options["isolation_level"] = "REPEATABLE READ"

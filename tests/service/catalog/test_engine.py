@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, func, insert, select, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from service.catalog import engine as engines
@@ -69,3 +70,34 @@ def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
             pytest.raises(OperationalError, match="timeout"),
         ):
             engine.connect()
+
+
+def test_a_server_that_is_cut_off_is_given_up_unless_the_url_says_otherwise(
+    postgresql_url: str,
+) -> None:
+    """Without, what waits for an answer would outlive every drain."""
+
+    def told(url: str) -> tuple[int, ...]:
+        with opened(url, writer=False) as engine, engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            parameters = driver.info.get_parameters()
+        return tuple(
+            int(parameters[name])
+            for name in ("tcp_user_timeout", "keepalives_idle", "keepalives_interval",
+                         "keepalives_count", "connect_timeout")
+        )  # fmt: skip
+
+    milliseconds, idle, interval, count, connect = told(postgresql_url)
+    assert 0 < milliseconds <= 20_000
+    assert 0 < idle + interval * count <= 30
+    assert connect == 10
+    longer = make_url(postgresql_url).update_query_dict(
+        {"tcp_user_timeout": "90000", "keepalives_count": "7"}
+    )
+    assert told(longer.render_as_string(hide_password=False)) == (
+        90_000,
+        idle,
+        interval,
+        7,
+        connect,
+    )
