@@ -29,8 +29,9 @@ class AccessSettings(_Section):
     """Who is let in. ``auto`` asks for credentials unless both listeners are on loopback. A key
     that was made or revoked is known to every replica after ``refresh_seconds``. Tokens of
     ``jwt_issuer`` for ``jwt_audience`` are checked with the key set of ``jwks_file`` or
-    ``jwks_url``, read again every ``jwks_refresh_seconds``; ``jwt_claim`` holds their limits. 0
-    requests a minute or a day, or refused attempts of one address, is no bound.
+    ``jwks_url``, read again every ``jwks_refresh_seconds``; ``jwt_claim`` holds their limits. Keys
+    that their bearers make expire within ``token_key_days``; 0 lets them make none. 0 requests a
+    minute or a day, or refused attempts of one address, is no bound.
     """
 
     authentication: Literal["auto", "on", "off"] = "auto"
@@ -42,6 +43,7 @@ class AccessSettings(_Section):
     jwt_audience: str | None = None
     jwt_claim: str = Field(default="resight", min_length=1)
     jwks_refresh_seconds: float = Field(default=300.0, gt=0)
+    token_key_days: float = Field(default=90.0, ge=0, le=3650)
     requests_per_minute: int = Field(default=0, ge=0)
     requests_per_day: int = Field(default=0, ge=0)
     refused_attempts_per_minute: int = Field(default=60, ge=0)

@@ -15,7 +15,14 @@ from service.catalog import api_keys as statements
 from service.catalog.store import Catalog
 from service.domain import names
 from service.domain import page as pages
-from service.domain.api_key import ApiKey, KeyRequest, covers, new_key, require_covered
+from service.domain.api_key import (
+    ApiKey,
+    KeyRequest,
+    covers,
+    new_key,
+    require_covered,
+    require_passing,
+)
 from service.domain.page import Page
 from service.domain.ports import Clock
 
@@ -42,15 +49,23 @@ class ApiKeys:
         clock: Gives creation and revocation times.
         revocations: Remembers them beyond this catalog.
         max_page_size: Most keys of a page.
+        token_key_days: How long a key may last that somebody makes with a token.
     """
 
     def __init__(
-        self, *, catalog: Catalog, clock: Clock, revocations: Revocations, max_page_size: int
+        self,
+        *,
+        catalog: Catalog,
+        clock: Clock,
+        revocations: Revocations,
+        max_page_size: int,
+        token_key_days: float = 90.0,
     ) -> None:
         self._catalog = catalog
         self._revocations = revocations
         self._clock = clock
         self._max_page_size = max_page_size
+        self._token_key_days = token_key_days
         # Set by whoever keeps what is known of them.
         self.changed: Callable[[], None] = lambda: None
 
@@ -59,13 +74,16 @@ class ApiKeys:
 
         Raises:
             InvalidArgument: names the field at fault.
-            PermissionDenied: it would do more than its maker may (``KEY_EXCEEDS_CREATOR``).
+            PermissionDenied: it would do more than its maker may, or outlast what a token's bearer
+                may make (``KEY_EXCEEDS_CREATOR``).
             ResourceExhausted: there are too many valid keys.
         """
         maker = call.current().known
         key_id = new_key_id()
         key = new_key(asked, key_id=key_id, creator=maker.name, now=self._clock.now())
         require_covered(maker, key)
+        if maker.kind == "jwt":
+            require_passing(maker, key, days=self._token_key_days)
         text = new_text(key_id)
         await self._catalog.change(lambda connection: make_key(connection, key, text))
         self.changed()

@@ -182,6 +182,7 @@ class Application:
             clock=clock,
             revocations=Revocations(settings.resolved_erasures_dir()),
             max_page_size=limits.max_page_size,
+            token_key_days=settings.access.token_key_days,
         )
         self.key_ring = KeyRing(catalog, clock, refresh_seconds=settings.access.refresh_seconds)
         self.api_keys.changed = self.key_ring.changed

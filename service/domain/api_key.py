@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from resight.errors import InvalidArgument, PermissionDenied
 from service.domain import names
@@ -12,7 +12,15 @@ from service.domain.crop import TimeRange
 from service.domain.instant import utc
 from service.domain.principal import SCOPES, Principal, Scope
 
-__all__ = ["ApiKey", "KeyRequest", "covers", "new_key", "principal_of", "require_covered"]
+__all__ = [
+    "ApiKey",
+    "KeyRequest",
+    "covers",
+    "new_key",
+    "principal_of",
+    "require_covered",
+    "require_passing",
+]
 
 MAX_NAME = 200
 MAX_GALLERIES = 1000
@@ -119,6 +127,24 @@ def require_covered(principal: Principal, key: ApiKey) -> None:
         raise PermissionDenied(
             f"{field}: {principal.name} may not hand on more than it has itself ({what})",
             field=field,
+            reason="KEY_EXCEEDS_CREATOR",
+        )
+
+
+def require_passing(maker: Principal, key: ApiKey, *, days: float) -> None:
+    """Refuse a lasting key to whoever shows a token: who they are is looked after elsewhere, where
+    nobody knows of keys here, so that one would stay when they have left.
+
+    Raises:
+        PermissionDenied: it expires later than in so many days, or never; names the field.
+    """
+    latest = key.create_time + timedelta(days=days)
+    if key.expire_time is None or key.expire_time > latest:
+        fix = f"send one of {days:g} days at most" if days else "ask somebody with a key"
+        raise PermissionDenied(
+            f"api_key.expire_time: {maker.name} shows a token, and keys made so must expire soon "
+            f"(access.token_key_days); {fix}",
+            field="api_key.expire_time",
             reason="KEY_EXCEEDS_CREATOR",
         )
 

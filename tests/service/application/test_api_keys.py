@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from resight.errors import InvalidArgument, NotFound, PermissionDenied, Resource
 from service import call
 from service.application import api_keys
 from service.call import Call
-from service.domain.api_key import KeyRequest, principal_of
+from service.domain.api_key import KeyRequest, new_key, principal_of, require_passing
 from service.domain.principal import LOCAL, Principal
 
 
@@ -33,6 +34,48 @@ async def listed(keys: Any, size: int = 2) -> list[str]:
         token = page.next_page_token
         if not token:
             return found
+
+
+def test_what_a_token_makes_passes(
+    opened: Callable[..., Any], run: Callable[[Awaitable[Any]], Any]
+) -> None:
+    bearer = Principal("jwt:alice", "jwt", frozenset({"admin", "search"}))
+
+    async def whole() -> None:
+        async with opened(cameras=False) as application:
+            keys = application.api_keys
+            become(bearer)
+            now = datetime.now(UTC)
+            for expires in (None, now + timedelta(days=91), now + timedelta(days=9000)):
+                with pytest.raises(PermissionDenied, match="token_key_days") as refused:
+                    await keys.create(asked(expire_time=expires))
+                assert refused.value.reason == "KEY_EXCEEDS_CREATOR"
+                assert refused.value.field == "api_key.expire_time"
+            soon = now + timedelta(days=89)
+            made = (await keys.create(asked(expire_time=soon))).key
+            assert made.creator == "jwt:alice"
+            # Neither does a key of that key last longer.
+            become(principal_of(made))
+            for expires in (None, soon + timedelta(seconds=1)):
+                with pytest.raises(PermissionDenied):
+                    await keys.create(asked(expire_time=expires))
+            grandchild = (await keys.create(asked(expire_time=soon))).key
+            assert grandchild.creator == f"key:{made.key_id}"
+            become(Principal("key:0", "key", bearer.scopes))
+            assert (await keys.create(asked())).key.expire_time is None
+
+    run(whole())
+
+
+def test_tokens_may_be_let_make_none() -> None:
+    bearer = Principal("jwt:alice", "jwt", frozenset({"admin", "search"}))
+    now = datetime.now(UTC)
+    key = new_key(
+        asked(expire_time=now + timedelta(seconds=1)), key_id="0" * 16, creator="jwt", now=now
+    )
+    require_passing(bearer, key, days=1)
+    with pytest.raises(PermissionDenied, match="ask somebody with a key"):
+        require_passing(bearer, key, days=0)
 
 
 def test_an_admin_of_a_gallery_stays_in_it(
