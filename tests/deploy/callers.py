@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -33,6 +35,7 @@ class Callers:
         deployment: Whose endpoints are asked in turn.
         image: An image by its number.
         headers: Sent with every request.
+        ca: Over TLS, of a service whose certificate this one has issued; None: in plaintext.
     """
 
     def __init__(
@@ -40,10 +43,12 @@ class Callers:
         deployment: Deployment,
         image: Callable[[int], bytes],
         headers: dict[str, str],
+        ca: Path | None = None,
     ) -> None:
         self._deployment = deployment
         self._image = image
         self._headers = headers
+        self._ca = ca
         self._stop = threading.Event()
         self._numbers = count(1000)
         self._lock = threading.Lock()
@@ -113,10 +118,23 @@ class Callers:
 
         def channel(pod: Pod) -> grpc.Channel:
             if pod.name not in channels:
-                channels[pod.name] = grpc.insecure_channel(f"127.0.0.1:{pod.ports['grpc']}")
+                target = f"127.0.0.1:{pod.ports['grpc']}"
+                if self._ca is None:
+                    channels[pod.name] = grpc.insecure_channel(target)
+                else:
+                    trust = grpc.ssl_channel_credentials(self._ca.read_bytes())
+                    channels[pod.name] = grpc.secure_channel(target, trust)
             return channels[pod.name]
 
         return channel
+
+    def _client(self) -> httpx.Client:
+        verify = True if self._ca is None else ssl.create_default_context(cafile=str(self._ca))
+        return httpx.Client(timeout=60, headers=self._headers, verify=verify)
+
+    def _url(self, pod: Pod, path: str) -> str:
+        scheme = "http" if self._ca is None else "https"
+        return f"{scheme}://127.0.0.1:{pod.ports['rest']}/v1/galleries/default/{path}"
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return tuple(self._headers.items())
@@ -134,11 +152,11 @@ class Callers:
         return call
 
     def _rest_searches(self) -> Callable[[Pod], None]:
-        client, numbers = httpx.Client(timeout=60, headers=self._headers), count()
+        client, numbers = self._client(), count()
 
         def call(pod: Pod) -> None:
             answer = client.post(
-                f"http://127.0.0.1:{pod.ports['rest']}/v1/galleries/default/search",
+                self._url(pod, "search"),
                 files={"image": ("query.jpg", self._image(next(numbers) % 50))},
                 data={"top_k": "10"},
             )
@@ -166,12 +184,12 @@ class Callers:
         return call
 
     def _rest_ingest(self) -> Callable[[Pod], None]:
-        client = httpx.Client(timeout=60, headers=self._headers)
+        client = self._client()
 
         def call(pod: Pod) -> None:
             number = next(self._numbers)
             answer = client.post(
-                f"http://127.0.0.1:{pod.ports['rest']}/v1/galleries/default/crops",
+                self._url(pod, "crops"),
                 files={"image": ("crop.jpg", self._image(number))},
                 data={"camera_id": "door", "capture_time": _written(number)},
             )

@@ -6,6 +6,7 @@ Arguments, environment, probes and periods are read from the rendered chart (``t
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -28,16 +29,19 @@ from tests.deploy.callers import Callers
 from tests.deploy.manifests import ROOT, Manifest, one, rendered
 from tests.deploy.pods import Deployment, eventually, run_job, running
 from tests.e2e.conftest import RESIGHT, jpeg
+from tests.service.tls.authority import Authority, Files
 
 THIS = (str(RESIGHT),)
 NEXT = (sys.executable, str(ROOT / "tests" / "deploy" / "next_release.py"))
 OURS = schema.head_revision()
-# Production, but on this machine: no TLS, images in a folder.
+# Production, but on this machine: images in a folder.
 SETTINGS = (
-    "replicas=2", "autoscaling.enabled=false", "tls.existingSecret=", "allowInsecureNetwork=true",
-    "images.url=", "images.existingSecret=", "images.existingClaim=images", "audit.anchorUrl=",
-    "tracing.endpoint=", "drain.delaySeconds=3", "drain.seconds=20",
+    "replicas=2", "autoscaling.enabled=false", "images.url=", "images.existingSecret=",
+    "images.existingClaim=images", "audit.anchorUrl=", "tracing.endpoint=",
+    "drain.delaySeconds=3", "drain.seconds=20",
 )  # fmt: skip
+PLAIN = ("tls.existingSecret=", "allowInsecureNetwork=true")
+ENCRYPTED = ("tls.existingSecret=resight-tls",)
 MIGRATION = """
 import sqlalchemy as sa
 from alembic import op
@@ -58,6 +62,7 @@ class Release:
     url: str
     headers: dict[str, str]
     migrations: Path
+    ca: Path | None = None
 
     @contextmanager
     def deployed(self) -> Iterator[tuple[Deployment, Callers]]:
@@ -65,7 +70,19 @@ class Release:
         deployment = Deployment(self.manifests, self.places, self.folder, command=THIS, extra=extra)
         with running(deployment):
             self.make_camera(deployment)
-            yield deployment, Callers(deployment, jpeg, self.headers)
+            yield deployment, Callers(deployment, jpeg, self.caller(deployment), self.ca)
+
+    def caller(self, deployment: Deployment) -> dict[str, str]:
+        """Headers of somebody with a key of their own, which every replica knows."""
+        asked = {"display_name": "caller", "scopes": ["search", "ingest"], "galleries": ["default"]}
+        admin = self.client(deployment.pods[0].ports["rest"])
+        made = admin.post(admin.base_url.join("/v1/keys"), json=asked)
+        assert made.status_code == 201, made.text
+        headers = self.headers | {"authorization": f"Bearer {made.json()['secret']}"}
+        for pod in deployment.pods:
+            client = self.client(pod.ports["rest"], headers)
+            eventually(partial(knows_the_camera, client), f"{pod.name} knows the caller")
+        return headers
 
     def make_camera(self, deployment: Deployment) -> None:
         for turn, pod in enumerate(deployment.pods):
@@ -74,9 +91,14 @@ class Release:
                 assert client.post("/cameras", json={"camera_id": "door"}).status_code == 201
             eventually(partial(knows_the_camera, client), f"{pod.name} knows the camera")
 
-    def client(self, port: int) -> httpx.Client:
-        base = f"http://127.0.0.1:{port}/v1/galleries/default"
-        return httpx.Client(base_url=base, headers=self.headers, timeout=30)
+    def client(self, port: int, headers: dict[str, str] | None = None) -> httpx.Client:
+        scheme = "http" if self.ca is None else "https"
+        return httpx.Client(
+            base_url=f"{scheme}://127.0.0.1:{port}/v1/galleries/default",
+            headers=headers or self.headers,
+            timeout=60,
+            verify=True if self.ca is None else ssl.create_default_context(cafile=str(self.ca)),
+        )
 
     def upgrade(self, command: tuple[str, ...]) -> Any:
         """The chart's hook, before an upgrade or a rollback."""
@@ -111,7 +133,29 @@ class Release:
 def release(
     postgresql_server: PostgresqlServer, tmp_path: Path, tiny_bundle: Path
 ) -> Iterator[Release]:
-    manifests = rendered("production", *SETTINGS)
+    with released(postgresql_server, tmp_path, tiny_bundle, PLAIN) as made:
+        yield made
+
+
+@pytest.fixture
+def release_with_tls(
+    postgresql_server: PostgresqlServer, tmp_path: Path, tiny_bundle: Path
+) -> Iterator[Release]:
+    with released(postgresql_server, tmp_path, tiny_bundle, ENCRYPTED) as made:
+        authority = Authority(tmp_path / "authority")
+        folder = tmp_path / "secrets" / "tls"
+        folder.mkdir()
+        authority.issue(to=Files(folder / "tls.crt", folder / "tls.key"))
+        (folder / "tls.key").chmod(0o440)
+        made.ca = authority.file
+        yield made
+
+
+@contextmanager
+def released(
+    postgresql_server: PostgresqlServer, tmp_path: Path, tiny_bundle: Path, how: tuple[str, ...]
+) -> Iterator[Release]:
+    manifests = rendered("production", *SETTINGS, *how)
     key, bundles = token_hex(32), tmp_path / "bundles"
     bundles.mkdir()
     (bundles / "live").symlink_to(tiny_bundle)
@@ -189,6 +233,29 @@ def test_both_replicas_are_restarted_and_no_request_fails(release: Release) -> N
         assert {kind for kind, _ in callers.sent} == {
             "search grpc", "search rest", "ingest grpc", "ingest rest",
         }  # fmt: skip
+        nothing_failed_and_nothing_is_lost(release, deployment, callers)
+
+
+@pytest.mark.slow
+def test_both_replicas_are_restarted_over_tls_and_no_request_fails(
+    release_with_tls: Release,
+) -> None:
+    release = release_with_tls
+    with release.deployed() as (deployment, callers):
+        # In plaintext nobody is answered, and who trusts another authority answers nobody.
+        port = deployment.pods[0].ports["rest"]
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=60)
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            httpx.get(f"https://127.0.0.1:{port}/healthz", timeout=60)
+        with callers.calling():
+            callers.settle()
+            deployment.restart()
+            callers.settle()
+        assert [pod.name for pod in deployment.pods] == ["pod-3", "pod-4"]
+        by_pod = served(callers)
+        assert min(by_pod[f"pod-{number}"] for number in (1, 2, 3, 4)) > 0, by_pod
+        assert len({kind for kind, _ in callers.sent}) == 4
         nothing_failed_and_nothing_is_lost(release, deployment, callers)
 
 
