@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,28 @@ def test_the_environment_is_whole_and_has_no_installer(image: str) -> None:
     assert "python -m venv --without-pip /opt/resight" in steps
     assert "/build/bin/pip --python /opt/resight check" in steps
     assert "/opt/resight/bin/pip" not in steps
+
+
+@pytest.mark.skipif("RESIGHT_IMAGE_CHECK" not in os.environ, reason="minutes: make image-check")
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("image", IMAGES)
+def test_what_is_compiled_can_be(image: str) -> None:
+    """A package may hold files of a newer Python, and one of them would end the build."""
+    (steps,) = [rest for word, rest in stages()[f"{image}-environment"][1] if word == "RUN"]
+    left_out = re.search(r"compileall .*-x '([^']*)'", steps)
+    failed = []
+    for name in names(image):
+        try:
+            files = metadata.files(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        for path in (str(each.locate()) for each in files if each.suffix == ".py"):
+            if not (left_out and re.search(left_out[1], path)) and Path(path).exists():
+                try:
+                    compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
+                except SyntaxError:
+                    failed.append(path)
+    assert failed == []
 
 
 def interpreter_for_all() -> tuple[str, bool]:
