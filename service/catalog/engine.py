@@ -14,6 +14,9 @@ from service.telemetry import DATABASE_ERRORS
 __all__ = ["open_engine", "unavailable"]
 
 BUSY_TIMEOUT_MS = 10_000
+# A long read (a report of the audit, a snapshot) lets SQLite's log grow by what is written
+# meanwhile; beyond this it is given back afterwards.
+WAL_BYTES = 64 * 1024 * 1024
 CONNECT_SECONDS = 10
 # A server that is out of reach without a word: the system would wait for a quarter of an hour, and
 # a drain with it.
@@ -96,6 +99,7 @@ def _prepare_sqlite(engine: Engine, *, begin: str) -> None:
             "synchronous = FULL",
             "foreign_keys = ON",
             "cache_size = -65536",
+            f"journal_size_limit = {WAL_BYTES}",
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,3 +102,27 @@ def test_a_server_that_is_cut_off_is_given_up_unless_the_url_says_otherwise(
         7,
         connect,
     )
+
+
+def test_the_log_that_a_long_read_let_grow_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 1 << 20
+    monkeypatch.setattr(engines, "WAL_BYTES", limit)
+    url = f"sqlite:///{tmp_path}/catalog.sqlite"
+    log = tmp_path / "catalog.sqlite-wal"
+    with opened(url, writer=True) as writer, opened(url, writer=False) as reader:
+
+        def write(megabytes: int) -> None:
+            for _ in range(10 * megabytes):
+                with writer.begin() as writing:
+                    writing.exec_driver_sql("INSERT INTO t VALUES (zeroblob(100000))")
+
+        with writer.begin() as writing:
+            writing.exec_driver_sql("CREATE TABLE t (a)")
+        with reader.connect() as reading:
+            assert reading.exec_driver_sql("SELECT count(*) FROM t").scalar() == 0
+            write(8)
+            assert log.stat().st_size > 6 * limit
+        write(8)
+        assert log.stat().st_size < 6 * limit
