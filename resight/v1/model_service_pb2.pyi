@@ -323,7 +323,9 @@ class GetModelResponse(_message.Message):
 
     @_builtins.property
     def filling(self) -> Global___Filling:
-        """How far it is filled; unset for one that was never staged."""
+        """How far it is filled; unset for one that was never staged, and to a caller limited to cameras or
+        a time.
+        """
 
     def __init__(
         self,

@@ -474,7 +474,9 @@ class SearchResponse(_message.Message):
     rows_scanned: _builtins.int
     """How many rows were compared with the query."""
     rows_total: _builtins.int
-    """How many crops the gallery held at that moment."""
+    """How many crops the gallery held at that moment; to a caller limited to cameras or a time, how
+    many of those that they may see the filter let pass.
+    """
     index_lag_seconds: _builtins.float
     """Age of the oldest committed crop that could not be found yet, in seconds; usually 0."""
     next_page_token: _builtins.str
@@ -870,7 +872,9 @@ class TrackPersonResponse(_message.Message):
     rows_scanned: _builtins.int
     """How many rows were compared with the query."""
     rows_total: _builtins.int
-    """How many crops the gallery held at that moment."""
+    """How many crops the gallery held at that moment; to a caller limited to cameras or a time, how
+    many of those that they may see the filter let pass.
+    """
     index_lag_seconds: _builtins.float
     """Age of the oldest committed crop that could not be found yet, in seconds; usually 0."""
     @_builtins.property
@@ -928,7 +932,9 @@ class LearnedTravelTime(_message.Message):
     to_camera_id: _builtins.str
     """The camera reached."""
     matches: _builtins.int
-    """Tracks of the one that were matched with a next track of the other."""
+    """Tracks of the one that were matched with a next track of the other; 0 to a caller limited to a
+    time.
+    """
     min_seconds: _builtins.float
     """Half the time of the fastest twentieth; below zero where both cameras see a person at once.
     This and what follows are unset where the matches are too few, or what chance would give.
@@ -981,13 +987,13 @@ class TravelTimes(_message.Message):
     LOWEST_SCORE_FIELD_NUMBER: _builtins.int
     LOWEST_PROBABILITY_FIELD_NUMBER: _builtins.int
     position: _builtins.int
-    """Position in the gallery's log of changes."""
+    """Position in the gallery's log of changes; 0 to a caller limited to cameras or a time."""
     model_version: _builtins.str
     """Version of the encoder whose vectors were compared."""
     crops: _builtins.int
-    """Crops that were looked at."""
+    """Crops that were looked at; 0 to a caller limited to cameras or a time."""
     tracks: _builtins.int
-    """Tracks that were compared."""
+    """Tracks that were compared; 0 to a caller limited to cameras or a time."""
     lowest_score: _builtins.float
     """Lowest score of a match that counted."""
     lowest_probability: _builtins.float

@@ -127,8 +127,8 @@ ROUTES: Mapping[str, str] = MappingProxyType(
 )
 
 # What is about all crops of a gallery at once, so that somebody who sees only some may not do it:
-# a run takes the gallery's lease and moves its window, a promotion changes everybody's answers, an
-# audit entry or an erasure names crops of any camera.
+# a run takes the gallery's lease, moves its window and counts its crops, a promotion changes
+# everybody's answers, an audit entry or an erasure names crops of any camera.
 _WHOLE = frozenset({
     "GalleryService/VerifyGallery",
     "ModelService/StageModel",
@@ -143,6 +143,8 @@ _WHOLE = frozenset({
     "AdaptationService/ReportAdaptationRun",
     "AdaptationService/CheckAdaptationCrops",
     "AdaptationService/FinishAdaptationRun",
+    "AdaptationService/GetAdaptationRun",
+    "AdaptationService/ListAdaptationRuns",
     "AdaptationService/ListAdaptationRunCrops",
     "AdminService/ListAuditEntries",
     "AdminService/VerifyAudit",

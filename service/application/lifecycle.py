@@ -253,12 +253,15 @@ class Lifecycle:
         return await self._filling_changed(gallery, version, fillings.resume)
 
     async def filling(self, gallery: str, version: str) -> Filling | None:
-        """How far a model is filled; None for one that was never staged.
+        """How far a model is filled; None for one that was never staged, and for a limited caller:
+        it counts and names crops of all cameras.
 
         Raises:
             InvalidArgument, NotFound: bad version, unknown gallery.
         """
         live, wanted = self._galleries.get(gallery), domain.model_version(version)
+        if call.current().known.is_limited:
+            return None
         return await self._catalog.read(lifecycle_reads.filling, live.row, wanted)
 
     async def _filling_changed(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TypeVar
 
+from service import call
 from service.application.asked import Asked
 from service.application.matches import matches_of
 from service.application.ranking import Ranking
@@ -25,7 +26,8 @@ class Looks:
 
     Attributes:
         scanned: Rows compared so far.
-        total: Rows that the gallery held at the last look.
+        total: Rows that the gallery held at the last look; for a limited caller those alone that a
+            look's filter let pass, as everything else is hidden.
         mode: Gathered, when every look was.
     """
 
@@ -34,6 +36,7 @@ class Looks:
         self._threads = threads
         self._asked = asked
         self._ranking = ranking
+        self._is_limited = call.current().known.is_limited
         self.scanned = 0
         self.total = 0
         self.mode = SearchMode.EXACT_GATHER
@@ -53,7 +56,8 @@ class Looks:
     def _best(self, count: int, chosen: RowFilter | None = None) -> IndexHits:
         hits = self._ranking.best(count, chosen)
         self.scanned += hits.rows_scanned
-        self.total = hits.rows_total
+        hidden = self._is_limited
+        self.total = max(self.total, hits.rows_scanned) if hidden else hits.rows_total
         if hits.mode is SearchMode.EXACT_SCAN:
             self.mode = SearchMode.EXACT_SCAN
         return hits

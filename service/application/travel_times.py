@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from resight.errors import DeadlineExceeded, NotFound
+from service import call
 from service.application import visibility
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery
@@ -24,6 +25,7 @@ from service.catalog import track_reads
 from service.catalog.store import Catalog
 from service.catalog.track_reads import TrackedCrop
 from service.domain.ports import Clock
+from service.domain.principal import ANY_TIME
 from service.domain.travel_times import LearnedTravelTimes
 from service.retrieval.probability import lowest_score
 from service.retrieval.travel_times import Learned, learned, tracks_of
@@ -207,9 +209,14 @@ class TravelTimes:
 
 
 def _visible(gallery: Gallery, table: LearnedTravelTimes) -> LearnedTravelTimes:
-    cameras = visibility.visible_cameras(gallery)
-    if cameras is None:
+    """Without what counts crops that the caller does not see."""
+    principal = call.current().known
+    if not principal.is_limited:
         return table
-    seen = frozenset(cameras)
-    pairs = [pair for pair in table.pairs if {pair.from_camera_id, pair.to_camera_id} <= seen]
-    return replace(table, pairs=pairs)
+    cameras = visibility.visible_cameras(gallery)
+    pairs = [
+        pair if principal.capture_range == ANY_TIME else replace(pair, matches=0)
+        for pair in table.pairs
+        if cameras is None or {pair.from_camera_id, pair.to_camera_id} <= set(cameras)
+    ]
+    return replace(table, pairs=pairs, position=0, crops=0, tracks=0)

@@ -72,6 +72,8 @@ LIMITED: set[str] = {
     "AdaptationService/ReportAdaptationRun",
     "AdaptationService/CheckAdaptationCrops",
     "AdaptationService/FinishAdaptationRun",
+    "AdaptationService/GetAdaptationRun",
+    "AdaptationService/ListAdaptationRuns",
     "AdaptationService/ListAdaptationRunCrops",
     "AdminService/ListAuditEntries",
     "AdminService/VerifyAudit",

@@ -94,7 +94,8 @@ class ModelAnswer(BaseModel):
     bundle_size_bytes: int
     manifest: dict[str, Any] | None = Field(default=None, description="Left out of listings.")
     filling: FillingAnswer | None = Field(
-        default=None, description="Of a model that was staged; left out of listings."
+        default=None,
+        description="Of a model that was staged; left out of listings and for limited callers.",
     )
 
     @classmethod

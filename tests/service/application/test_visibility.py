@@ -109,6 +109,8 @@ def test_searches_and_lists_equal_brute_force(
 
         async def found(**asked: Any) -> list[UUID]:
             answer = await application.search.search(SearchQuery("", image=b"somebody", **asked))
+            # Nothing tells how many there are besides.
+            assert answer.rows_total == answer.rows_scanned == len(visible)
             return [match.crop.crop_id for match in answer.matches]
 
         assert await found(top_k=COUNT) == best
@@ -152,6 +154,7 @@ def test_searches_and_lists_equal_brute_force(
             track = await application.track_person.track(
                 TrackQuery(SearchQuery("", image=b"somebody", min_score=-1.0, top_k=COUNT))
             )
+            assert track.found.rows_total <= len(visible)
             sightings = {m.crop.crop_id for visit in track.visits for m in visit.sightings}
             assert sightings <= set(best)
 
@@ -308,6 +311,32 @@ def test_learned_travel_times_are_of_their_cameras(filled: Any, at: Any) -> None
             await application.travel_times.recent(""),
         ):
             assert list(table.pairs) == kept
+            assert (table.position, table.crops, table.tracks) == (0, 0, 0)
+        become(limited(at, cameras=None, seconds=(10, 45)))
+        timed = application.travel_times.get("")
+        assert [pair.time for pair in timed.pairs] == [pair.time for pair in whole.pairs]
+        assert {pair.matches for pair in timed.pairs} == {0}
+        assert (timed.position, timed.crops, timed.tracks) == (0, 0, 0)
+
+    filled(work)
+
+
+def test_counts_of_the_whole_gallery_are_the_unlimited_s(filled: Any, at: Any) -> None:
+    async def work(application: Any, stored: list[dict[str, Any]]) -> None:
+        become(LOCAL)
+        whole = await application.search.search(SearchQuery("", image=b"who", top_k=3))
+        assert (whole.rows_total, whole.rows_scanned) == (COUNT, COUNT)
+        chosen = CropFilter(("c1",))
+        part = await application.search.search(SearchQuery("", image=b"who", filter=chosen))
+        assert part.rows_scanned < part.rows_total == COUNT
+        become(limited(at, cameras=("c1", "c2"), seconds=(None, None)))
+        part = await application.search.search(SearchQuery("", image=b"who", filter=chosen))
+        mine = sum(crop["camera"] == "c1" for crop in stored)
+        assert part.rows_total == part.rows_scanned == mine
+        first = await application.search.search(SearchQuery("", image=b"who", top_k=2))
+        query = SearchQuery("", image=b"who", top_k=2, page_token=first.next_page_token)
+        theirs = sum(crop["camera"] in ("c1", "c2") for crop in stored)
+        assert (await application.search.search(query)).rows_total <= theirs
 
     filled(work)
 
