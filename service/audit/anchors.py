@@ -89,6 +89,7 @@ class Anchoring:
         self._writer = writer
         self._clock = clock
         self._due = asyncio.Event()
+        self._closing = False
         self._running: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -104,12 +105,13 @@ class Anchoring:
         """Stop after a last try."""
         if self._running is None:
             return
-        self._running.cancel()
-        await asyncio.wait([self._running])
-        try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._copy()
-        except TimeoutError:
+        # Not cancelled: its thread would go on, and write a file beside the last try.
+        self._closing = True
+        self._due.set()
+        done, _ = await asyncio.wait([self._running], timeout=_CLOSE_SECONDS)
+        if not done:
+            self._running.cancel()
+            await asyncio.wait([self._running])
             logger.warning("%s: the last checkpoint is copied at the next start", _SETTING)
 
     async def _run(self) -> None:
@@ -121,7 +123,10 @@ class Anchoring:
             except TimeoutError:
                 pass
             self._due.clear()
+            is_last = self._closing
             left = not await self._copy()
+            if is_last:
+                return
 
     async def _copy(self) -> bool:
         """Whether nothing is left."""
