@@ -36,6 +36,49 @@ settings.load_profile("busy")
 vars(DEFAULT_TIMEOUT_CONFIG).update(connect=60.0, read=60.0, write=60.0, pool=60.0)
 
 
+# Begun first, longest first: a long file that is begun last is waited for by every worker.
+LONGEST = (
+    "e2e/test_demo.py",
+    "e2e/test_nightly_improves.py",
+    "e2e/test_nightly.py",
+    "e2e/test_rolling_restart.py",
+    "adapt/training/test_killed.py",
+    "adapt/training/test_distributed.py",
+    "e2e/test_nightly_job.py",
+    "e2e/test_nightly_erasure.py",
+    "fuzz/test_rest.py",
+    "e2e/test_service_models.py",
+    "e2e/test_service_ingest.py",
+    "docs/test_pages_run.py",
+    "adapt/training/test_run.py",
+    "service/snapshot/test_faults.py",
+    "service/snapshot/test_round_trip.py",
+    "faults/test_erasure_kill.py",
+    "adapt/export/test_export.py",
+    "adapt/training/test_camera_stage.py",
+    "e2e/test_replicas.py",
+    "e2e/test_service_random_searches.py",
+    "contract/test_gallery_index.py",
+    "adapt/training/test_compiled.py",
+    "e2e/test_bad_starts.py",
+    "faults/test_kill.py",
+    "e2e/test_lifecycle_load.py",
+    "service/application/test_replication.py",
+    "adapt/report/test_night.py",
+    "service/application/test_search_batch.py",
+    "fuzz/test_limits.py",
+    "e2e/test_nightly_outcomes.py",
+    "e2e/test_privacy_disk.py",
+    "e2e/test_prometheus.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, all else as it was."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 def pytest_configure() -> None:
     """A shell's background job ignores SIGINT, and so would every process that a test starts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
