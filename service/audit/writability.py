@@ -27,18 +27,22 @@ class Writability:
     def __init__(self, *, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._failing_since: float | None = None
-        self._stored_since = clock()
+        # Without a failure between, and last.
+        self._stored_since = self._stored_at = clock()
         self._is_lost = False
 
     def failed(self, *, after: float = 0.0) -> None:
-        """A change failed, or was given up after so many seconds."""
+        """A change failed, or was given up after so many seconds, in which others may have
+        succeeded: a call that waits for too many others is no sign of a fault.
+        """
         if self._failing_since is None:
-            self._failing_since = max(self._clock() - after, self._stored_since)
+            self._failing_since = max(self._clock() - after, self._stored_at)
 
     def stored(self) -> None:
         """A change succeeded."""
+        self._stored_at = self._clock()
         if self._failing_since is not None:
-            self._failing_since, self._stored_since = None, self._clock()
+            self._failing_since, self._stored_since = None, self._stored_at
 
     def look(self) -> bool:
         """Whether it can be written now."""

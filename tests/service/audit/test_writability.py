@@ -63,3 +63,15 @@ def test_a_change_that_was_given_up_had_failed_all_the_while() -> None:
     made.failed(after=60)
     clock.now += LOST_SECONDS - FOUND_SECONDS - 0.1
     assert made.look()
+
+
+def test_a_call_that_waited_too_long_among_others_that_were_stored_is_no_fault() -> None:
+    clock = Clock()
+    made = Writability(clock=clock)
+    for _ in range(100):
+        clock.now += 1
+        made.stored()
+        made.failed(after=10)
+        assert made.look()
+    clock.now += LOST_SECONDS
+    assert not made.look()
