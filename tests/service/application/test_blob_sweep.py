@@ -51,7 +51,7 @@ async def ingest_held(application: Any, item: IngestItem) -> AsyncIterator[Calla
         return await task
 
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while application.pending_writes == 0:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         assert len(set(application._blobs.keys()) - before) == 1

@@ -29,7 +29,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     free = threading.Event()
 
     def waiting(*arguments: Any) -> Any:
-        assert free.wait(20)
+        assert free.wait(120)
         return reranked(*arguments)
 
     monkeypatch.setattr(rerank_queue, "reranked", waiting)
@@ -46,7 +46,7 @@ def test_searches_go_on_while_candidates_are_ranked_again(opened, run, at, held)
             )
             for _ in range(5):
                 found = await asyncio.wait_for(
-                    application.search.search(SearchQuery(image=b"other")), 10
+                    application.search.search(SearchQuery(image=b"other")), 120
                 )
                 assert len(found.matches) == 10
             assert not slow.done()

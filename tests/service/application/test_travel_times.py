@@ -101,7 +101,7 @@ def test_a_deadline_is_kept_and_the_work_is_not_lost(opened, run, at, monkeypatc
     free = threading.Event()
 
     def waiting(*arguments: Any, **told: Any) -> Any:
-        assert free.wait(20)
+        assert free.wait(120)
         return learned(*arguments, **told)
 
     monkeypatch.setattr(travel_times, "learned", waiting)
@@ -126,7 +126,7 @@ def test_an_end_does_not_wait_for_what_is_left_to_learn(
 
     def waiting(*arguments: Any, **told: Any) -> Any:
         begun.set()
-        assert free.wait(20)
+        assert free.wait(120)
         return learned(*arguments, **told)
 
     monkeypatch.setattr(travel_times, "learned", waiting)
@@ -136,7 +136,7 @@ def test_an_end_does_not_wait_for_what_is_left_to_learn(
             await walk(application, at, 5)
             await application.cameras.create("other", Camera("c1"))
             one = asyncio.create_task(application.travel_times.learn(""))
-            assert await asyncio.to_thread(begun.wait, 20)
+            assert await asyncio.to_thread(begun.wait, 120)
             two = asyncio.create_task(application.travel_times.learn("other"))
             await asyncio.sleep(0.05)
             # The comparison under way ends after the end has begun.

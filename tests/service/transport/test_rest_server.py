@@ -29,5 +29,5 @@ def test_an_end_that_interrupts_nothing_is_no_error(
             writer.close()
 
     with caplog.at_level(logging.INFO):
-        asyncio.run(asyncio.wait_for(session(), 20))
+        asyncio.run(asyncio.wait_for(session(), 120))
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []

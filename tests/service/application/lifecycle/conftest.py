@@ -108,13 +108,13 @@ class Site:
         self.versions[seed] = model.model_version
         return model.model_version
 
-    async def until(self, true: Callable[[], bool], seconds: float = 10.0) -> None:
+    async def until(self, true: Callable[[], bool], seconds: float = 120.0) -> None:
         """Wait for something that happens in the background."""
         async with asyncio.timeout(seconds):
             while not true():  # noqa: ASYNC110 -- nothing tells when it does
                 await asyncio.sleep(0.05)
 
-    async def filled(self, version: str, seconds: float = 20.0) -> Any:
+    async def filled(self, version: str, seconds: float = 120.0) -> Any:
         """Wait until a shadow is filled."""
         async with asyncio.timeout(seconds):
             while True:
