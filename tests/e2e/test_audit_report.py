@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -17,7 +15,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-RESIGHT = Path(sys.executable).with_name("resight")
+from tests.e2e import forked
+
 G = "/v1/galleries/default"
 PURPOSES = ("missing person", "<script>alert(1)</script>", "=HYPERLINK(1)", "Fahrräder & Co")
 
@@ -51,10 +50,7 @@ class Sections(HTMLParser):
 
 
 def audit(*arguments: str, environment: dict[str, str]) -> dict[str, Any]:
-    done = subprocess.run(
-        [RESIGHT, "audit", *arguments, "--json"],
-        env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = forked.completed(["audit", *arguments, "--json"], os.environ | environment, timeout=120)
     assert done.returncode == 0, done.stderr + done.stdout
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -142,7 +142,7 @@ def test_a_killed_night_leaves_nothing(place: Place) -> None:
 
 @pytest.mark.slow
 def test_a_healthy_night_makes_a_candidate_within_its_budget(place: Place) -> None:
-    night = place.night("--epochs", 1000, "--time-budget", "20s", *CAUTIOUS)
+    night = place.night("--epochs", 1000, "--time-budget", "30s", *CAUTIOUS)
     out, err = night.communicate(timeout=200)
     assert night.returncode == 0, out + err
     told = json.loads(out)

@@ -30,6 +30,7 @@ from resight.v1 import embed_service_pb2 as embed
 from resight.v1 import gallery_service_pb2 as gallery
 from resight.v1 import search_service_pb2 as search
 from resight.v1.types_pb2 import Camera, Crop, Embedding
+from tests.e2e import forked
 from tests.e2e.collector import Collector, collecting
 from tests.e2e.leaks import Needles, forms_of_bytes, forms_of_text, forms_of_vector
 from tests.e2e.rpcs import RPCS, Answer, Rpc, call, fields, is_map
@@ -328,9 +329,9 @@ def test_nothing_secret_is_written(
 def test_a_database_url_that_cannot_be_used(
     tiny_bundle: Path, tmp_path: Path, command: list[str], url: str
 ) -> None:
-    done = subprocess.run(
-        [RESIGHT, *command],
-        env=os.environ
+    done = forked.completed(
+        command,
+        os.environ
         | {
             "RESIGHT_DATABASE_URL": url.format(PASSWORD),
             "RESIGHT_BUNDLE": str(tiny_bundle),
@@ -339,13 +340,11 @@ def test_a_database_url_that_cannot_be_used(
             "RESIGHT_REST__PORT": "0",
             "RESIGHT_LOGS__LEVEL": "debug",
         },
-        capture_output=True,
-        check=False,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == (0 if command[0] == "config" else 1)
     hidden = Needles({"database password": forms_of_text(PASSWORD)})
-    assert hidden.found_in(done.stdout, done.stderr) == []
+    assert hidden.found_in(done.stdout.encode(), done.stderr.encode()) == []
 
 
 def test_what_is_hidden_would_be_found() -> None:

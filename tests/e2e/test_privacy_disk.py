@@ -334,7 +334,6 @@ def holders(folder: Path, stretches: Stretches) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.timeout(300)
 def test_no_image_is_anywhere_after_a_session(
     start_service: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -348,7 +347,6 @@ def test_no_image_is_anywhere_after_a_session(
     assert list((tmp_path / "tmpdir").iterdir()) == []
 
 
-@pytest.mark.timeout(300)
 def test_the_search_finds_what_is_stored(start_service: Callable[..., Any], tmp_path: Path) -> None:
     images = Images()
     use(start_service, tmp_path, images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,8 @@ from resight.v1 import admin_service_pb2 as admin
 from resight.v1 import gallery_service_pb2 as gallery
 from resight.v1 import search_service_pb2 as search
 from resight.v1.types_pb2 import Camera, Crop
-from tests.e2e.conftest import RESIGHT, ServiceProcess
+from tests.e2e import forked
+from tests.e2e.conftest import ServiceProcess
 
 NAMES = count()
 START = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -65,12 +67,7 @@ def stored(connection: Connection, name: str) -> set[str]:
 
 
 def resight(service: ServiceProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(RESIGHT), *arguments, "--target", service.grpc],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return forked.completed([*arguments, "--target", service.grpc], os.environ, timeout=120)
 
 
 def test_over_grpc(filled: Any, make_jpeg: Callable[..., bytes]) -> None:
@@ -203,8 +200,8 @@ def test_a_receipt_is_verified_byte_by_byte(
     other.write_bytes(foreign.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
     def verify(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
-        command = [str(RESIGHT), "erase", "verify-receipt", str(path), *options, "--json"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        command = ["erase", "verify-receipt", str(path), *options, "--json"]
+        return forked.completed(command, os.environ, timeout=120)
 
     assert json.loads(verify(file).stdout)["trusted"] is False
     sound = verify(file, "--public-key", str(key))

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,8 +27,8 @@ from resight.v1 import model_service_pb2 as models
 from resight.v1 import search_service_pb2 as search
 from resight.v1.types_pb2 import Camera, Crop
 from tests.conftest import PostgresqlServer
+from tests.e2e import forked
 
-RESIGHT = Path(sys.executable).with_name("resight")
 QUICK = {"RESIGHT_MODELS__POLL_SECONDS": "0.05", "RESIGHT_MODELS__FILL_BLOCK": "8"}
 
 
@@ -96,8 +95,8 @@ def test_a_model_is_staged_promoted_and_rolled_back_on_the_command_line(
     with start_service(tmp_path / "data", **catalog, **QUICK) as service:
 
         def resight(*arguments: str) -> subprocess.CompletedProcess[str]:
-            command = [str(RESIGHT), "models", *arguments, "--target", service.grpc]
-            return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            command = ["models", *arguments, "--target", service.grpc]
+            return forked.completed(command, os.environ, timeout=120)
 
         def told(*arguments: str) -> dict[str, Any]:
             done = resight(*arguments, "--json")
@@ -148,10 +147,8 @@ def test_a_bundle_is_registered_on_the_command_line(
         def registered(
             bundle: Path, *arguments: str, expected: int = 0
         ) -> subprocess.CompletedProcess[str]:
-            command = [str(RESIGHT), "models", "register", str(bundle), "--target", service.grpc]
-            done = subprocess.run(
-                [*command, *arguments], capture_output=True, text=True, timeout=60, check=False
-            )
+            command = ["models", "register", str(bundle), "--target", service.grpc, *arguments]
+            done = forked.completed(command, os.environ, timeout=120)
             assert done.returncode == expected, done.stderr
             return done
 
@@ -280,9 +277,8 @@ def test_another_replica_goes_on_filling(
             "RESIGHT_MODELS__FILL_SHARE": "0.1",
             "RESIGHT_MODELS__FILL_LEASE_SECONDS": "1",
         }
-        subprocess.run(
-            [str(RESIGHT), "db", "upgrade"], env=os.environ | places, check=True, timeout=60
-        )
+        upgraded = forked.completed(["db", "upgrade"], os.environ | places, timeout=120)
+        assert upgraded.returncode == 0, upgraded.stderr
         a, b = (
             stack.enter_context(start_service(tmp_path / name, **places)) for name in ("a", "b")
         )
