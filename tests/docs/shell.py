@@ -28,7 +28,7 @@ __all__ = ["PageShell", "differs"]
 
 RESIGHT = Path(sys.executable).with_name("resight")
 # The wall clock of one block: a page that needs longer is no page to follow at night.
-SECONDS = 100
+SECONDS = 300
 _FOLDERS = ("backup", "etc", "run", "shared", "srv", "var")
 
 _WRAPPER = """\

@@ -159,9 +159,10 @@ def test_keys_that_nobody_has_cost_no_reads(replicas: Any) -> None:
         assert other.reads <= (time.monotonic() - begun) / (REFRESH / 2) + 1
         other.reads = 0
         await asyncio.sleep(REFRESH + 0.01)
+        begun = time.monotonic()
         answers = await asyncio.gather(*(other.lets_in(made.text) for _ in range(50)))
         assert all(answers)
-        assert other.reads == 1
+        assert 1 <= other.reads <= (time.monotonic() - begun) / (REFRESH / 2) + 1
 
     replicas(work)
 

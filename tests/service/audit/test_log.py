@@ -96,7 +96,7 @@ def test_a_checkpoint_comes_after_a_while_without_more_entries(
                     return
                 await asyncio.sleep(0.02)
 
-    run(asyncio.wait_for(work(), 20))
+    run(asyncio.wait_for(work(), 120))
 
 
 def test_text_that_is_none_is_stored_and_harms_nobody(
