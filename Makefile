@@ -67,9 +67,11 @@ demo: setup ## adapt, serve and query a small simulated site
 
 # Side by side, each file in one process, in the order of tests/conftest.py. OpenMP threads of one
 # take the cores of the others, so each has one unless it says otherwise. Much of the time is waited,
-# not computed, so there are as many workers as cores, but of memory each takes 2 GB.
+# not computed, so there are as many workers as cores, but of memory each takes 2 GB. Compiled once
+# before, also where PYTHONDONTWRITEBYTECODE is set: the tests start hundreds of processes.
 WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 2 ? 2 : cores > 4 ? 4 : cores)))
 test: setup ## run the tests
+	$(BIN)/python -m compileall -q adapt resight service
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 image-check: setup ## the service image: its steps run here; with podman or docker, built and run
