@@ -17,10 +17,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import cache
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from runpy import run_path
+from threading import Lock
 from typing import IO, Any
 
 __all__ = ["ForkedProcess", "completed", "fit", "started"]
@@ -29,6 +31,8 @@ PROGRAM = Path(__file__).with_name("forked_command.py")
 MODULES = ["resight.cli", "service.commands.serve", "service.runtime"]
 # Read where a process begins or a library is loaded.
 EARLY = ("LD_", "MALLOC_", "OMP_", "PYTHON")
+# An exit code is read once, from a pipe, by whoever looks first; a start looks at them all.
+_LOOKING = Lock()
 
 
 @cache
@@ -69,14 +73,15 @@ class ForkedProcess:
 
     @property
     def returncode(self) -> int | None:
-        return self._process.exitcode
+        return self.poll()
 
     def poll(self) -> int | None:
-        return self._process.exitcode
+        with _LOOKING:
+            return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        code = self._process.exitcode
+        wait([self._process.sentinel], timeout)
+        code = self.poll()
         if code is None:
             raise subprocess.TimeoutExpired(str(PROGRAM), timeout or 0.0)
         return code
@@ -111,7 +116,8 @@ def started(
         "stderr": _Inherited(stderr),
     }
     process = _server().Process(target=run_path, args=(str(PROGRAM), {"told": told}))
-    process.start()
+    with _LOOKING:
+        process.start()
     if reading is not None:
         os.close(stdout)
     return ForkedProcess(process, reading)
