@@ -26,7 +26,7 @@ from resight.demo.process import run_command, serving
 from resight.errors import AlreadyExists, ResightError
 
 # The first test to ask for the demo waits for it.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1600)
 
 KEYS = {
     "map_before", "map_after", "rank1_before", "rank1_after", "queries", "top1_correct", "adapt_s",
@@ -46,7 +46,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoFolder, dict[str
     folder = DemoFolder(tmp_path_factory.mktemp("demo") / "out")
     done = subprocess.run(
         [*COMMAND, "demo", "--output", str(folder.path), "--json", *SMALL],
-        capture_output=True, text=True, timeout=580, check=False,
+        capture_output=True, text=True, timeout=1500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout), done.stderr
