@@ -168,10 +168,11 @@ class Gate:
         return self._streams.one(call, credentials.authorization, task)
 
     async def go_on(self, call: Call, credentials: Credentials) -> None:
-        """Let a stream's message pass.
+        """Let a stream's message pass, and the one of a call that came long after its headers:
+        whoever holds it back must not go on to the method when nobody lets them in any more.
 
         Raises:
-            Unauthenticated, Unavailable: its credentials hold no longer, or that cannot be known.
+            Unauthenticated, Unavailable: the credentials hold no longer, or that cannot be known.
         """
         if not self.is_open:
             await self._streams.check(call, credentials.authorization)

@@ -106,7 +106,7 @@ class OpenStreams:
             await self._look(shown)
         except Unauthenticated:
             return Unauthenticated(
-                "the credentials that the stream was begun with hold no longer, they were revoked "
+                "the credentials that the call was begun with hold no longer, they were revoked "
                 "or have expired; begin another with valid ones, and send again what has no answer",
                 field="authorization",
                 reason=LAPSED,

@@ -111,7 +111,10 @@ def _wrap(
         async with _call(method, context, calls, passed, admits=admits) as traffic:
             request = await given(requests, traffic)
             if admits:
-                await passed.announce(call_in_progress.current())
+                call = call_in_progress.current()
+                if not handler.request_streaming:
+                    await passed.go_on(call, credentials_of(context))
+                await passed.announce(call)
             response = await behaviour(request, context)
             traffic.went(response)
             return response
@@ -125,6 +128,8 @@ def _wrap(
                 requests = _let_on(requests, passed, call, credentials)
             with passed.streaming(call, credentials):
                 request = await given(requests, traffic)
+                if not handler.request_streaming:
+                    await passed.go_on(call, credentials)
                 if admits:
                     await passed.announce(call, streams=True)
                 async with aclosing(behaviour(request, context)) as answers:

@@ -22,6 +22,7 @@ from starlette.datastructures import FormData, QueryParams
 
 from resight.errors import InvalidArgument
 from service import call
+from service.access.gate import Credentials
 from service.access.rights import ROUTES
 from service.domain import names
 from service.transport.purpose import PURPOSE_FAULT
@@ -33,6 +34,8 @@ _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 _SHOWN = 80
 # Whose answers go on after they have begun.
 _STREAMS = frozenset({"AdaptationService/StreamAdaptationCrops"})
+# Which may take longer than a token holds, and put nothing into use.
+_UPLOADS = frozenset({"ModelService/RegisterModel"})
 
 
 class StrictRoute(APIRoute):
@@ -86,6 +89,10 @@ class StrictRoute(APIRoute):
                 # no JSON it says well itself.
                 with suppress(json.JSONDecodeError):
                     await request.json()
+            if now.method not in _UPLOADS:
+                # However long the body took.
+                shown = Credentials(request.headers.get("authorization", ""))
+                await state["gate"].go_on(now, shown)
             return await handle(request)
 
         return strict
