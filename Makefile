@@ -66,13 +66,14 @@ demo: setup ## adapt, serve and query a small simulated site
 	$(BIN)/resight demo $(ARGS)
 
 # Side by side, each file in one process, in the order of tests/conftest.py. OpenMP threads of one
-# take the cores of the others, so each has one unless it says otherwise. Much of the time is waited,
+# take the cores of the others, so each has one unless it says otherwise, and who waits for them (a
+# training has as many as there are cores) does not compute meanwhile. Much of the time is waited,
 # not computed, so there are as many workers as cores, but of memory each takes 2 GB. Compiled once
 # before, also where PYTHONDONTWRITEBYTECODE is set: the tests start hundreds of processes.
 WORKERS ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 2 ? 2 : cores > 4 ? 4 : cores)))
 test: setup ## run the tests
 	$(BIN)/python -m compileall -q adapt resight service
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 image-check: setup ## the service image: its steps run here; with podman or docker, built and run
 	RESIGHT_IMAGE_CHECK=1 $(BIN)/python -m pytest -rs tests/deploy/test_container.py tests/deploy/test_image.py
