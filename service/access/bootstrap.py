@@ -52,7 +52,10 @@ def bootstrap_digest(file: Path) -> bytes:
         raise _refused(file, f"{fault}; make one with `openssl rand -hex 32`")
     if mode & stat.S_IROTH and os.name == "posix":
         logger.warning(
-            "%s=%s can be read by every user of this machine; chmod 0400 it", SETTING, file
+            "%s=%s can be read by every user who reaches it; let it belong to the service's user "
+            "with mode 0400, or close the folder that it comes from to others",
+            SETTING,
+            file,
         )
     return digest_of(text)
 
