@@ -28,6 +28,11 @@ class QueuedEntry:
     stored: asyncio.Future[None] | None = None
     is_owed: bool = False
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether nobody waits any longer, and it need not be stored."""
+        return not self.is_owed and self.stored is not None and self.stored.cancelled()
+
 
 class EntryQueue:
     """Lives on one event loop.
@@ -60,7 +65,9 @@ class EntryQueue:
         return bool(self._of_calls)
 
     def add(self, entry: Entry) -> asyncio.Future[None]:
-        """Put one in the queue; what is returned resolves when it is stored, or could not be."""
+        """Put one in the queue; what is returned resolves when it is stored, or could not be. Who
+        cancels it leaves the entry out, unless it was taken.
+        """
         stored = asyncio.get_running_loop().create_future()
         self._of_calls.append(QueuedEntry(entry, stored))
         self.filled.set()
@@ -87,8 +94,14 @@ class EntryQueue:
             self._lost = 0
         for source in (self._owed, self._of_calls):
             while source and len(batch) < MAX_BATCH:
-                batch.append(source.popleft())
+                item = source.popleft()
+                if not item.is_given_up:
+                    batch.append(item)
         return batch
+
+    def drop_given_up(self) -> None:
+        """Count those no longer that nobody waits for."""
+        self._of_calls = deque(item for item in self._of_calls if not item.is_given_up)
 
     def give_back(self, batch: Sequence[QueuedEntry], error: Exception) -> None:
         """After a change that failed: owed entries wait on, the calls of others are told."""

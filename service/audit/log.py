@@ -116,8 +116,13 @@ class AuditLog:
         self._running = asyncio.create_task(self._run())
         AUDIT_CHECKPOINT_AGE.set_function(self._unsigned_age)
 
-    async def record(self, entry: Entry) -> None:
+    async def record(self, entry: Entry, *, beginning: bool = False) -> None:
         """Store an entry; returns when it is durable.
+
+        Args:
+            entry: What to store.
+            beginning: Of what does not happen when nobody waits for this any longer: then it is
+                left out, unless a change has taken it already, and never follows its own end.
 
         Raises:
             Unavailable: it is not, or not yet (reason ``AUDIT_UNAVAILABLE``).
@@ -133,12 +138,12 @@ class AuditLog:
         except TimeoutError as error:
             AUDIT_WRITE_FAILURES.inc()
             self.writability.failed(after=self._policy.wait_seconds)
-            stored.add_done_callback(_retrieved)
+            _given_up(stored, beginning)
             raise cannot_record(
                 f"it was not stored within {self._policy.wait_seconds:g} s"
             ) from error
         except asyncio.CancelledError:
-            stored.add_done_callback(_retrieved)
+            _given_up(stored, beginning)
             raise
 
     async def settle(self, entry: Entry) -> None:
@@ -212,6 +217,8 @@ class AuditLog:
         head, until = self._head, self._signed_until
         attempted = self._attempted
         due = self._is_due() or (self._closing and not self._queue)
+        if not batch and not due:
+            return  # those that waited were given up; an empty change would prove nothing
 
         def apply(connection: Connection) -> _Written:
             start = stored_head(connection, head, attempted) if attempted else head
@@ -260,6 +267,7 @@ class AuditLog:
         AUDIT_WRITE_FAILURES.inc(max(1, len(batch)))
         self.writability.failed()
         self._queue.give_back(batch, error)
+        self._queue.drop_given_up()
         if not self._queue and not self._is_due():
             # Something is to be tried again, or nobody would know when it works.
             self.owe(Entry(FAILED, facts={"notes": {"entries": len(batch)}}))
@@ -274,6 +282,13 @@ class AuditLog:
 
     def _unsigned_age(self) -> float:
         return 0.0 if self._unsigned_since is None else monotonic() - self._unsigned_since
+
+
+def _given_up(stored: asyncio.Future[None], beginning: bool) -> None:
+    if beginning:
+        stored.cancel()
+    else:
+        stored.add_done_callback(_retrieved)
 
 
 def _retrieved(stored: asyncio.Future[None]) -> None:

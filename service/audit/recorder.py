@@ -74,7 +74,7 @@ class CallRecorder:
             Unavailable: it cannot be recorded, so it must not happen.
         """
         if streams or call.method in CHANGES:
-            await self._log.record(_entry(call, event="began"))
+            await self._log.record(_entry(call, event="began"), beginning=True)
             call.announced = True
 
     async def ended(self, call: Call, outcome: str) -> None:

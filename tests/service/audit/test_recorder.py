@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -34,6 +36,28 @@ class Breaking:
         if self.late:
             self._writer.change(apply, **options).result()
         raise Unavailable("the disk is full")
+
+
+class Holding:
+    """Stands before a writer, and holds the first change until it is told what becomes of it."""
+
+    def __init__(self, writer: Any) -> None:
+        self.held: Future[Any] | None = None
+        self._apply: Any = None
+        self._writer = writer
+
+    def change(self, apply: Any, **options: Any) -> Any:
+        if self.held is not None:
+            return self._writer.change(apply, **options)
+        self.held, self._apply = Future(), apply
+        return self.held
+
+    def go_on(self, *, fails: bool) -> None:
+        assert self.held is not None
+        if fails:
+            self.held.set_exception(Unavailable("the disk is full"))
+        else:
+            self.held.set_result(self._writer.change(self._apply).result())
 
 
 def breaking(audit: Any) -> Breaking:
@@ -190,6 +214,63 @@ def test_a_call_that_the_caller_left_is_recorded_once(
 
     run(work())
     assert events() == [("SearchService/Search", "call", "OK")]
+
+
+async def given_up(audit: Any, deletion: Call) -> tuple[Holding, asyncio.Task[None]]:
+    """A change whose caller leaves while its beginning waits behind another entry."""
+    writer = audit.log._writer = Holding(audit.log._writer)
+    before = asyncio.create_task(audit.log.record(Entry("audit/before")))
+    deadline = time.monotonic() + 60
+    while writer.held is None:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
+    beginning = asyncio.create_task(audit.recorder.began(deletion, streams=False))
+    while not len(audit.log._queue):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
+    beginning.cancel()
+    await asyncio.wait([beginning])
+    assert beginning.cancelled()
+    return writer, before
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_change_that_was_given_up_does_not_begin_after_its_end(
+    audited: Callable[..., Any], run: Any, events: Any, fails: bool
+) -> None:
+    async def work() -> None:
+        async with audited() as audit:
+            deletion = call("GalleryService/DeleteCrop")
+            writer, before = await given_up(audit, deletion)
+            deletion.admitted = False
+            ending = asyncio.create_task(audit.recorder.ended(deletion, "CANCELLED"))
+            await asyncio.sleep(0)
+            writer.go_on(fails=fails)
+            await asyncio.wait([ending, before])
+            assert (before.exception() is not None) is fails
+            ending.result()
+
+    run(work())
+    assert events() == [("GalleryService/DeleteCrop", "call", "CANCELLED")]
+
+
+def test_what_was_given_up_is_not_waited_for_to_try_again(
+    audited: Callable[..., Any], run: Any, events: Any
+) -> None:
+    async def work() -> None:
+        async with audited() as audit:
+            writer, before = await given_up(audit, call("GalleryService/DeleteCrop"))
+            writer.go_on(fails=True)
+            await asyncio.wait([before])
+            assert isinstance(before.exception(), Unavailable)
+            # Nobody calls, and still it becomes known that it can be written again.
+            deadline = time.monotonic() + 60
+            while audit.log._failures:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.01)
+
+    run(work())
+    assert events() == []
 
 
 def test_refused_strangers_are_summed_up(ticking: Any, run: Any) -> None:
