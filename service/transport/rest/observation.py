@@ -114,12 +114,12 @@ class Observation:
             await self._app(scope, counted, watched)
         except asyncio.CancelledError:
             opened.close()
-            if call.lapsed is None:
+            if call.lapsed is None or not started:
                 raise
             code = await self._broken_off(call.lapsed, scope, send, call)
         except Exception as error:
             opened.close()
-            if call.lapsed is not None:
+            if call.lapsed is not None and started:
                 code = await self._broken_off(call.lapsed, scope, send, call)
                 return
             if started:
