@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import pairwise
 
 import pytest
 
@@ -71,6 +72,50 @@ def test_one_look_is_for_all_streams_of_the_same_credentials() -> None:
         again = opened()
         with streams.one(again, "key 1"):
             await until(lambda: again.lapsed is not None)
+
+    asyncio.run(scenario())
+
+
+class Shown(str):
+    """Credentials that count how often any two are compared."""
+
+    __slots__ = ()
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Shown.compared += 1
+        return super().__eq__(other)
+
+
+def test_a_round_compares_no_credentials_with_all_others_and_lets_others_have_their_turn() -> None:
+    async def scenario() -> None:
+        turns: list[str] = []
+
+        async def slow(shown: str) -> None:
+            turns.append(shown)
+            begun = time.monotonic()
+            while time.monotonic() - begun < 0.01:
+                pass
+
+        async def other() -> None:
+            while True:
+                turns.append("other")
+                await asyncio.sleep(0)
+
+        streams, many = OpenStreams(slow, seconds=SECONDS), 40
+        with ExitStack() as stack:
+            for number in range(many):
+                stack.enter_context(streams.one(opened(), Shown(f"key {number}")))
+            Shown.compared = 0
+            ticking = asyncio.create_task(other())
+            await until(lambda: sum(turn != "other" for turn in turns) >= 2 * many)
+            ticking.cancel()
+            rounds = sum(turn != "other" for turn in turns) / many
+            assert Shown.compared <= 4 * many * rounds
+            pairs = pairwise(turns)
+            assert not any("other" not in pair for pair in pairs)
+        assert not streams._open
 
     asyncio.run(scenario())
 
