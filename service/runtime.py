@@ -260,6 +260,7 @@ class Runtime:
         if self._state == "starting":
             return
         refresh_gauges(self._application)
+        AUDIT_WRITABLE.set(self._can_record())
 
 
 def _start_tracing(settings: ServiceSettings) -> Exporting | None:

@@ -79,7 +79,12 @@ class KeyRing:
         if self._is_younger(self._refresh_seconds / 2):
             return
         for _ in range(_TRIES):
-            await self._refresh()
+            try:
+                await self._refresh()
+            except ResightError:
+                # What is known may still be used; nobody is turned away for a stumble.
+                if not self._is_younger(self._refresh_seconds):
+                    raise
             if self._is_younger(self._refresh_seconds):
                 return
         raise Unavailable(

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -207,6 +208,37 @@ def test_nobody_is_let_in_by_what_is_known_for_too_long(replicas: Any) -> None:
 
         one.catalog.read = gone  # type: ignore[method-assign]
         await asyncio.sleep(REFRESH + 0.01)
+        with pytest.raises(Unavailable):
+            await one.lets_in(made.text)
+
+    replicas(work)
+
+
+def test_a_read_that_fails_turns_nobody_away_while_what_is_known_is_young(
+    replicas: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(
+        "service.access.key_ring.time", SimpleNamespace(monotonic=lambda: now), raising=True
+    )
+
+    async def work(one: Replica, _: Replica) -> None:
+        nonlocal now
+        made = await one.keys.create(asked())
+        now += 0.01
+        assert await one.lets_in(made.text)
+        reads = 0
+
+        async def gone(*_: Any, **__: Any) -> Any:
+            nonlocal reads
+            reads += 1
+            raise Unavailable("the catalog is gone")
+
+        one.catalog.read = gone  # type: ignore[method-assign]
+        now += 0.9 * REFRESH
+        assert await one.lets_in(made.text)
+        assert reads == 1
+        now += 0.2 * REFRESH
         with pytest.raises(Unavailable):
             await one.lets_in(made.text)
 
