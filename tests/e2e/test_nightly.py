@@ -29,7 +29,7 @@ TRAINING = [
     "--set", "device=cpu",
 ]  # fmt: skip
 # Steps so small that the encoder stays as good as it was, which is what the gate is to find.
-CAUTIOUS = ["--set", "lr=1e-7", "--set", "freeze_bn=true"]
+CAUTIOUS = ["--set", "lr=1e-8", "--set", "freeze_bn=true"]
 
 
 def resight(*arguments: object) -> dict[str, Any]:
