@@ -60,5 +60,5 @@ def test_a_file_that_everybody_reads_is_warned_of(
         file.chmod(0o644)
         bootstrap_digest(file)
     (record,) = caplog.records
-    assert "chmod" in record.getMessage()
+    assert "mode 0400" in record.getMessage()
     assert text not in record.getMessage()
