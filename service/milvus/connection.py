@@ -13,6 +13,10 @@ from resight.errors import FailedPrecondition, Unavailable
 
 __all__ = ["connect", "is_server", "translated"]
 
+# The client pings every ten seconds. milvus-lite's server, in this process, takes that for a flood,
+# closes the connection and fails the calls on it ("Too many pings").
+_NO_PINGS = {"grpc.keepalive_time_ms": 2**31 - 1, "grpc.keepalive_permit_without_calls": False}
+
 
 def connect(uri: str, *, token: str = "", database: str = "", timeout: float = 30.0) -> Any:
     """A pymilvus client.
@@ -38,11 +42,14 @@ def connect(uri: str, *, token: str = "", database: str = "", timeout: float = 3
             field="index.backend",
             reason="EXTRA_MISSING",
         ) from error
-    what = f"milvus.uri {uri!r}"
+    what, options = f"milvus.uri {uri!r}", {}
     if not is_server(uri):
         what += " (a milvus-lite file, which one process at a time may open)"
+        options = {"grpc_options": _NO_PINGS}
     with translated(what):
-        return pymilvus.MilvusClient(uri=uri, token=token, db_name=database, timeout=timeout)
+        return pymilvus.MilvusClient(
+            uri=uri, token=token, db_name=database, timeout=timeout, **options
+        )
 
 
 def is_server(uri: str) -> bool:
