@@ -145,7 +145,7 @@ def test_an_image_swept_while_its_process_was_held_for_dead_is_written_again(
                 while not a.replication.fence.is_open:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
                 stored = await finish()
-            async with replica("b", **settings) as b:
+            async with replica("b") as b:
                 assert stored.outcome is Outcome.ACCEPTED
                 assert list(a._blobs.keys()) == [key]
                 found = await b.crops.get("", str(stored.crop_id), include_image=True)

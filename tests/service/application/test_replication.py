@@ -62,8 +62,18 @@ def both(replica: Callable) -> Together:
 
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not await holds():  # noqa: ASYNC110 -- what is waited for tells nobody
+        while not await holds_now(holds):  # noqa: ASYNC110 -- what is waited for tells nobody
             await asyncio.sleep(0.005)
+
+
+async def holds_now(holds: Callable[[], Awaitable[bool]]) -> bool:
+    """No while a fence is closed: a busy machine may hold heartbeats up for a short expiry."""
+    try:
+        return await holds()
+    except Unavailable as error:
+        if error.reason != "INDEX_STALE":
+            raise
+        return False
 
 
 async def ids_found(application: Application, image: bytes, **query: Any) -> list[UUID]:
@@ -198,11 +208,11 @@ def test_a_silent_replica_is_not_waited_for_and_does_not_serve(
                 assert isinstance(batch, Unavailable)
                 assert not b.replication.fence.is_open
 
-            async def open_again() -> bool:
-                return b.replication.fence.is_open
+            async def only_kept() -> bool:
+                assert (found := await ids_found(b, b"x")) == [kept.crop_id]
+                return bool(found)
 
-            await eventually(open_again)
-            assert await ids_found(b, b"x") == [kept.crop_id]
+            await eventually(only_kept)
 
     run(work())
 
@@ -223,10 +233,7 @@ def test_heartbeats_without_catching_up_do_not_open_the_fence(
                 assert not b.replication.fence.is_open
 
             async def found() -> bool:
-                try:
-                    return await ids_found(b, b"x") == [stored.crop_id]
-                except Unavailable:
-                    return False
+                return await ids_found(b, b"x") == [stored.crop_id]
 
             await eventually(found)
 
