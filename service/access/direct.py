@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine
 
 from resight.errors import NotFound
 from service.access.key_text import new_key_id, new_text
@@ -20,7 +19,7 @@ from service.application.data_directory import DataDirectory
 from service.audit.operation import operating
 from service.call import Noted
 from service.catalog import api_keys, schema
-from service.catalog.engine import open_engine, unavailable
+from service.catalog.engine import open_engine, writing
 from service.clock import SystemClock
 from service.domain import names
 from service.domain.api_key import ApiKey, KeyRequest, new_key
@@ -50,7 +49,7 @@ def create(settings: ServiceSettings, asked: KeyRequest) -> MadeKey:
     with (
         _catalog(settings) as engine,
         operating(settings, "AdminService/CreateApiKey", made, engine=engine) as operation,
-        _writing(engine) as connection,
+        writing(engine) as connection,
     ):
         make_key(connection, key, text)
         operation.end(connection)
@@ -65,7 +64,7 @@ def every(settings: ServiceSettings) -> list[ApiKey]:
     """
     found: list[ApiKey] = []
     before = None
-    with _catalog(settings) as engine, _writing(engine) as connection:
+    with _catalog(settings) as engine, writing(engine) as connection:
         while block := api_keys.list_keys(connection, before=before, limit=_BLOCK):
             found += [stored.key for stored in block]
             before = block[-1].key_row
@@ -85,7 +84,7 @@ def revoke(settings: ServiceSettings, key_id: str) -> ApiKey:
         operating(
             settings, "AdminService/RevokeApiKey", {"key_id": wanted}, engine=engine
         ) as operation,
-        _writing(engine) as connection,
+        writing(engine) as connection,
     ):
         if api_keys.find_key(connection, wanted) is None:
             raise NotFound(
@@ -111,12 +110,3 @@ def _catalog(settings: ServiceSettings) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
-
-
-@contextmanager
-def _writing(engine: Engine) -> Iterator[Connection]:
-    try:
-        with engine.begin() as connection:
-            yield connection
-    except SQLAlchemyError as error:
-        raise unavailable(error) from error

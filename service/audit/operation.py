@@ -30,7 +30,7 @@ from service.audit.genesis import begin_chain
 from service.audit.linking import linked
 from service.call import Noted
 from service.catalog import audit as statements
-from service.catalog.engine import open_engine, unavailable
+from service.catalog.engine import open_engine, writing
 from service.catalog.models import audit_entries
 from service.clock import SystemClock
 from service.settings import ServiceSettings
@@ -163,7 +163,7 @@ def operating(
             _fail(operation, own, error)
             raise
         if operation.is_recorded and not operation.is_ended:
-            with _writing(own) as connection:
+            with writing(own) as connection:
                 operation.end(connection)
         _anchor(settings, operation, own)
     finally:
@@ -195,7 +195,7 @@ def record_now(
 
 
 def _begin(settings: ServiceSettings, operation: Operation, engine: Engine) -> None:
-    with _writing(engine) as connection:
+    with writing(engine) as connection:
         if not _has_audit(connection):
             return
         key = open_signing_key(settings.audit.signing_key_file, settings.data_dir)
@@ -232,15 +232,6 @@ def _anchor(settings: ServiceSettings, operation: Operation, engine: Engine) -> 
 
 def _has_audit(connection: Connection) -> bool:
     return inspect(connection).has_table(audit_entries.name)
-
-
-@contextmanager
-def _writing(engine: Engine) -> Iterator[Connection]:
-    try:
-        with engine.begin() as connection:
-            yield connection
-    except SQLAlchemyError as error:
-        raise unavailable(error) from error
 
 
 def _user() -> str:

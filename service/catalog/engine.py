@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -11,7 +13,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from resight.errors import InvalidArgument, Unavailable
 from service.telemetry import DATABASE_ERRORS
 
-__all__ = ["open_engine", "unavailable"]
+__all__ = ["open_engine", "unavailable", "writing"]
 
 BUSY_TIMEOUT_MS = 10_000
 # A long read (a report of the audit, a snapshot) lets SQLite's log grow by what is written
@@ -71,6 +73,20 @@ def open_engine(url: str, *, pool_size: int, writer: bool) -> Engine:
     elif writer:
         _flush_on_postgresql(engine)
     return engine
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction on this thread, for whoever works on the catalog without a service.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        raise unavailable(error) from error
 
 
 def unavailable(error: SQLAlchemyError) -> Unavailable:
