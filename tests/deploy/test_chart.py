@@ -383,6 +383,31 @@ def test_the_migration_comes_before_everything_and_before_the_way_back() -> None
     assert not list(of_kind(rendered("single"), "Job"))
 
 
+def test_the_migration_is_recorded_as_the_service_records() -> None:
+    for case, *settings in (
+        ("production",),
+        ("production", "settings.RESIGHT_AUDIT__ENABLED=off"),
+        ("gpu",),
+    ):
+        manifests = rendered(case, *settings)
+        pods = {name.split("/")[0]: spec for name, spec in pod_specs(manifests)}
+        told = {each["name"]: each["value"] for each in pods["Job"]["containers"][0]["env"]}
+        settled = one(manifests, "ConfigMap")["data"]
+        ours = {name for name in told if name.startswith("RESIGHT_AUDIT__")}
+        expected = {"RESIGHT_AUDIT__SIGNING_KEY_FILE", "RESIGHT_AUDIT__ENABLED"} & set(settled)
+        assert ours == expected
+        assert {name: settled[name] for name in told} == told
+        keys = [
+            (mount, volume)
+            for pod in (pods["Job"], pods["Deployment"])
+            for mount in pod["containers"][0]["volumeMounts"]
+            for volume in pod["volumes"]
+            if mount["name"] == volume["name"] == "audit"
+        ]
+        assert keys == keys[:1] * 2
+        assert keys[0][0]["readOnly"] is True
+
+
 @cases
 def test_no_secret_is_in_what_is_rendered(case: str) -> None:
     manifests = rendered(case)

@@ -20,10 +20,13 @@ import yaml
 from sqlalchemy.engine import make_url
 
 from service.access.bootstrap import bootstrap_digest
+from service.catalog.audit import all_entries
+from service.catalog.engine import open_engine
+from service.catalog.schema import upgrade_to
 from service.healthcheck import address
 from service.signing import open_signing_key
 from tests.deploy.command_line import parsed, settings_of, unknown_names
-from tests.deploy.manifests import DEPLOY, tool
+from tests.deploy.manifests import DEPLOY, ROOT, tool
 
 FOLDER = DEPLOY / "compose"
 # What whoever uses the file puts there.
@@ -162,6 +165,53 @@ def test_the_service_begins_when_the_schema_is_there() -> None:
         "condition": "service_completed_successfully"
     }
     assert SERVICES["migrate"]["command"] == ["db", "upgrade"]
+
+
+def test_the_upgrade_stands_in_the_audit_signed_as_the_service_signs(
+    secrets: Path, tmp_path: Path, postgresql_url: str
+) -> None:
+    """The step of the compose file as a process: its command, environment and secrets alone."""
+    step, service = (SERVICES[name] for name in ("migrate", "service"))
+    granted = tmp_path / "secrets"
+    granted.mkdir()
+    for name in step["secrets"]:
+        shutil.copy(secrets / name, granted)
+    (granted / "database-url").unlink()
+    (granted / "database-url").write_text(postgresql_url)
+    told = {name: each for name, each in os.environ.items() if not name.startswith("RESIGHT_")}
+    told |= environment_of("migrate", SITE, granted)
+    engine = open_engine(postgresql_url, pool_size=1, writer=True)
+    with engine.begin() as connection:
+        upgrade_to(connection, "0001")
+
+    def ran(*command: str) -> dict[str, Any]:
+        here = tmp_path / "here"
+        here.mkdir(exist_ok=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "resight", *command, "--json"],
+            env=told | {"PYTHONPATH": str(ROOT)}, cwd=here, check=False, timeout=300,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "audit" not in done.stderr
+        assert list(here.iterdir()) == [], "the container's root is read-only"
+        said: dict[str, Any] = json.loads(done.stdout)
+        return said
+
+    upgrades = [ran(*step["command"]) for _ in range(2)]
+    assert [each["upgraded"] for each in upgrades] == [True, False]
+    with engine.connect() as connection:
+        entries = [json.loads(each.body) for each in all_entries(connection)]
+    engine.dispose()
+    kept = [each for each in entries if each["action"] == "command/db-upgrade"]
+    assert [each["event"] for each in kept] == ["began", "ended"]
+    assert [each["notes"] for each in kept] == [{"from": "0001", "to": upgrades[0]["to"]}] * 2
+    path = service["environment"]["RESIGHT_AUDIT__SIGNING_KEY_FILE"]
+    signing = open_signing_key(secrets / Path(path).name, tmp_path)
+    (tmp_path / "public.pem").write_text(signing.public_pem)
+    verify = ["--data", str(tmp_path / "none"), "--public-key", str(tmp_path / "public.pem")]
+    verdict = ran("audit", "verify", *verify)
+    assert (verdict["faults"], verdict["chains"], verdict["unsigned_entries"]) == ([], 1, 0)
 
 
 def test_the_example_names_every_variable_with_its_default() -> None:
