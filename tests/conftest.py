@@ -58,7 +58,7 @@ LONGEST = (
     "adapt/training/test_run.py",
     "service/snapshot/test_round_trip.py",
     "adapt/export/test_export.py",
-    "e2e/test_nightly_outcomes.py",
+    "e2e/nights/test_outcomes.py",
     "adapt/training/test_camera_stage.py",
     "service/application/test_replication.py",
     "contract/test_gallery_index.py",
