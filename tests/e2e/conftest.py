@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from resight.bundle import write_bundle
+from resight.client import connection
 from resight.crops import Preprocessing
 from resight.v1 import bundle_pb2
 from tests.e2e import forked
@@ -26,6 +27,8 @@ from tests.e2e.retrieval_site import Site, calibrated, served_site
 RESIGHT = Path(sys.executable).with_name("resight")
 HEIGHT, WIDTH = 64, 32
 Process = subprocess.Popen[str] | forked.ForkedProcess
+# A client that is in a hurry takes a service of a busy machine for one that is not there.
+connection._CONNECT_SECONDS = 60.0
 
 
 @dataclass

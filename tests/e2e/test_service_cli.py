@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from resight.cli import app
+from resight.client import connection
 
 RESIGHT = Path(sys.executable).with_name("resight")
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,7 +92,11 @@ def test_registering_leaves_a_camera_that_was_named_before_as_it_is(
 
 
 def test_mistakes_are_answered_with_the_fix(
-    service: Any, manifest: Path, tmp_path: Path, make_jpeg: Callable[..., bytes]
+    service: Any,
+    manifest: Path,
+    tmp_path: Path,
+    make_jpeg: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     at = ("--target", service.grpc, "--gallery", "cli-mistakes")
     (tmp_path / "0001_c1s1_000050_00.jpg").write_bytes(make_jpeg(1))
@@ -106,7 +111,9 @@ def test_mistakes_are_answered_with_the_fix(
     assert message.startswith("error: image")
     query = str(manifest.parent / "1.jpg")
     assert "top_k" in resight("search", query, "--top-k", "0", *at, code=1)
-    assert "resight serve" in resight("search", query, "--target", "127.0.0.1:1", code=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "_CONNECT_SECONDS", 0.2)
+        assert "resight serve" in resight("search", query, "--target", "127.0.0.1:1", code=1)
     assert "append Z" in resight("search", query, "--since", "2026-04-01T10:00:00", *at, code=2)
     assert "--until" in resight("search", query, "--until", "later", *at, code=2)
 
