@@ -18,6 +18,7 @@ __all__ = [
     "NotFound",
     "PermissionDenied",
     "Refused",
+    "RequestTooSlow",
     "ResightError",
     "ResourceExhausted",
     "Unauthenticated",
@@ -159,3 +160,9 @@ class DeadlineExceeded(ResightError):
     """The caller's deadline has passed, or passes before the work could be done."""
 
     reason = "DEADLINE_EXCEEDED"
+
+
+class RequestTooSlow(DeadlineExceeded):
+    """What the caller sends does not come, or too slowly."""
+
+    reason = "REQUEST_TOO_SLOW"

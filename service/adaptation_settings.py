@@ -48,7 +48,9 @@ class NightlySettings(_Section):
 
 
 class ModelSettings(_Section):
-    """Bundles that are uploaded, and how a model becomes the one that answers.
+    """Bundles that are uploaded, and how a model becomes the one that answers. An upload may take
+    its time at ``min_upload_bytes_per_second``, and is refused when it falls behind that for longer
+    than anything is waited for.
 
     A shadow is filled in blocks of ``fill_block`` crops, working ``fill_share`` of the time.
     ``mirror_share`` of the searches are asked of it, too. With ``promotion`` = ``gate`` what the
@@ -61,6 +63,7 @@ class ModelSettings(_Section):
     max_bundle_bytes: int = Field(default=1024**3, ge=1024)
     max_gate_bytes: int = Field(default=256 * 1024, ge=1024)
     max_uploads: int = Field(default=2, ge=1, le=64)
+    min_upload_bytes_per_second: int = Field(default=64 * 1024, ge=1)
     keep_retired: bool = False
     fill_block: int = Field(default=64, ge=1, le=4096)
     fill_share: float = Field(default=0.5, gt=0, le=1)

@@ -148,6 +148,8 @@ class Runtime:
             draining=self._draining,
             max_image_bytes=settings.limits.max_image_bytes,
             max_bundle_bytes=settings.models.max_bundle_bytes,
+            max_body_seconds=settings.rest.max_body_seconds,
+            min_upload_bytes_per_second=settings.models.min_upload_bytes_per_second,
         )
         await self._grpc.serve(
             use_cases,

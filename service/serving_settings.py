@@ -50,10 +50,13 @@ class GrpcSettings(_Section):
 
 
 class RestSettings(_Section):
-    """The REST listener; port 0 takes a free one."""
+    """The REST listener; port 0 takes a free one. A request whose body keeps it waiting for
+    ``max_body_seconds`` is refused, and its connection closed.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 7080
+    max_body_seconds: float = Field(default=120.0, ge=0.1, le=86_400)
 
 
 class LimitSettings(_Section):

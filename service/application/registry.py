@@ -14,7 +14,6 @@ from sqlalchemy import Connection
 from resight.bundle import Bundle, open_bundle
 from resight.errors import (
     BundleCorrupt,
-    DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
@@ -22,6 +21,7 @@ from resight.errors import (
 )
 from service import call
 from service.adaptation_settings import ModelSettings
+from service.application.archive_upload import receive
 from service.application.archives import Archives
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery
@@ -40,7 +40,6 @@ from service.domain.ports import Clock
 __all__ = ["Registry", "Upload"]
 
 SHA256_BYTES = 32
-SILENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +95,7 @@ class Registry:
                 it, or the run does not hold the lease.
             AlreadyExists: the gallery knows the encoder in another state.
             ResourceExhausted: too many uploads at once.
+            RequestTooSlow: the archive does not come.
         """
         live = self._galleries.get(upload.gallery)
         _check(upload, self._settings)
@@ -110,7 +110,13 @@ class Registry:
         self._uploads += 1
         try:
             with self._shelf.receiving() as incoming:
-                await _receive(incoming, upload, chunks)
+                await receive(
+                    incoming,
+                    chunks,
+                    size_bytes=upload.size_bytes,
+                    sha256=upload.sha256,
+                    bytes_per_second=self._settings.min_upload_bytes_per_second,
+                )
                 bundle = await asyncio.to_thread(_verified, incoming)
                 item = _registration(bundle, upload)
                 call.current().note(
@@ -210,38 +216,6 @@ def _check(upload: Upload, settings: ModelSettings) -> None:
             field="upload.size_bytes",
         )
     upload.gate.admitted(max_bytes=settings.max_gate_bytes)
-
-
-async def _receive(incoming: Incoming, upload: Upload, chunks: AsyncIterator[bytes]) -> None:
-    while (chunk := await _next(chunks)) is not None:
-        if incoming.size + len(chunk) > upload.size_bytes:
-            raise InvalidArgument(
-                f"the archive is longer than upload.size_bytes, {upload.size_bytes}",
-                field="upload.size_bytes",
-            )
-        await asyncio.to_thread(incoming.write, chunk)
-    digest = await asyncio.to_thread(incoming.complete)
-    if incoming.size != upload.size_bytes or digest != upload.sha256:
-        raise InvalidArgument(
-            f"the archive has {incoming.size} bytes and SHA-256 {digest.hex()}; announced were "
-            f"{upload.size_bytes} and {upload.sha256.hex()}: send it again",
-            field="upload.sha256",
-            reason="ARCHIVE_DIFFERS",
-        )
-
-
-async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
-    """The next piece; None at the end. A caller that has fallen silent gives its place away."""
-    try:
-        async with asyncio.timeout(SILENCE_SECONDS):
-            return await anext(chunks)
-    except StopAsyncIteration:
-        return None
-    except TimeoutError as error:
-        raise DeadlineExceeded(
-            f"no byte of the archive came for {SILENCE_SECONDS:.0f} s; upload it again",
-            field="chunk",
-        ) from error
 
 
 def _verified(incoming: Incoming) -> Bundle:

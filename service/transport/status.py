@@ -72,6 +72,7 @@ TABLE: Mapping[type[errors.ResightError], Status] = MappingProxyType(
         errors.ResourceExhausted: Status(_Code.RESOURCE_EXHAUSTED, 429, "Too many requests"),
         errors.Unavailable: Status(_Code.UNAVAILABLE, 503, "Unavailable"),
         errors.DeadlineExceeded: Status(_Code.DEADLINE_EXCEEDED, 504, "Deadline exceeded"),
+        errors.RequestTooSlow: Status(_Code.DEADLINE_EXCEEDED, 408, "Request too slow"),
     }
 )
 
@@ -153,6 +154,9 @@ def problem(
     headers = {}
     if isinstance(error, errors.Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="resight"'
+    if isinstance(error, errors.RequestTooSlow):
+        # The rest of the body would be waited for before another request.
+        headers["Connection"] = "close"
     after = retry_after(error)
     if after is not None:
         headers["Retry-After"] = str(max(1, ceil(after)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 
 from fastapi import FastAPI
 from starlette.formparsers import MultiPartParser
@@ -29,6 +30,7 @@ from service.transport.rest import (
     verification,
 )
 from service.transport.rest.body_limit import BodyLimit
+from service.transport.rest.body_pace import BodyPace
 from service.transport.rest.observation import Observation
 from service.transport.use_cases import UseCases
 
@@ -52,6 +54,8 @@ def create_app(
     draining: asyncio.Event,
     max_image_bytes: int,
     max_bundle_bytes: int,
+    max_body_seconds: float,
+    min_upload_bytes_per_second: int,
 ) -> ASGIApp:
     """The application, middleware included.
 
@@ -63,6 +67,8 @@ def create_app(
         draining: Set when the service begins to stop.
         max_image_bytes: Longest image; a body may be a little longer.
         max_bundle_bytes: Longest archive of a bundle, likewise.
+        max_body_seconds: Most that is waited for a body.
+        min_upload_bytes_per_second: At which the archive of a bundle may take longer.
     """
     # A larger upload would be spooled to disk, and query images are never written there.
     MultiPartParser.spool_max_size = max_image_bytes + _FORM_OVERHEAD
@@ -103,7 +109,11 @@ def create_app(
     def fields(scope: Scope) -> int:
         return _FIELDS_OF_LISTS if scope["path"].endswith(_LISTS) else _FIELDS
 
-    return Observation(BodyLimit(app, limit=limit, fields=fields), gate=gate)
+    def rate(scope: Scope) -> float:
+        return min_upload_bytes_per_second if models.is_upload(scope) else inf
+
+    limited = BodyLimit(app, limit=limit, fields=fields)
+    return Observation(BodyPace(limited, seconds=max_body_seconds, rate=rate), gate=gate)
 
 
 def create_probes(*, state: Callable[[], State], refresh: Callable[[], None]) -> ASGIApp:

@@ -25,6 +25,7 @@ async def unless_departed(request: Request, work: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
+            watcher.result()
             raise Unavailable("the caller closed the connection", reason="CALLER_LEFT")
         return task.result()
     finally:

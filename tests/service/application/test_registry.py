@@ -19,10 +19,11 @@ from resight.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    RequestTooSlow,
     ResourceExhausted,
 )
 from resight.v1.bundle_pb2 import BundleManifest
-from service.application import registry
+from service.application import archive_upload, registry
 from service.application.registry import Upload
 from service.domain.adaptation import Ending, RunState
 from service.domain.model import GateOutcome, GateVerdict, ModelState
@@ -228,7 +229,7 @@ def test_the_live_encoder_is_no_candidate(opened, run, make_bundle, tmp_path, em
 def test_a_caller_who_falls_silent_or_leaves_keeps_no_place(
     opened, run, make_bundle, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(registry, "SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(archive_upload, "SILENCE_SECONDS", 0.05)
     data = make_bundle()
 
     async def work() -> None:
@@ -279,3 +280,23 @@ def test_what_a_crash_left_behind_is_swept(opened, run, make_bundle, tmp_path) -
     half.write_bytes(b"half")
     run(start())
     assert archives(tmp_path) == [kept]
+
+
+def test_a_byte_now_and_then_keeps_no_place(
+    opened, run, make_bundle, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(archive_upload, "SILENCE_SECONDS", 1.0)
+    data = make_bundle()
+
+    async def drip() -> AsyncIterator[bytes]:
+        for start in range(len(data)):
+            await asyncio.sleep(0.05)
+            yield data[start : start + 1]
+
+    async def work() -> None:
+        async with opened() as application:
+            with pytest.raises(RequestTooSlow, match="min_upload_bytes_per_second"):
+                await application.registry.register(announced(data), drip())
+            assert archives(tmp_path) == []
+
+    run(work())

@@ -21,7 +21,7 @@ CANONICAL = {
     grpc.StatusCode.PERMISSION_DENIED: {403},
     grpc.StatusCode.RESOURCE_EXHAUSTED: {429},
     grpc.StatusCode.UNAVAILABLE: {503},
-    grpc.StatusCode.DEADLINE_EXCEEDED: {504},
+    grpc.StatusCode.DEADLINE_EXCEEDED: {408, 504},
     grpc.StatusCode.DATA_LOSS: {500},
     grpc.StatusCode.INTERNAL: {500},
 }
