@@ -60,7 +60,7 @@ LONGEST = (
     "adapt/export/test_export.py",
     "e2e/nights/test_outcomes.py",
     "adapt/training/test_camera_stage.py",
-    "service/application/test_replication.py",
+    "service/application/replication/test_at_once.py",
     "contract/test_gallery_index.py",
     "faults/test_kill.py",
     "e2e/test_bad_starts.py",
