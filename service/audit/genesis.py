@@ -109,21 +109,21 @@ def named_ends(body: str) -> list[Head]:
 
 def open_ends(connection: Connection) -> list[Head]:
     """The ends of the chains that no first entry names, or names as they were before."""
-    known = statements.chains(connection)
+    ends: dict[UUID, int] = {}
     named: dict[UUID, int] = {}
-    for chain_id in known:
-        first = statements.entry_at(connection, chain_id, 1)
+    for chain_id, sequence, first in statements.ends_and_firsts(connection):
+        ends[chain_id] = sequence
         if first is not None:
             try:
-                for end in named_ends(first.body):
+                for end in named_ends(first):
                     named[end.chain_id] = max(end.sequence, named.get(end.chain_id, 0))
             except ValueError:  # altered; verification says so
                 logger.error("the first entry of audit chain %s is damaged", chain_id)
-    ends = [statements.head_of(connection, each) for each in known]
-    found = [end for end in ends if end is not None and end.sequence > named.get(end.chain_id, 0)]
+    found = sorted(each for each, sequence in ends.items() if sequence > named.get(each, 0))
     if len(found) > MAX_NAMED:
         logger.warning("%d audit chains have open ends; %d are named", len(found), MAX_NAMED)
-    return found[:MAX_NAMED]
+    heads = [statements.head_of(connection, each) for each in found[:MAX_NAMED]]
+    return [head for head in heads if head is not None]
 
 
 def missing_end(connection: Connection, own: Head | None) -> Head | None:
@@ -133,10 +133,8 @@ def missing_end(connection: Connection, own: Head | None) -> Head | None:
     stored = statements.entry_at(connection, own.chain_id, own.sequence)
     if stored is not None and stored.digest == own.digest:
         return None
-    for base in statements.bases(connection):
-        if base.chain_id == own.chain_id and base.sequence >= own.sequence:
-            return None
-    return own
+    kept = statements.bases(connection, own.chain_id)
+    return None if any(base.sequence >= own.sequence for base in kept) else own
 
 
 def _named(head: Head) -> dict[str, Any]:

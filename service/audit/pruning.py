@@ -110,8 +110,8 @@ class Pruning:
         if not oldest or newest is None:
             return None
         head = beginning(chain_id)
-        for base in statements.bases(connection):
-            if base.chain_id == chain_id and base.sequence > head.sequence:
+        for base in statements.bases(connection, chain_id):
+            if base.sequence > head.sequence:
                 head = Head(chain_id, base.sequence, base.digest)
         until = min(oldest, head.sequence + BLOCK)
         # The end of the chain that is being written stays: it is what the next entry follows.

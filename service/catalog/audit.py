@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
+    CTE,
+    ColumnElement,
     Connection,
     Row,
     and_,
@@ -39,6 +41,7 @@ __all__ = [
     "anchored",
     "bases",
     "chains",
+    "ends_and_firsts",
     "entry_at",
     "head_of",
     "listed",
@@ -76,6 +79,15 @@ class Selection:
     end_time: datetime | None = None
 
 
+def _every_chain() -> CTE:
+    """Ids of chains in order, each found by a look-up from the one before; the last is null."""
+    least = select(audit_entries.c.chain_id).order_by(audit_entries.c.chain_id).limit(1)
+    found = select(least.scalar_subquery().label("chain_id")).cte("found", recursive=True)
+    after = least.where(audit_entries.c.chain_id > found.c.chain_id).correlate(found)
+    return found.union_all(select(after.scalar_subquery()).where(found.c.chain_id.is_not(None)))
+
+
+_CHAINS = _every_chain()
 _COLUMNS = tuple(audit_entries.c[name] for name in StoredEntry._fields)
 _STATED = tuple(audit_checkpoints.c[name] for name in Checkpoint.__dataclass_fields__)
 
@@ -128,14 +140,26 @@ def head_of(connection: Connection, chain_id: UUID) -> Head | None:
 
 def chains(connection: Connection) -> list[UUID]:
     """Every chain of which entries are stored, found without reading the entries."""
-    found: list[UUID] = []
-    least = select(audit_entries.c.chain_id).order_by(audit_entries.c.chain_id).limit(1)
-    while True:
-        wanted = least.where(audit_entries.c.chain_id > found[-1]) if found else least
-        chain_id = connection.execute(wanted).scalar()
-        if chain_id is None:
-            return found
-        found.append(chain_id)
+    wanted = select(_CHAINS.c.chain_id).where(_CHAINS.c.chain_id.is_not(None))
+    return list(connection.execute(wanted.order_by(_CHAINS.c.chain_id)).scalars())
+
+
+def ends_and_firsts(connection: Connection) -> Iterator[tuple[UUID, int, str | None]]:
+    """Of every chain, in no order, its newest sequence, and its first entry's body unless that is
+    removed: one statement with three look-ups a chain, whatever their length.
+    """
+    here = audit_entries.c.chain_id == _CHAINS.c.chain_id
+    newest = select(audit_entries.c.sequence).where(here)
+    newest = newest.order_by(audit_entries.c.sequence.desc()).limit(1)
+    first = select(audit_entries.c.body).where(here, audit_entries.c.sequence == 1)
+    wanted = select(
+        _CHAINS.c.chain_id,
+        newest.correlate(_CHAINS).scalar_subquery().label("sequence"),
+        first.correlate(_CHAINS).scalar_subquery().label("body"),
+    ).where(_CHAINS.c.chain_id.is_not(None))
+    streamed = wanted.execution_options(stream_results=True, yield_per=BLOCK)
+    for row in connection.execute(streamed):
+        yield row.chain_id, row.sequence, row.body
 
 
 def entry_at(connection: Connection, chain_id: UUID, sequence: int) -> StoredEntry | None:
@@ -165,9 +189,10 @@ def all_checkpoints(connection: Connection) -> list[Checkpoint]:
     return _checkpoints(connection)
 
 
-def bases(connection: Connection) -> list[Checkpoint]:
-    """From where on chains are kept."""
-    return [found for found in _checkpoints(connection) if found.kind == BASE]
+def bases(connection: Connection, chain_id: UUID) -> list[Checkpoint]:
+    """From where on a chain is kept."""
+    wanted = (audit_checkpoints.c.chain_id == chain_id, audit_checkpoints.c.kind == BASE)
+    return _checkpoints(connection, *wanted)
 
 
 def not_anchored(connection: Connection, limit: int = BLOCK) -> list[Checkpoint]:
@@ -251,9 +276,10 @@ def _bound(time: datetime, chain_id: UUID, sequence: int) -> tuple[object, ...]:
     )
 
 
-def _checkpoints(connection: Connection) -> list[Checkpoint]:
+def _checkpoints(connection: Connection, *wanted: ColumnElement[bool]) -> list[Checkpoint]:
     order = (audit_checkpoints.c.chain_id, audit_checkpoints.c.sequence, audit_checkpoints.c.kind)
-    return [_checkpoint(row) for row in connection.execute(select(*_STATED).order_by(*order))]
+    rows = connection.execute(select(*_STATED).where(*wanted).order_by(*order))
+    return [_checkpoint(row) for row in rows]
 
 
 def _entry(row: Row[Any]) -> StoredEntry:
