@@ -133,7 +133,7 @@ def test_a_changed_time_is_enforced_at_once(opened, run, clock) -> None:
             assert [each.retention_days for each in page.items] == [0.5, None, None]
             limit = clock.now() - DAY * 0.5
             kept = {key for key, (name, time) in stored.items() if name != "c1" or time >= limit}
-            for _ in range(200):
+            for _ in range(6000):
                 if len(application._galleries.get("").serving.index) == len(kept):
                     break
                 await asyncio.sleep(0.02)

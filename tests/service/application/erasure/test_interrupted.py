@@ -63,7 +63,7 @@ def test_the_next_start_goes_on_by_itself(opened, run, ingested, left) -> None:
             assert 20 < len(left(application)["rows"]) <= 27
         async with opened(governance=governance, cameras=False) as application:
             name = str(made.erasure_id)
-            for _ in range(1000):
+            for _ in range(12_000):
                 found = await application.erasures.get("", name)
                 if found.state is ErasureState.DONE:
                     break
