@@ -223,8 +223,8 @@ def test_files_are_written_after_so_many_changes(opened, run, at, data) -> None:
                     break
                 await asyncio.sleep(0.1)
             manifest = next(file for file in index_files(data) if file.name == "manifest.json")
-            # Three cameras and nine crops.
-            assert json.loads(manifest.read_text())["position"] == 12
+            # Three cameras, and eight crops or, if it looked a little later, nine.
+            assert json.loads(manifest.read_text())["position"] in (11, 12)
 
     run(work())
 
