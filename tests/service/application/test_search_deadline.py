@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from dataclasses import replace
 from typing import Any
@@ -17,16 +18,20 @@ from service.gallery.index import SegmentedIndex
 
 
 class Looks:
-    """Counts looks at the index, and makes each as slow as told."""
+    """Counts looks at the index; each is as slow as told, lasts until a time, or until let go."""
 
     def __init__(self) -> None:
         self.count = 0
         self.seconds = 0.0
+        self.until = 0.0
+        self.free = threading.Event()
+        self.free.set()
         self._plain = SegmentedIndex.search_batch
 
     def look(self, index: SegmentedIndex, *arguments: Any) -> Any:
         self.count += 1
-        time.sleep(self.seconds)
+        assert self.free.wait(120)
+        time.sleep(max(self.seconds, self.until - time.monotonic()))
         return self._plain(index, *arguments)
 
 
@@ -61,9 +66,10 @@ def test_looks_that_are_left_are_not_made(opened, run, at, looks) -> None:
             else:
                 pytest.fail("one look was enough each time")
             # Long enough that the first look begins within it on a busy machine, too.
-            looks.count, looks.seconds = 0, 2.0
+            deadline = time.monotonic() + 4.0
+            looks.count, looks.until = 0, deadline + 0.05
             with pytest.raises(DeadlineExceeded):
-                await application.search.search(replace(query, deadline=time.monotonic() + 1.5))
+                await application.search.search(replace(query, deadline=deadline))
             assert looks.count == 1
 
     run(work())
@@ -73,14 +79,18 @@ def test_a_query_that_waited_too_long_for_its_thread_is_dropped(opened, run, at,
     async def work() -> None:
         async with opened() as application:
             await fill(application, at)
-            looks.seconds = 2.0
+            looks.free.clear()
             patient = asyncio.create_task(application.search.search(SearchQuery(image=b"q")))
             while not looks.count:  # noqa: ASYNC110 -- another thread counts
                 await asyncio.sleep(0.001)
+            deadline = time.monotonic() + 0.1
+            late = asyncio.create_task(
+                application.search.search(SearchQuery(image=b"r", deadline=deadline))
+            )
+            await asyncio.sleep(0.15)
+            looks.free.set()
             with pytest.raises(DeadlineExceeded):
-                await application.search.search(
-                    SearchQuery(image=b"r", deadline=time.monotonic() + 0.1)
-                )
+                await late
             assert len((await patient).matches) == 10
             assert looks.count == 1
 
