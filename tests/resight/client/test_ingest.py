@@ -107,6 +107,7 @@ def test_the_window_bounds_what_is_in_flight(upload: Any) -> None:
         while True:
             with lock:
                 # Answer only when nothing more comes: the client must have filled its window.
+                lock.wait_for(lambda: ended or len(held) >= 8, 60)
                 while lock.wait(0.05):
                     pass
                 most = max(most, len(held))
@@ -194,7 +195,7 @@ def test_calls_beyond_the_services_bound_are_made_again(upload: Any, tmp_path: P
     def held(requests: Any, _: Any) -> Iterator[IngestCropsResponse]:
         for request in requests:
             waiting.set()
-            release.wait(30)
+            release.wait(120)
             yield IngestCropsResponse(sequence=request.sequence, outcome=ACCEPTED)
 
     server = grpc.server(ThreadPoolExecutor(4), maximum_concurrent_rpcs=1)
@@ -206,10 +207,10 @@ def test_calls_beyond_the_services_bound_are_made_again(upload: Any, tmp_path: P
     crop = CropRef(path, camera="c1", capture_time=datetime(2026, 1, 1, tzinfo=UTC))
     with connect(f"127.0.0.1:{port}") as connection, ThreadPoolExecutor(2) as callers:
         first = callers.submit(Uploader(connection.gallery, gallery="").send, [crop])
-        assert waiting.wait(30)
+        assert waiting.wait(120)
         second = callers.submit(Uploader(connection.gallery, gallery="").send, [crop])
         release.set()
-        assert first.result(30).accepted == second.result(30).accepted == 1
+        assert first.result(120).accepted == second.result(120).accepted == 1
     server.stop(None)
 
 
