@@ -1,8 +1,8 @@
 """Models changed under load on one or two replicas: how soon the replicas agree, what searches and
 ingest feel, and that no answer mixes two models.
 
-``python -m bench lifecycle [--postgresql URL] [--crops N] [--seconds S]``; the database must be
-empty. Without one: a single service on SQLite.
+``python -m bench lifecycle [--postgresql URL] [--crops N] [--seconds S] [--answers N]``; the
+database must be empty. Without one: a single service on SQLite.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--postgresql", default="")
     parser.add_argument("--crops", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--answers", type=int, default=0, help="searches at least, however long")
     told = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         root = Path(folder)
@@ -57,14 +58,16 @@ def main(arguments: Sequence[str]) -> int:
         if told.postgresql:
             subprocess.run([str(RESIGHT), "db", "upgrade"], check=True, stdout=subprocess.DEVNULL)
         targets = [stack.enter_context(serving(root / "old.tar", root / name))[0] for name in names]
-        report = lived(targets, root, crops=told.crops, seconds=told.seconds)
+        report = lived(targets, root, crops=told.crops, seconds=told.seconds, answers=told.answers)
     print(json.dumps(report, indent=1))
     wrong = report["judgement"]
     bad = ("mixed", "unknown_versions", "out_of_order", "incomplete", "erased")
     return int(any(wrong[name] for name in bad) or bool(wrong["failed"]) or report["lost"])
 
 
-def lived(targets: Sequence[str], root: Path, *, crops: int, seconds: float) -> dict[str, Any]:
+def lived(
+    targets: Sequence[str], root: Path, *, crops: int, seconds: float, answers: int = 0
+) -> dict[str, Any]:
     """A model's life under load on replicas that serve the encoder of ``OLD``; what was measured.
 
     Args:
@@ -72,6 +75,7 @@ def lived(targets: Sequence[str], root: Path, *, crops: int, seconds: float) -> 
         root: A folder with room; ``old.tar`` in it is what they serve.
         crops: In the gallery before.
         seconds: Between two changes.
+        answers: The load goes on until so many searches were answered, and a crop was deleted.
     """
     archive = encoder_archive(root / "new.tar", NEW)
     old = open_bundle(root / "old.tar").model_version
@@ -108,6 +112,8 @@ def lived(targets: Sequence[str], root: Path, *, crops: int, seconds: float) -> 
                 change()
                 steps.append((name, version, asked, time.monotonic()))
                 time.sleep(seconds)
+            if answers:
+                _until(lambda: len(load.answers) >= answers and bool(load.deleted))
         ended = time.monotonic()
         due = set(load.acknowledged) - set(load.deleting)
         lost = sum(_missing(site, due) for site in sites)

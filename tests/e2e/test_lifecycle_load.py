@@ -22,10 +22,11 @@ def test_every_answer_is_that_of_the_model_it_names(
         server: PostgresqlServer = request.getfixturevalue("postgresql_server")
         database = server.database()
     with database as url:
-        command = [sys.executable, "-m", "bench", "lifecycle", "--crops", "300", "--seconds", "2"]
+        command = [sys.executable, "-m", "bench", "lifecycle", "--crops", "300", "--seconds", "2",
+                   "--answers", "60"]  # fmt: skip
         told = [*command, "--postgresql", url] if url else command
         done = subprocess.run(
-            told, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+            told, cwd=ROOT, capture_output=True, text=True, timeout=540, check=False
         )
     assert done.stdout, done.stderr
     report = json.loads(done.stdout)
