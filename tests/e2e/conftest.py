@@ -19,6 +19,7 @@ from PIL import Image
 
 from resight.bundle import write_bundle
 from resight.client import connection
+from resight.client.connection import Connection, connect
 from resight.crops import Preprocessing
 from resight.v1 import bundle_pb2
 from tests.e2e import forked
@@ -233,6 +234,13 @@ def service(
     ):
         yield process
         assert process.process.poll() is None, "a test killed the shared service"
+
+
+@pytest.fixture
+def connection(service: ServiceProcess) -> Iterator[Connection]:
+    """A client of the service for all tests."""
+    with connect(service.grpc) as connected:
+        yield connected
 
 
 @pytest.fixture(scope="session")

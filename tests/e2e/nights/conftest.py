@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from resight.client.connection import Connection, connect
 from tests.e2e.nights.stand_in import Night
 
 
@@ -16,12 +15,6 @@ from tests.e2e.nights.stand_in import Night
 def gallery(request: pytest.FixtureRequest) -> str:
     """A gallery of the test's own."""
     return "n" + "".join(c for c in request.node.name.lower() if c.isalnum())[:50]
-
-
-@pytest.fixture
-def connection(service: Any) -> Iterator[Connection]:
-    with connect(service.grpc) as connection:
-        yield connection
 
 
 @pytest.fixture
