@@ -7,7 +7,7 @@ service's own and sees `OWN`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -25,6 +25,10 @@ Noted = str | int | float | bool | None | list[str]
 
 def _free(_count: int) -> None:
     """Costs nothing."""
+
+
+async def _let_in() -> None:
+    """Holds for ever."""
 
 
 @dataclass(slots=True)
@@ -53,6 +57,8 @@ class Call:
         lapsed: What a stream ends with, once the credentials hold no longer that it was begun with.
         on_lapse: Called then by a stream that ends in its own way.
         charge: Counts more requests against the caller's bounds, and raises when that is too many.
+        confirm: Looks again whether the caller is let in, before what took long is put to use, and
+            raises when not; that their time alone has run out since the call began is no fault.
         notes: What the audit records besides; never an image, a vector or a secret.
     """
 
@@ -75,6 +81,7 @@ class Call:
     lapsed: ResightError | None = None
     on_lapse: Callable[[], object] | None = None
     charge: Callable[[int], None] = _free
+    confirm: Callable[[], Awaitable[None]] = _let_in
     notes: dict[str, Noted] = field(default_factory=dict)
 
     @property

@@ -23,8 +23,8 @@ _NOBODY = bytes(32)
 class TokenReader(Protocol):
     """Reads JWTs."""
 
-    async def read(self, token: str) -> Principal:
-        """Whom a token is about.
+    async def read(self, token: str, *, ago: float = 0.0) -> Principal:
+        """Whom a token is about, which may have expired so many seconds ago.
 
         Raises:
             Unauthenticated: it does not hold.
@@ -49,8 +49,8 @@ class Door:
         self._tokens = tokens
         self._bootstrap = bootstrap
 
-    async def authenticate(self, credentials: Credentials) -> Principal:
-        """Who it is.
+    async def authenticate(self, credentials: Credentials, *, ago: float = 0.0) -> Principal:
+        """Who it is, by what may have expired so many seconds ago.
 
         Raises:
             Unauthenticated: nothing was shown, or nothing that is known and still holds.
@@ -71,7 +71,7 @@ class Door:
             if len(shown) > MAX_CREDENTIALS or scheme.lower() != "bearer" or not text.isascii():
                 raise invalid_credentials()
             kind = self._kind(text)
-            principal = await self._principal(kind, text)
+            principal = await self._principal(kind, text, ago)
             outcome = "accepted"
             return principal
         except Unavailable:
@@ -87,18 +87,18 @@ class Door:
             return "key"
         return "jwt" if text.count(".") == 2 else "none"
 
-    async def _principal(self, kind: str, text: str) -> Principal:
+    async def _principal(self, kind: str, text: str, ago: float) -> Principal:
         if kind == "bootstrap":
             return BOOTSTRAP
         if kind == "key":
-            return await self._of_key(text)
+            return await self._of_key(text, ago)
         if kind == "jwt" and self._tokens is not None:
-            return await self._tokens.read(text)
+            return await self._tokens.read(text, ago=ago)
         raise invalid_credentials()
 
-    async def _of_key(self, text: str) -> Principal:
+    async def _of_key(self, text: str, ago: float) -> Principal:
         key_id = key_id_of(text)
-        stored = None if key_id is None else await self._keys.find(key_id)
+        stored = None if key_id is None else await self._keys.find(key_id, ago=ago)
         # Compared even with nothing, so that the time says nothing about ids.
         expected = _NOBODY if stored is None else stored.secret_sha256
         if not hmac.compare_digest(digest_of(text), expected) or stored is None:

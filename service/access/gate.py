@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Protocol
 
 from resight.errors import ResourceExhausted, Unauthenticated
@@ -32,8 +32,12 @@ class Credentials:
 class Authenticator(Protocol):
     """Finds out who asks."""
 
-    async def authenticate(self, credentials: Credentials) -> Principal:
+    async def authenticate(self, credentials: Credentials, *, ago: float = 0.0) -> Principal:
         """Who it is.
+
+        Args:
+            credentials: What they showed.
+            ago: So many seconds may have passed since it expired.
 
         Raises:
             Unauthenticated: nobody known; the message never says which part was wrong.
@@ -81,7 +85,12 @@ class Recorder(Protocol):
 class OpenDoor:
     """A service without authentication: everybody is `LOCAL`."""
 
-    async def authenticate(self, credentials: Credentials) -> Principal:  # noqa: ARG002
+    async def authenticate(
+        self,
+        credentials: Credentials,  # noqa: ARG002
+        *,
+        ago: float = 0.0,  # noqa: ARG002
+    ) -> Principal:
         """The local principal."""
         return LOCAL
 
@@ -146,6 +155,7 @@ class Gate:
         call.principal = principal
         call.looked_at = monotonic()
         call.charge = partial(self._charge, principal)
+        call.confirm = partial(self._confirm, call, credentials)
         try:
             call.charge(1)
         except ResourceExhausted:
@@ -176,6 +186,10 @@ class Gate:
         """
         if not self.is_open:
             await self._streams.check(call, credentials.authorization)
+
+    async def _confirm(self, call: Call, credentials: Credentials) -> None:
+        ago = perf_counter() - call.begun
+        await self._streams.confirm(partial(self._authenticator.authenticate, credentials, ago=ago))
 
     def _charge(self, principal: Principal, count: int) -> None:
         for limiter in self._limiters:

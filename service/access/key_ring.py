@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 
 from sqlalchemy import Connection
 
 from resight.errors import ResightError, Unavailable
-from service.catalog.api_keys import StoredKey, keys_version, valid_keys
+from service.catalog.api_keys import StoredKey, find_key, keys_version, valid_keys
 from service.catalog.store import Catalog
 from service.domain.ports import Clock
 from service.telemetry import API_KEY_READS, API_KEYS_KNOWN
@@ -44,18 +45,22 @@ class KeyRing:
         self._changed_at = -float("inf")
         self._reading: asyncio.Task[None] | None = None
 
-    async def find(self, key_id: str) -> StoredKey | None:
-        """The key of this id; None when there is none, or it was revoked or has expired.
+    async def find(self, key_id: str, *, ago: float = 0.0) -> StoredKey | None:
+        """The key of this id; None when there is none, or it was revoked or expired more than so
+        many seconds ago.
 
         Raises:
             Unavailable: the catalog does not answer, so a revocation might be missed.
         """
         await self._freshen()
         found = self._keys.get(key_id)
-        if found is None:
+        if found is None and ago > 0:  # those that have expired are not kept
+            found = await self._catalog.read(find_key, key_id)
+        if found is None or found.key.revoke_time is not None:
             return None
         expires = found.key.expire_time
-        return found if expires is None or self._clock.now() < expires else None
+        at = self._clock.now() - timedelta(seconds=ago)
+        return found if expires is None or at < expires else None
 
     async def is_empty(self) -> bool:
         """Whether nobody has a key.

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 from resight.errors import ResightError, Unauthenticated, Unavailable
@@ -88,11 +89,21 @@ class OpenStreams:
             raise call.lapsed
         if monotonic() - call.looked_at > self._seconds:
             now = monotonic()
-            fault = await self._fault(shown)
+            fault = await self._fault(partial(self._look, shown))
             if fault is not None:
                 call.lapse(fault)
                 raise fault
             call.looked_at = now
+
+    async def confirm(self, look: Callable[[], Awaitable[object]]) -> None:
+        """Let what took long be put to use.
+
+        Raises:
+            Unauthenticated, Unavailable: The credentials hold no longer, or that cannot be known.
+        """
+        fault = await self._fault(look)
+        if fault is not None:
+            raise fault
 
     async def _watch(self) -> None:
         while self._open:
@@ -103,16 +114,16 @@ class OpenStreams:
                 if now - turn > _TURN_SECONDS:
                     await asyncio.sleep(0)
                     turn = now = monotonic()
-                fault = await self._fault(shown)
+                fault = await self._fault(partial(self._look, shown))
                 for stream in tuple(self._open.get(shown, ())):
                     if fault is not None:
                         self._tell(stream, fault)
                     elif stream.call.looked_at < now:
                         stream.call.looked_at = now
 
-    async def _fault(self, shown: str) -> ResightError | None:
+    async def _fault(self, look: Callable[[], Awaitable[object]]) -> ResightError | None:
         try:
-            await self._look(shown)
+            await look()
         except Unauthenticated:
             return Unauthenticated(
                 "the credentials that the call was begun with hold no longer, they were revoked "

@@ -52,8 +52,8 @@ class Tokens:
         self._audience = audience
         self._claim = claim
 
-    async def read(self, token: str) -> Principal:
-        """Whom a token is about.
+    async def read(self, token: str, *, ago: float = 0.0) -> Principal:
+        """Whom a token is about, which may have expired so many seconds ago.
 
         Raises:
             Unauthenticated: it is not signed with one of the keys, not for us, not valid now, or
@@ -61,12 +61,12 @@ class Tokens:
             Unavailable: no key was ever read.
         """
         try:
-            return self._principal(await self._claims(token))
+            return self._principal(await self._claims(token, ago))
         except (jwt.PyJWTError, ValueError, RecursionError, InvalidArgument) as error:
             logger.info("a token is refused: %s", str(error)[:300])
             raise invalid_credentials() from error
 
-    async def _claims(self, token: str) -> Mapping[str, Any]:
+    async def _claims(self, token: str, ago: float) -> Mapping[str, Any]:
         header = jwt.get_unverified_header(token)
         key_id, algorithm = header.get("kid"), header.get("alg")
         if not isinstance(key_id, str) or not isinstance(algorithm, str):
@@ -86,7 +86,7 @@ class Tokens:
             algorithms=[algorithm],
             issuer=self._issuer,
             audience=self._audience,
-            leeway=LEEWAY_SECONDS,
+            leeway=LEEWAY_SECONDS + ago,
             options={"require": ["exp", "iss", "aud", "sub"]},
         )
         return claims

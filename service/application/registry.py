@@ -96,6 +96,7 @@ class Registry:
             AlreadyExists: the gallery knows the encoder in another state.
             ResourceExhausted: too many uploads at once.
             RequestTooSlow: the archive does not come.
+            Unauthenticated: the caller is let in no longer.
         """
         live = self._galleries.get(upload.gallery)
         _check(upload, self._settings)
@@ -166,6 +167,8 @@ class Registry:
     ) -> None:
         """Archive first, catalog second: a crash between the two leaves an orphan for the sweep."""
         async with self._shelving:
+            # The archive may have come for hours, from somebody whose key was revoked meanwhile.
+            await call.current().confirm()
             await asyncio.to_thread(self._shelf.shelve, incoming, live.name, item.sha256)
             await self._commit(live, item, key)
 

@@ -34,7 +34,7 @@ _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 _SHOWN = 80
 # Whose answers go on after they have begun.
 _STREAMS = frozenset({"AdaptationService/StreamAdaptationCrops"})
-# Which may take longer than a token holds, and put nothing into use.
+# Which may take longer than a token holds, and look again before they put anything to use.
 _UPLOADS = frozenset({"ModelService/RegisterModel"})
 
 

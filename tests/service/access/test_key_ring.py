@@ -198,6 +198,32 @@ def test_a_key_expires_on_time(replicas: Any, clock: Hand) -> None:
     replicas(work)
 
 
+def test_what_began_in_time_goes_on_after_an_expiry_and_not_after_a_revocation(
+    replicas: Any, clock: Hand
+) -> None:
+    async def work(one: Replica, other: Replica) -> None:
+        made = await one.keys.create(asked(expire_time=clock.now() + timedelta(seconds=60)))
+        shown = Credentials(f"Bearer {made.text}")
+        assert await one.lets_in(made.text)
+        clock.time += timedelta(seconds=100)
+        for replica in (one, other):
+            # One has known it since before, the other reads those alone that hold.
+            assert (await replica.door.authenticate(shown, ago=41)).name.startswith("key:")
+            for ago in (0.0, 39.0):
+                with pytest.raises(Unauthenticated):
+                    await replica.door.authenticate(shown, ago=ago)
+            wrong = Credentials(f"Bearer {made.text[:-1]}{'AB'[made.text[-1] == 'A']}")
+            with pytest.raises(Unauthenticated):
+                await replica.door.authenticate(wrong, ago=41)
+        await one.keys.revoke(made.key.key_id)
+        for replica in (one, other):
+            replica.ring.changed()
+            with pytest.raises(Unauthenticated):
+                await replica.door.authenticate(shown, ago=41)
+
+    replicas(work)
+
+
 def test_nobody_is_let_in_by_what_is_known_for_too_long(replicas: Any) -> None:
     async def work(one: Replica, other: Replica) -> None:
         made = await one.keys.create(asked())

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,21 @@ def test_clocks_may_differ_a_little(issuer: Issuer) -> None:
     early = datetime.now(UTC) + timedelta(seconds=15)
     assert read(issuer, signed(exp=late)).name == "jwt:alice"
     assert read(issuer, signed(nbf=early)).name == "jwt:alice"
+
+
+def test_what_began_in_time_goes_on_after_an_expiry_and_not_without_the_key(
+    issuer: Issuer,
+) -> None:
+    late = signed(exp=datetime.now(UTC) - timedelta(minutes=10))
+    tokens = tokens_of(KeySet(key_set.of_url(issuer.url), source=issuer.url))
+    assert run(lambda: tokens.read(late, ago=1200.0)).name == "jwt:alice"
+    for ago in (0.0, 300.0):
+        with pytest.raises(Unauthenticated):
+            run(partial(tokens.read, late, ago=ago))
+    issuer.body = jwks(jwk("rsa-2"))
+    withdrawn = tokens_of(KeySet(key_set.of_url(issuer.url), source=issuer.url))
+    with pytest.raises(Unauthenticated):
+        run(lambda: withdrawn.read(late, ago=1200.0))
 
 
 def forged() -> dict[str, str]:

@@ -21,12 +21,16 @@ from resight.errors import (
     NotFound,
     RequestTooSlow,
     ResourceExhausted,
+    Unauthenticated,
 )
 from resight.v1.bundle_pb2 import BundleManifest
+from service import call
 from service.application import archive_upload, registry
 from service.application.registry import Upload
+from service.call import Call
 from service.domain.adaptation import Ending, RunState
 from service.domain.model import GateOutcome, GateVerdict, ModelState
+from service.domain.principal import LOCAL
 from service.telemetry import ADAPTATION_LAST_SUCCESS, REGISTRY
 
 PASSED = GateVerdict(GateOutcome.PASSED, 0.7, ("stable clusters",), {"stability": 0.9})
@@ -298,5 +302,31 @@ def test_a_byte_now_and_then_keeps_no_place(
             with pytest.raises(RequestTooSlow, match="min_upload_bytes_per_second"):
                 await application.registry.register(announced(data), drip())
             assert archives(tmp_path) == []
+
+    run(work())
+
+
+def test_who_is_let_in_no_longer_at_the_end_registers_nothing(
+    opened, run, make_bundle, tmp_path
+) -> None:
+    data = make_bundle()
+
+    async def work() -> None:
+        async with opened() as application:
+            asking = Call("grpc", "ModelService/RegisterModel", principal=LOCAL)
+            call.begin(asking)
+            asked: list[int] = []
+
+            async def confirm() -> None:
+                asked.append(len(archives(tmp_path)))
+                raise Unauthenticated("revoked")
+
+            asking.confirm = confirm
+            with pytest.raises(Unauthenticated, match="revoked"):
+                await application.registry.register(announced(data), pieces(data))
+            assert asked == [1], "once, when all of it has come"
+            assert archives(tmp_path) == []
+            listed = await application.registry.list("")
+            assert [model.state for model in listed.items] == [ModelState.LIVE]
 
     run(work())
