@@ -25,6 +25,7 @@ from service.domain.api_key import (
 )
 from service.domain.page import Page
 from service.domain.ports import Clock
+from service.domain.principal import Principal
 
 __all__ = ["ApiKeys", "MadeKey", "make_key"]
 
@@ -98,8 +99,7 @@ class ApiKeys:
         """
         asker = call.current().known
         size = pages.page_size(page_size, limit=self._max_page_size)
-        position = pages.decode_token(page_token, listing=_LISTING)
-        before = int(position[0]) if position else None
+        before = await self._place(page_token, asker)
         found: list[statements.StoredKey] = []
         while len(found) <= size:
             block = await self._catalog.read(statements.list_keys, before=before, limit=_BLOCK)
@@ -108,8 +108,21 @@ class ApiKeys:
                 break
             before = block[-1].key_row
         more = len(found) > size
-        token = pages.encode_token([found[size - 1].key_row], listing=_LISTING) if more else ""
+        # Not the row: it would say how many keys others have.
+        token = pages.encode_token([found[size - 1].key.key_id], listing=_LISTING) if more else ""
         return Page([stored.key for stored in found[:size]], token)
+
+    async def _place(self, page_token: str, asker: Principal) -> int | None:
+        position = pages.decode_token(page_token, listing=_LISTING, shape=(str,))
+        if position is None:
+            return None
+        key_id = str(position[0])
+        found = None
+        if key_id.isascii() and key_id.isalnum():
+            found = await self._catalog.read(statements.find_key, key_id)
+        if found is None or not covers(asker, found.key):
+            raise pages.wrong_token()
+        return found.key_row
 
     async def revoke(self, key_id: str) -> ApiKey:
         """Revoke a key; again changes nothing.

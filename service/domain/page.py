@@ -14,7 +14,7 @@ from uuid import UUID
 
 from resight.errors import InvalidArgument
 
-__all__ = ["Page", "decode_token", "encode_token", "page_size"]
+__all__ = ["Page", "decode_token", "encode_token", "page_size", "wrong_token"]
 
 DEFAULT_PAGE_SIZE = 100
 MAX_TOKEN = 1024
@@ -77,19 +77,19 @@ def decode_token(
             raise ValueError
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error) as error:
-        raise _wrong_token() from error
+        raise wrong_token() from error
     check, body = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
     if not body or check != _check(body, listing):
-        raise _wrong_token()
+        raise wrong_token()
     # The check value is no secret, so what it stands before may be anything.
     try:
         position: Any = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise _wrong_token() from error
+        raise wrong_token() from error
     if not isinstance(position, list) or len(position) != len(shape):
-        raise _wrong_token()
+        raise wrong_token()
     if not all(map(_fits, position, shape)):
-        raise _wrong_token()
+        raise wrong_token()
     return list(position)
 
 
@@ -105,7 +105,8 @@ def _check(body: bytes, listing: str) -> bytes:
     return hashlib.sha256(listing.encode() + b"\0" + body).digest()[:_CHECK_BYTES]
 
 
-def _wrong_token() -> InvalidArgument:
+def wrong_token() -> InvalidArgument:
+    """What is answered to a token that the listing did not give."""
     return InvalidArgument(
         "page_token is not one this listing gave; send next_page_token unchanged with the same "
         "gallery and filter, or leave it empty to begin again",

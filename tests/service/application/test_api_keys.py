@@ -13,6 +13,7 @@ from service import call
 from service.application import api_keys
 from service.call import Call
 from service.domain.api_key import KeyRequest, new_key, principal_of, require_passing
+from service.domain.page import decode_token, encode_token
 from service.domain.principal import LOCAL, Principal
 
 
@@ -118,6 +119,36 @@ def test_an_admin_of_a_gallery_stays_in_it(
             for wrong in ({"page_size": -1}, {"page_token": "x"}):
                 with pytest.raises(InvalidArgument):
                     await keys.list(**wrong)
+
+    run(whole())
+
+
+def test_a_page_s_token_says_nothing_of_others_keys(
+    opened: Callable[..., Any], run: Callable[[Awaitable[Any]], Any]
+) -> None:
+    async def whole() -> None:
+        async with opened(cameras=False) as application:
+            keys = application.api_keys
+            become(LOCAL)
+            shown = [(await keys.create(asked(galleries=["a"]))).key for _ in range(3)]
+            hidden = (await keys.create(asked(galleries=["b"]))).key
+            whoever = await keys.list(1)
+            assert decode_token(whoever.next_page_token, listing="api-keys", shape=(str,)) == [
+                hidden.key_id
+            ]
+            become(principal_of(shown[0]))
+            first = await keys.list(1)
+            assert [key.key_id for key in first.items] == [shown[2].key_id]
+            second = await keys.list(1, first.next_page_token)
+            assert [key.key_id for key in second.items] == [shown[1].key_id]
+            # Whoever knows how tokens are made learns nothing with one of their own.
+            told = set()
+            made = [encode_token([each], listing="api-keys") for each in ("0" * 16, "\0", "é", "")]
+            for token in (whoever.next_page_token, *made):
+                with pytest.raises(InvalidArgument, match="page_token") as refused:
+                    await keys.list(1, token)
+                told.add(refused.value.message)
+            assert len(told) == 1
 
     run(whole())
 
