@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = [
     "AlreadyExists",
     "BundleCorrupt",
+    "CredentialsLapsed",
     "DataLoss",
     "DeadlineExceeded",
     "FailedPrecondition",
@@ -112,6 +113,12 @@ class Unauthenticated(ResightError):
     """No credentials, or none that are known and still hold; says nothing about which."""
 
     reason = "UNAUTHENTICATED"
+
+
+class CredentialsLapsed(Unauthenticated):
+    """What was let in before is not any more; with other credentials it may go on where it was."""
+
+    reason = "CREDENTIALS_LAPSED"
 
 
 class PermissionDenied(ResightError):

@@ -12,9 +12,14 @@ from typing import Any
 from uuid import UUID
 
 from adapt.nightly.lease import Lease
-from resight.client.error_info import CREDENTIALS_LAPSED
 from resight.client.faults import translated
-from resight.errors import DeadlineExceeded, ResightError, Unauthenticated, Unavailable
+from resight.errors import (
+    CredentialsLapsed,
+    DeadlineExceeded,
+    ResightError,
+    Unauthenticated,
+    Unavailable,
+)
 from resight.v1 import adaptation_service_pb2 as messages
 from resight.v1.adaptation_service_pb2_grpc import AdaptationServiceStub
 
@@ -108,7 +113,7 @@ class Pull:
             except (Unavailable, DeadlineExceeded) as error:
                 fault = error
             except Unauthenticated as error:
-                if error.reason != CREDENTIALS_LAPSED:
+                if error.reason != CredentialsLapsed.reason:
                     raise
                 fault = error
             if time.monotonic() + delay > deadline:

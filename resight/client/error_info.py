@@ -14,10 +14,7 @@ import grpc
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-__all__ = ["CREDENTIALS_LAPSED", "reason_of"]
-
-# Why a stream ends whose key or token holds no longer; one with another may go on where it was.
-CREDENTIALS_LAPSED = "CREDENTIALS_LAPSED"
+__all__ = ["reason_of"]
 
 _DETAILS = "grpc-status-details-bin"
 _Field = descriptor_pb2.FieldDescriptorProto

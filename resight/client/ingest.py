@@ -22,10 +22,16 @@ from typing import Any
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from resight.client.error_info import CREDENTIALS_LAPSED, reason_of
+from resight.client.error_info import reason_of
 from resight.client.faults import translated
 from resight.crops import CropRef, read_crop
-from resight.errors import ImageTooLarge, ResightError, Unauthenticated, Unavailable
+from resight.errors import (
+    CredentialsLapsed,
+    ImageTooLarge,
+    ResightError,
+    Unauthenticated,
+    Unavailable,
+)
 from resight.v1.gallery_service_pb2 import IngestCropsRequest, IngestCropsResponse
 from resight.v1.gallery_service_pb2_grpc import GalleryServiceStub
 from resight.v1.types_pb2 import Crop
@@ -120,7 +126,7 @@ class Uploader:
             except Unavailable as error:
                 fault = error
             except Unauthenticated as error:
-                if error.reason != CREDENTIALS_LAPSED:
+                if error.reason != CredentialsLapsed.reason:
                     # What came of those before says more than that these are not valid.
                     raise fault if isinstance(fault, Unauthenticated) else error from error
                 fault = error

@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
-from resight.errors import ResightError, Unauthenticated, Unavailable
+from resight.errors import CredentialsLapsed, ResightError, Unauthenticated, Unavailable
 from service.call import Call
 
-__all__ = ["LAPSED", "OpenStreams"]
+__all__ = ["OpenStreams"]
 
 logger = logging.getLogger(__name__)
 
-LAPSED = "CREDENTIALS_LAPSED"
 _LOOKS = 4
 # Of looking, then others have their turn: a signature costs a tenth of a millisecond.
 _TURN_SECONDS = 0.005
@@ -125,11 +124,10 @@ class OpenStreams:
         try:
             await look()
         except Unauthenticated:
-            return Unauthenticated(
+            return CredentialsLapsed(
                 "the credentials that the call was begun with hold no longer, they were revoked "
                 "or have expired; begin another with valid ones, and send again what has no answer",
                 field="authorization",
-                reason=LAPSED,
             )
         except ResightError as error:
             return error

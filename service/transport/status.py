@@ -68,6 +68,7 @@ TABLE: Mapping[type[errors.ResightError], Status] = MappingProxyType(
         errors.DataLoss: Status(_Code.DATA_LOSS, 500, "Data lost"),
         errors.Refused: Status(_Code.FAILED_PRECONDITION, 409, "Refused"),
         errors.Unauthenticated: Status(_Code.UNAUTHENTICATED, 401, "Unauthenticated"),
+        errors.CredentialsLapsed: Status(_Code.UNAUTHENTICATED, 401, "Credentials lapsed"),
         errors.PermissionDenied: Status(_Code.PERMISSION_DENIED, 403, "Permission denied"),
         errors.ResourceExhausted: Status(_Code.RESOURCE_EXHAUSTED, 429, "Too many requests"),
         errors.Unavailable: Status(_Code.UNAVAILABLE, 503, "Unavailable"),

@@ -17,7 +17,8 @@ import httpx
 import pytest
 
 from resight.client.connection import connect
-from resight.client.error_info import CREDENTIALS_LAPSED, reason_of
+from resight.client.error_info import reason_of
+from resight.errors import CredentialsLapsed
 from resight.v1 import admin_service_pb2 as messages
 from service.access import direct
 from service.access.key_text import key_id_of
@@ -103,6 +104,6 @@ def test_a_body_held_back_is_worth_nothing_after_a_revocation(
             time.sleep(2 * REFRESH)  # after which it is looked again
         finally:
             held.set()
-        assert waiting.result() == CREDENTIALS_LAPSED
+        assert waiting.result() == CredentialsLapsed.reason
         listed = connection.admin.ListApiKeys(messages.ListApiKeysRequest()).api_keys
         assert [each.key_id for each in listed] == [key_id]

@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from jwt.algorithms import OKPAlgorithm
 
 from resight.client.connection import Connection, connect
-from resight.client.error_info import CREDENTIALS_LAPSED, reason_of
+from resight.client.error_info import reason_of
+from resight.errors import CredentialsLapsed
 from resight.v1 import admin_service_pb2 as admin
 from resight.v1 import model_service_pb2 as models
 from resight.v1.model_service_pb2_grpc import ModelServiceStub
@@ -186,7 +187,7 @@ def test_a_key_revoked_meanwhile_registers_nothing(
         request = admin.RevokeApiKeyRequest(key_id=key_id_of(shown) or "")
         place.operator.admin.RevokeApiKey(request)
         held.set()
-        assert waiting.result() == CREDENTIALS_LAPSED
+        assert waiting.result() == CredentialsLapsed.reason
     assert place.versions() == versions
     assert place.kept() == kept
 

@@ -30,8 +30,7 @@ from PIL import Image
 from adapt.nightly.lease import Lease
 from adapt.nightly.pull import Pull
 from resight.client.connection import Connection, connect
-from resight.client.error_info import CREDENTIALS_LAPSED
-from resight.errors import Unauthenticated
+from resight.errors import CredentialsLapsed, Unauthenticated
 from resight.v1.adaptation_service_pb2 import AdaptationRun
 from resight.v1.admin_service_pb2 import (
     SCOPE_INGEST,
@@ -165,7 +164,7 @@ def test_an_idle_stream_ends_when_its_credentials_do(place: Place, kind: str) ->
         if len(answered) == 3:
             break
     assert answered == [0, 1, 2]
-    assert ended.value.reason == CREDENTIALS_LAPSED
+    assert ended.value.reason == CredentialsLapsed.reason
     assert "send again what has no answer" in ended.value.message
     assert place.crops(kind) == 3
     with pytest.raises(Unauthenticated) as refused, place.connected(shown) as connection:
@@ -193,7 +192,7 @@ def test_a_busy_stream_loses_nothing_that_was_answered(place: Place) -> None:
 
     with pytest.raises(Unauthenticated) as ended:
         stream()
-    assert ended.value.reason == CREDENTIALS_LAPSED
+    assert ended.value.reason == CredentialsLapsed.reason
     assert len(set(accepted)) == len(accepted) >= 20
     # What was taken was answered: nothing is stored of which the caller does not know.
     assert place.crops("busy") == len(accepted)
@@ -270,7 +269,7 @@ def test_over_rest_the_last_line_says_why(place: Place, window: str) -> None:
     assert all("crop" in line for line in lines[:-1])
     assert 1 < len(lines) < CROPS
     problem = lines[-1]["problem"]
-    assert (problem["status"], problem["reason"]) == (401, CREDENTIALS_LAPSED)
+    assert (problem["status"], problem["reason"]) == (401, CredentialsLapsed.reason)
     assert problem["request_id"]
 
 

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import pytest
 
-from resight.errors import Unauthenticated, Unavailable
-from service.access.open_streams import LAPSED, OpenStreams
+from resight.errors import CredentialsLapsed, Unauthenticated, Unavailable
+from service.access.open_streams import OpenStreams
 from service.call import Call
 
 SECONDS = 0.2
@@ -63,8 +63,8 @@ def test_one_look_is_for_all_streams_of_the_same_credentials() -> None:
             await until(lambda: all((c.lapsed is not None) == (n % 3 == 1)
                                     for n, c in enumerate(calls)))  # fmt: skip
             fault = calls[1].lapsed
-            assert isinstance(fault, Unauthenticated)
-            assert fault.reason == LAPSED
+            assert isinstance(fault, CredentialsLapsed)
+            assert fault.reason == "CREDENTIALS_LAPSED"
             before = len(looks.asked)
         # Nobody is left, so nobody is looked at, until there is somebody again.
         await until(lambda: streams._watching is not None and streams._watching.done())
