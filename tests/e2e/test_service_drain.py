@@ -25,7 +25,8 @@ def test_sigterm_under_load(
     start_service: Any, tmp_path: Path, make_jpeg: Callable[..., bytes]
 ) -> None:
     data = tmp_path / "data"
-    with start_service(data, "--drain-delay", "5") as service:
+    # Long enough to be asked in on a busy machine.
+    with start_service(data, "--drain-delay", "15") as service:
         with connect(service.grpc) as connection:
             connection.gallery.CreateCamera(
                 gallery_service_pb2.CreateCameraRequest(camera=Camera(camera_id="door"))
@@ -121,6 +122,8 @@ def keep_searching(
 
 def endless(make_jpeg: Callable[..., bytes]) -> Iterator[Any]:
     for number in range(1_000_000):
+        # So that what is looked at in the end is not too much.
+        time.sleep(0.01)
         yield gallery_service_pb2.IngestCropsRequest(
             sequence=number,
             image=make_jpeg(number % 50),
