@@ -20,7 +20,7 @@ def failed_start(*options: str, **environment: str) -> str:
         [str(RESIGHT), "serve", "--grpc-port", "0", "--rest-port", "0", *options],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         env=os.environ | environment,
         check=False,
     )

@@ -214,7 +214,7 @@ def test_a_read_only_data_directory_is_told_at_the_start(
         refused = subprocess.run(
             [str(RESIGHT), "serve", "--bundle", str(tiny_bundle), "--data", str(data),
              "--grpc-port", "0", "--rest-port", "0"],
-            capture_output=True, text=True, check=False, timeout=60,
+            capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         assert refused.returncode == 1, refused
         line = refused.stderr.strip().splitlines()[-1]
