@@ -44,7 +44,7 @@ LONGEST = (
     "e2e/test_nightly_improves.py",
     "e2e/test_service_models.py",
     "e2e/test_nightly.py",
-    "e2e/test_service_ingest.py",
+    "e2e/test_ingest_command.py",
     "adapt/training/test_killed.py",
     "faults/test_erasure_kill.py",
     "adapt/training/test_distributed.py",
