@@ -161,7 +161,7 @@ def test_the_other_replica_knows_within_the_bound(
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -181,7 +181,7 @@ def test_a_stream_ends_with_its_key(start_service: Callable[..., Any], data: Pat
         def items() -> Iterator[IngestCropsRequest]:
             while not revoked.wait(0.05):
                 yield IngestCropsRequest()
-            for _ in range(400):
+            for _ in range(4000):
                 yield IngestCropsRequest()
                 time.sleep(0.05)
 
@@ -228,9 +228,14 @@ def test_who_guesses_is_bounded_and_others_are_not(bounded: tuple[Any, str], dat
     service, _ = bounded
     url = f"http://{service.rest}/v1/galleries/default/stats"
     wrong = {"authorization": "Bearer rsk_" + "0" * 16 + "_" + "A" * 43}
-    codes = [httpx.get(url, headers=wrong).status_code for _ in range(12)]
+    begun = time.monotonic()
+    with httpx.Client(headers=wrong, timeout=60) as client:
+        codes = [client.get(url).status_code for _ in range(30)]
+    # One of five a minute is given back each twelve seconds.
+    back = int((time.monotonic() - begun) / 12) + 1
     assert codes[:5] == [401] * 5
-    assert codes.count(429) >= 6
+    assert 5 <= codes.count(401) <= 5 + back
+    assert codes.count(401) + codes.count(429) == 30
     # From the same address.
     key = first_key(data)
     until(lambda: httpx.get(url, headers={"authorization": f"Bearer {key}"}).status_code == 200)
@@ -294,13 +299,13 @@ def test_tokens_of_an_issuer(start_service: Callable[..., Any], data: Path, tmp_
             "iss": "https://issuer.test",
             "aud": "site",
             "sub": "alice",
-            "exp": time.time() + 60,
+            "exp": time.time() + 600,
         }
         return jwt.encode(said | claims, private, "EdDSA", headers={"kid": "one"})
 
     with (
         start_service(data, **settings) as service,
-        httpx.Client(base_url=f"http://{service.rest}/v1/galleries", timeout=30) as client,
+        httpx.Client(base_url=f"http://{service.rest}/v1/galleries", timeout=60) as client,
     ):
 
         def answered(path: str, text: str) -> int:
