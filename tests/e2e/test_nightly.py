@@ -95,6 +95,12 @@ class Place:
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
+    def until_told_that_it_trains(self) -> None:
+        deadline = time.monotonic() + 120
+        while self.runs()[0].progress.stage != "train":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
     def runs(self) -> list[pb.AdaptationRun]:
         with connect(self.service.grpc) as connection:
             listed = connection.adaptation.ListAdaptationRuns(pb.ListAdaptationRunsRequest())
@@ -117,8 +123,9 @@ def place(start_serving: Callable[..., Any], site: Site, tmp_path: Path) -> Iter
 
 @pytest.mark.slow
 def test_a_killed_night_leaves_nothing(place: Place) -> None:
-    doomed = place.night("--lease", 15, "--epochs", 1000)
+    doomed = place.night("--lease", 30, "--epochs", 1000)
     place.until_it_trains(doomed)
+    place.until_told_that_it_trains()
     doomed.send_signal(signal.SIGKILL)
     doomed.communicate()
     (run,) = place.runs()

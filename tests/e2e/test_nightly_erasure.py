@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,13 @@ def test_a_night_lets_go_of_what_is_erased(place: Place) -> None:  # noqa: F811
     first, second = list(known)[:2]
     night = place.night("--epochs", 1, "--report", "--set", "seed=1", *CAUTIOUS)
     place.until_it_trains(night)
-    assert holders(place.state, known[first]), "this night does not use it"
-    told = erase(place, [first])
+    # It stands still meanwhile, else it may be over before.
+    night.send_signal(signal.SIGSTOP)
+    try:
+        assert holders(place.state, known[first]), "this night does not use it"
+        told = erase(place, [first])
+    finally:
+        night.send_signal(signal.SIGCONT)
     assert [run["state"] for run in told["training"]["under_way"]] == ["running"]
     outcome = ended(night)
     assert outcome["crops"]["erased"] == 1
