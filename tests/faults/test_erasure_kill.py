@@ -11,8 +11,8 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -41,18 +41,23 @@ def plan(connection: Connection, camera: str) -> tuple[admin.Erasure, set[str]]:
     subject = admin.ErasureSubject(camera_id=camera)
     request = admin.CreateErasureRequest(subject=subject, reason="case 1")
     made = connection.admin.CreateErasure(request).erasure
-    listed, token = set[str](), ""
+    return made, set(listing(connection, made))
+
+
+def listing(connection: Connection, made: admin.Erasure) -> list[str]:
+    """The ids on its list, in its order."""
+    listed, token = list[str](), ""
     while True:
         page = connection.admin.ListErasureCrops(
             admin.ListErasureCropsRequest(
                 erasure_id=made.erasure_id, page_size=1000, page_token=token
             )
         )
-        listed |= {item.crop.crop_id for item in page.crops}
+        listed += [item.crop.crop_id for item in page.crops]
         token = page.next_page_token
         if not token:
-            assert len(listed) == made.crops
-            return made, listed
+            assert len(set(listed)) == made.crops
+            return listed
 
 
 def confirm(connection: Connection, made: admin.Erasure) -> admin.Erasure:
@@ -118,7 +123,7 @@ def test_kill_9_during_an_erasure(
                 load.register_cameras()
             load.start()
             turn = kill % len(CAMERAS)
-            eventually(lambda: sum(n % len(CAMERAS) == turn for n in site.told.lasting) > 60)  # noqa: B023
+            eventually(lambda: sum(n % len(CAMERAS) == turn for n in site.told.lasting) > 120)  # noqa: B023
             made, listed = plan(connection, CAMERAS[turn])
             assert made.crops > 20
             with site.told.lock:
@@ -153,6 +158,20 @@ def test_kill_9_during_an_erasure(
     assert removed > 20
 
 
+@contextmanager
+def row_locked(url: str, crop_id: str) -> Iterator[None]:
+    """Nobody removes this crop."""
+    engine = create_engine(url)
+    try:
+        with engine.begin() as connection:
+            wanted = {"crop_id": UUID(crop_id).bytes}
+            locking = text("SELECT crop_row FROM crops WHERE crop_id = :crop_id FOR UPDATE")
+            assert connection.execute(locking, wanted).one()
+            yield
+    finally:
+        engine.dispose()
+
+
 def test_a_replica_goes_on_with_what_another_began(
     start_service: Callable[..., Any], postgresql_server: Any, tmp_path: Path
 ) -> None:
@@ -170,10 +189,12 @@ def test_a_replica_goes_on_with_what_another_began(
                     confirm(a.connection, made)
 
             asking = threading.Thread(target=ask)
-            asking.start()
-            eventually(lambda: 0 < b.searchable() < 80)
-            a.process.stop(signal.SIGKILL)
-            asking.join(120)
+            # It comes as far as a crop in the middle of its list, and no further.
+            with row_locked(url, listing(a.connection, made)[40]):
+                asking.start()
+                eventually(lambda: 0 < b.searchable() < 80)
+                a.process.stop(signal.SIGKILL)
+                asking.join(120)
             left = site.rows("SELECT count(*) FROM crops")[0][0]
             assert 0 < left < 80, "not interrupted"
             found = confirm(b.connection, made)
@@ -194,7 +215,7 @@ def test_a_running_replica_confirms_and_a_stopped_one_is_named(
     with postgresql_server.database() as url:
         site: Replicas = upgraded(start_service, tmp_path, url)
         patience = {
-            "RESIGHT_REPLICAS__ERASURE_WAIT_SECONDS": "3",
+            "RESIGHT_REPLICAS__ERASURE_WAIT_SECONDS": "10",
             "RESIGHT_REPLICAS__EXPIRE_SECONDS": "60",
         }
         with site.replica("a", **patience) as a, site.replica("b", **patience) as b:
