@@ -96,7 +96,7 @@ def listening(
 
     thread = threading.Thread(target=run)
     thread.start()
-    ready.wait(30)
+    assert ready.wait(120)
     try:
         yield started[0]
     finally:
