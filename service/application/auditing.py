@@ -81,20 +81,23 @@ class Auditing:
         return Page(found[:size], token)
 
     async def verify(self) -> Verified:
-        """Recompute every chain with the keys that the catalog holds; one at a time.
+        """Recompute every chain with the keys that the catalog holds; one at a time. Whoever is
+        limited to galleries hears whether all of it holds, and of the entries of these.
 
         Raises:
             Unavailable: the catalog does not answer.
         """
         async with self._verifying:
             own = self.own_end()
-            found = await asyncio.to_thread(self._verify, () if own is None else (own,))
+            heads = () if own is None else (own,)
+            found = await asyncio.to_thread(self._verify, heads, call.current().known.galleries)
         call.current().note(faults=len(found.verdict.faults), entries=found.verdict.entries)
         return found
 
-    def _verify(self, heads: Sequence[Head]) -> Verified:
+    def _verify(self, heads: Sequence[Head], galleries: frozenset[str] | None) -> Verified:
         with self._catalog.connect_apart() as connection:
-            return Verified(verify(connection, heads=heads), _keys(connection))
+            verdict = verify(connection, heads=heads, galleries=galleries)
+            return Verified(verdict, _keys(connection))
 
     def _gallery(self, gallery: str) -> str:
         who = call.current().known

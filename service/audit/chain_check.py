@@ -99,6 +99,11 @@ class ChainCheck:
             self._times["first"] = entry.record_time
         self._times["last"] = entry.record_time
 
+    @property
+    def covered(self) -> int:
+        """Up to which entry a key vouches for it."""
+        return self._covered
+
     def end(self) -> int:
         """All entries were added; returns how many no key vouches for."""
         if self._expected:

@@ -7,8 +7,8 @@ there by whoever wrote the chains anew. Keys that the verifier brings along coul
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -18,10 +18,13 @@ from service.audit.chain import Head
 from service.audit.chain_check import ChainCheck, Fault
 from service.audit.checkpoints import BASE, HEAD, Checkpoint
 from service.audit.genesis import named_ends
+from service.audit.share import Share
 from service.catalog import audit as statements
 from service.signing import PublicKeys
 
 __all__ = ["Verdict", "anchors_of", "verify"]
+
+_STORED = "a checkpoint"
 
 
 @dataclass(slots=True)
@@ -54,6 +57,7 @@ def verify(
     keys: PublicKeys | None = None,
     anchors: Sequence[Checkpoint] = (),
     heads: Sequence[Head] = (),
+    galleries: Collection[str] | None = None,
 ) -> Verdict:
     """Verify one state of the catalog.
 
@@ -63,23 +67,33 @@ def verify(
         anchors: Checkpoints that were kept outside.
         heads: How far chains were known to reach before ``connection`` saw its state, by whoever
             wrote them: beside the catalog, so that the end of the newest is missed, too.
+        galleries: Whoever asks may hear of these alone: everything is verified, but counted and
+            named are the entries of these; what else is wrong is one fault without a place.
     """
     verdict = Verdict(keys_given=keys is not None, anchors=len(anchors))
     if keys is None:
         keys = _stored_keys(connection, verdict)
     verdict.signers = keys.signers
-    stated = [(made, "a checkpoint") for made in statements.all_checkpoints(connection)]
+    stated = [(made, _STORED) for made in statements.all_checkpoints(connection)]
     stated += [(made, "an anchor") for made in anchors]
     sound = [(made, by) for made, by in stated if _holds(made, by, keys, verdict)]
     checks = _checks(connection, sound, verdict)
     for head in heads:
         known = checks.setdefault(head.chain_id, ChainCheck(head.chain_id, None))
         known.expect(head.sequence, head.digest, "the replica that wrote it", signed=False)
+    share = (
+        None
+        if galleries is None
+        else Share(galleries, (made for made, by in sound if by == _STORED))
+    )
     for entry in statements.all_entries(connection):
         check = checks.get(entry.chain_id)
         if check is None:
             check = checks[entry.chain_id] = ChainCheck(entry.chain_id, None)
+        before = len(check.faults)
         check.add(entry)
+        if share is not None:
+            share.add(entry, check.faults[before:], check.covered)
     for check in checks.values():
         verdict.unsigned_entries += check.end()
         verdict.entries += check.entries
@@ -87,11 +101,10 @@ def verify(
         verdict.faults += check.faults
     wrong = {(fault.chain_id, fault.sequence) for fault in verdict.faults}
     verdict.checkpoints = sum(
-        by == "a checkpoint" and (made.chain_id.hex, made.sequence) not in wrong
-        for made, by in sound
+        by == _STORED and (made.chain_id.hex, made.sequence) not in wrong for made, by in sound
     )
     verdict.faults.sort(key=lambda fault: (fault.chain_id, fault.sequence))
-    return verdict
+    return verdict if share is None else _shared(verdict, share)
 
 
 def anchors_of(files: Iterable[tuple[str, bytes]]) -> list[Checkpoint]:
@@ -109,6 +122,17 @@ def anchors_of(files: Iterable[tuple[str, bytes]]) -> list[Checkpoint]:
                 f"anchor {name} cannot be read ({error}); was it altered?", field="anchors"
             ) from error
     return found
+
+
+def _shared(verdict: Verdict, share: Share) -> Verdict:
+    return replace(
+        verdict,
+        chains=share.chains,
+        entries=share.entries,
+        checkpoints=share.checkpoints,
+        unsigned_entries=share.unsigned_entries,
+        faults=share.faults(verdict.faults),
+    )
 
 
 def _stored_keys(connection: Connection, verdict: Verdict) -> PublicKeys:
