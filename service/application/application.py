@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Self
 
-import faiss
-
 from resight.bundle.calibration import Calibration
 from service.access.key_ring import KeyRing
 from service.access.revocations import Revocations
@@ -19,7 +17,6 @@ from service.application.camera_retention import CameraRetention
 from service.application.cameras import Cameras
 from service.application.crop_stream import CropStream
 from service.application.crops import Crops
-from service.application.embed import Embed
 from service.application.encoders import EncoderLoader, nothing_loads
 from service.application.erasure.keeping import ErasureKeeping
 from service.application.foundation import Foundation, open_foundation
@@ -29,11 +26,8 @@ from service.application.landing import Landing
 from service.application.model_keeping import ModelKeeping
 from service.application.registry import Registry
 from service.application.run_records import RunRecords
-from service.application.search import Search
-from service.application.search_batch import SearchBatch
+from service.application.searching import Searching
 from service.application.sweeping import Sweeping
-from service.application.track_person import TrackPerson
-from service.application.travel_times import TravelTimes
 from service.application.unbroken import Unbroken
 from service.application.watching import Watching
 from service.audit.opening import Audit
@@ -63,10 +57,6 @@ class Application:
         self._in_flight = BlobsInFlight(replication.fence, long=settings.replicas.sweep_seconds / 2)
         self._unbroken = Unbroken()
         self._blob_threads = ContextThreads(settings.blobs.threads, thread_name_prefix="blob")
-        # faiss keeps its thread count by calling thread.
-        self._search_threads = ContextThreads(
-            1, "search", initializer=faiss.omp_set_num_threads, initargs=(1,)
-        )
         self.sweeping = Sweeping(
             catalog=catalog,
             blobs=blobs,
@@ -124,24 +114,11 @@ class Application:
             clock=clock,
             limits=limits,
         )
-        self.embed = Embed(galleries=galleries, limits=limits)
-        self.search = Search(
-            catalog=catalog,
-            galleries=galleries,
-            embed=self.embed,
-            fence=replication.fence,
-            search_threads=self._search_threads,
-            limits=limits,
-            mirror=self.models.mirror.offer,
-            record_matches=settings.audit.record_matches,
-        )
-        self.travel_times = TravelTimes(
-            catalog=catalog, galleries=galleries, clock=clock, settings=settings.travel_times
-        )
-        self.track_person = TrackPerson(
-            search=self.search, galleries=galleries, travel_times=self.travel_times, limits=limits
-        )
-        self.search_batch = SearchBatch(search=self.search, limits=limits)
+        self.searching = Searching(settings, foundation, mirror=self.models.mirror)
+        self.embed, self.search = self.searching.embed, self.searching.search
+        self.travel_times = self.searching.travel_times
+        self.track_person = self.searching.track_person
+        self.search_batch = self.searching.search_batch
         self.adaptation = Adaptation(
             catalog=catalog,
             galleries=galleries,
@@ -303,7 +280,6 @@ class Application:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        self.search.close()
-        self._search_threads.shutdown()
+        self.searching.close()
         self._blob_threads.shutdown()
         self._foundation.close()
