@@ -18,6 +18,8 @@ __all__ = ["RestServer"]
 
 _BACKLOG = 1024
 _KEEP_ALIVE_SECONDS = 75
+# Of a request's line and headers; else whether a longer one is taken is a matter of how it comes.
+_HEAD_BYTES = 65_536
 
 
 class _Server(uvicorn.Server):
@@ -67,6 +69,7 @@ class RestServer:
             proxy_headers=False,
             backlog=_BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            h11_max_incomplete_event_size=_HEAD_BYTES,
         )
         config.load()
         config.ssl = tls
