@@ -51,6 +51,7 @@ class Call:
         admitted: Whether it was let go on to the method.
         streams: Whether its answer goes on after it has begun.
         announced: Whether the audit has recorded that it begins.
+        announced_in: The gallery that was named then.
         closed: Whether its end is being recorded, or was.
         recorded: Whether the audit records it; not what was refused too often.
         looked_at: ``monotonic`` when the credentials were looked at last.
@@ -75,6 +76,7 @@ class Call:
     admitted: bool = False
     streams: bool = False
     announced: bool = False
+    announced_in: str = ""
     closed: bool = False
     recorded: bool = True
     looked_at: float = 0.0

@@ -75,7 +75,7 @@ class CallRecorder:
         """
         if streams or call.method in CHANGES:
             await self._log.record(_entry(call, event="began"), beginning=True)
-            call.announced = True
+            call.announced, call.announced_in = True, call.gallery
 
     async def ended(self, call: Call, outcome: str) -> None:
         """Record what came of a call; its answer is held until this returns.
@@ -119,11 +119,16 @@ async def _together(store: Callable[[Entry], Awaitable[None]], entries: list[Ent
 
 
 def _entries(call: Call, *, event: str, outcome: str) -> list[Entry]:
-    """One for each gallery: who reads the audit of one must not miss what others stand beside."""
+    """One for each gallery: who reads the audit of one must not miss what others stand beside, nor
+    find a beginning there without its end.
+    """
     entries = [
         _entry(call, event=event, outcome=outcome, gallery=name, notes={**call.notes, **noted})
         for name, noted in call.galleries.items()
     ] or [_entry(call, event=event, outcome=outcome)]
+    named = call.announced_in
+    if call.galleries and named and named not in call.galleries:
+        entries.append(_entry(call, event=event, outcome=outcome, gallery=named, notes={}))
     for entry in entries[1:]:  # denied once
         entry.facts["notes"].pop("denied", None)
     return entries

@@ -23,6 +23,7 @@ from sqlalchemy import create_engine, text
 from resight.client.connection import connect
 from resight.v1 import adaptation_service_pb2 as adaptation
 from resight.v1 import gallery_service_pb2 as messages
+from resight.v1 import model_service_pb2 as models
 from resight.v1.types_pb2 import Camera, Crop
 from tests.e2e.conftest import RESIGHT, catalog_of
 
@@ -114,7 +115,7 @@ def test_a_change_that_never_ended_is_told_with_its_gallery(
         assert unfinished(data, "--gallery", "site-b", **environment) == expected
 
 
-def test_of_a_stream_that_was_killed_no_gallery_is_known(
+def test_a_stream_that_was_killed_is_told_with_the_gallery_that_it_began_in(
     start_service: Any, tmp_path: Path, make_jpeg: Any
 ) -> None:
     data = tmp_path / "data"
@@ -147,8 +148,40 @@ def test_of_a_stream_that_was_killed_no_gallery_is_known(
             go_on.set()
             asking.join(120)
     began = [each for each in recorded(data) if each.get("event") == "began"]
-    assert events(began, "GalleryService/IngestCrops") == [("began", "")]
+    assert events(began, "GalleryService/IngestCrops") == [("began", "a")]
+    for options in ([], ["--gallery", "a"]):
+        assert unfinished(data, *options) == [("GalleryService/IngestCrops", "a")]
+    assert unfinished(data, "--gallery", "b") == []
 
-    # A stream's messages name their galleries themselves, so where it was is not known.
-    assert unfinished(data) == [("GalleryService/IngestCrops", "")]
-    assert unfinished(data, "--gallery", "a") == []
+
+def test_a_stream_begins_with_its_first_message(
+    start_service: Any, tmp_path: Path, make_jpeg: Any
+) -> None:
+    def item(gallery: str) -> messages.IngestCropsRequest:
+        taken = Timestamp(seconds=1_767_225_600)
+        crop = Crop(camera_id="c", capture_time=taken)
+        return messages.IngestCropsRequest(gallery=gallery, crop=crop, image=make_jpeg(1))
+
+    data = tmp_path / "data"
+    with start_service(data) as service, connect(service.grpc) as connection:
+        camera = messages.CreateCameraRequest(gallery="b", camera=Camera(camera_id="c"))
+        connection.gallery.CreateCamera(camera)
+        for galleries in ([], ["b"], ["none", "b"], ["../etc", "b"]):
+            list(connection.gallery.IngestCrops(item(name) for name in galleries))
+        for parts in ([], [{"chunk": b"x"}], [{"upload": {"gallery": "b"}}]):
+            uploaded = [models.RegisterModelRequest(**part) for part in parts]
+            with pytest.raises(grpc.RpcError):
+                connection.models.RegisterModel(iter(uploaded))
+        assert service.stop() == 0
+    said = recorded(data)
+    assert events(said, "GalleryService/IngestCrops") == [
+        ("call", ""),
+        ("began", "b"), ("ended", "b"),
+        ("began", "none"), ("ended", "b"), ("ended", "none"),
+        ("began", ""), ("ended", "b"),
+    ]  # fmt: skip
+    assert events(said, "ModelService/RegisterModel") == [
+        ("call", ""), ("began", ""), ("ended", ""), ("began", "b"), ("ended", "b"),
+    ]  # fmt: skip
+    for options in ([], ["--gallery", "none"], ["--gallery", "b"]):
+        assert unfinished(data, *options) == []

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -16,18 +16,19 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status as grpc_details
 
-from resight.errors import InvalidArgument, ResightError
+from resight.errors import ResightError
 from service import call as call_in_progress
 from service import call_log
-from service.access.gate import Credentials, Gate, OpenDoor
+from service.access.gate import Gate, OpenDoor
 from service.call import Call
 from service.call_log import Traffic
 from service.domain import names
 from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS, exemplar
 from service.tracing.spans import leaf
 from service.transport.call_trace import TRACERESPONSE, begin_grpc, end_grpc
+from service.transport.grpc.client_stream import ClientStream, each, let_on
 from service.transport.grpc.health_room import HealthRoom
-from service.transport.grpc.message import only_message
+from service.transport.grpc.message import Unreadable, only_message, readable
 from service.transport.grpc.metadata import certificate_of, credentials_of, purpose_of
 from service.transport.grpc.running_calls import RunningCalls
 from service.transport.status import rpc_status, status_of
@@ -110,12 +111,10 @@ def _wrap(
         passed = gate()
         async with _call(method, context, calls, passed, admits=admits) as traffic:
             request = await given(requests, traffic)
-            if admits:
-                call = call_in_progress.current()
-                if not handler.request_streaming:
-                    await passed.go_on(call, credentials_of(context))
-                await passed.announce(call)
-            response = await behaviour(request, context)
+            if admits and not handler.request_streaming:
+                await passed.go_on(call_in_progress.current(), credentials_of(context))
+            async with begun(request, passed) as begins:
+                response = await behaviour(begins, context)
             traffic.went(response)
             return response
 
@@ -125,14 +124,15 @@ def _wrap(
             call, credentials = call_in_progress.current(), credentials_of(context)
             if handler.request_streaming:
                 # What was taken is answered, whatever has become of the credentials since.
-                requests = _let_on(requests, passed, call, credentials)
+                requests = let_on(requests, passed, call, credentials)
             with passed.streaming(call, credentials):
                 request = await given(requests, traffic)
                 if not handler.request_streaming:
                     await passed.go_on(call, credentials)
-                if admits:
-                    await passed.announce(call, streams=True)
-                async with aclosing(behaviour(request, context)) as answers:
+                async with (
+                    begun(request, passed) as begins,
+                    aclosing(behaviour(begins, context)) as answers,
+                ):
                     async for response in answers:
                         if not handler.request_streaming:
                             await passed.go_on(call, credentials)
@@ -144,9 +144,15 @@ def _wrap(
         try:
             return handler.request_deserializer(data)
         except DecodeError as error:
-            return _Unreadable(str(error))
+            return Unreadable(str(error))
 
-    given: Any = _each if handler.request_streaming else _entered
+    begun = partial(
+        _begun,
+        admits=admits,
+        listens=bool(handler.request_streaming),
+        streams=bool(handler.response_streaming),
+    )
+    given: Any = each if handler.request_streaming else _entered
     coding = {
         "request_deserializer": deserialized,
         "response_serializer": handler.response_serializer,
@@ -157,54 +163,37 @@ def _wrap(
     return grpc.stream_unary_rpc_method_handler(unary, **coding)
 
 
-@dataclass(frozen=True)
-class _Unreadable:
-    """Stands for a message that is none."""
-
-    reason: str
-
-
-def _readable(request: Any, traffic: Traffic) -> Any:
-    if isinstance(request, _Unreadable):
-        raise InvalidArgument(
-            f"the message cannot be read ({request.reason}); send the message of this method in "
-            "the protobuf wire format, with strings in UTF-8",
-            field="request",
-            reason="MESSAGE_UNREADABLE",
-        )
-    traffic.came(request)
-    return request
-
-
 async def _entered(requests: AsyncIterator[Any], traffic: Traffic) -> Any:
     """The request, when its gallery is one of the caller's: before anything else in it is looked
     at. A stream's messages each name their own.
     """
-    readable = _readable(await only_message(requests), traffic)
-    check_message(readable)
-    gallery = getattr(readable, "gallery", None)
+    request = readable(await only_message(requests), traffic)
+    check_message(request)
+    gallery = getattr(request, "gallery", None)
     call = call_in_progress.current()
     # Of the audit's list none is all, everywhere else it is the default one.
     if gallery or (gallery is not None and call.method not in _OF_ALL):
         call_in_progress.enter_gallery(names.gallery_name(gallery))
-    return readable
+    return request
 
 
-async def _each(requests: AsyncIterator[Any], traffic: Traffic) -> AsyncIterator[Any]:
-    return _all_readable(requests, traffic)
-
-
-async def _let_on(
-    requests: AsyncIterator[Any], gate: Gate, call: Call, credentials: Credentials
+@asynccontextmanager
+async def _begun(
+    request: Any, gate: Gate, *, admits: bool, listens: bool, streams: bool
 ) -> AsyncIterator[Any]:
-    async for request in requests:
-        await gate.go_on(call, credentials)
+    """What the method is given: that it begins is recorded before any of that."""
+    begin = partial(gate.announce, call_in_progress.current(), streams=streams)
+    if not admits:
         yield request
-
-
-async def _all_readable(requests: AsyncIterator[Any], traffic: Traffic) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _readable(request, traffic)
+    elif not listens:
+        await begin()
+        yield request
+    else:
+        stream = ClientStream(request, begin)
+        try:
+            yield stream
+        finally:
+            await stream.over()
 
 
 @asynccontextmanager

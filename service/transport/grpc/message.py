@@ -9,14 +9,40 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 from resight.errors import DeadlineExceeded, InvalidArgument
+from service.call_log import Traffic
 
-__all__ = ["MESSAGE_SECONDS", "only_message"]
+__all__ = ["MESSAGE_SECONDS", "Unreadable", "only_message", "readable"]
 
 # For the longest message over a slow line.
 MESSAGE_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for a message that is none."""
+
+    reason: str
+
+
+def readable(request: Any, traffic: Traffic) -> Any:
+    """A message as it came.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    if isinstance(request, Unreadable):
+        raise InvalidArgument(
+            f"the message cannot be read ({request.reason}); send the message of this method in "
+            "the protobuf wire format, with strings in UTF-8",
+            field="request",
+            reason="MESSAGE_UNREADABLE",
+        )
+    traffic.came(request)
+    return request
 
 
 async def only_message(requests: AsyncIterator[Any], *, seconds: float = MESSAGE_SECONDS) -> Any:
