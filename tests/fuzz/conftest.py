@@ -65,7 +65,7 @@ class Target:
 
     def fill(self) -> None:
         answer = httpx.post(
-            f"{self.url}/cameras", json={"camera_id": "door"}, headers=self.headers, timeout=30
+            f"{self.url}/cameras", json={"camera_id": "door"}, headers=self.headers, timeout=120
         )
         assert answer.status_code == 201, answer.text
         for number in range(6):
@@ -74,7 +74,7 @@ class Target:
                 files={"image": jpeg(number)},
                 data={"camera_id": "door", "capture_time": f"2026-01-01T00:0{number}:00Z"},
                 headers=self.headers,
-                timeout=30,
+                timeout=120,
             )
             assert answer.status_code == 201, answer.text
             self.crops.append(answer.json()["crop_id"])
@@ -87,7 +87,7 @@ class Target:
                 f"{self.url}/search",
                 files={"image": jpeg(number)},
                 headers=self.headers,
-                timeout=30,
+                timeout=120,
             )
             assert answer.status_code == 200, answer.text
             best = answer.json()["matches"][0]

@@ -205,7 +205,7 @@ def test_rest_has_the_same_bounds(target: Target, where: str) -> None:
         where, "/crops"
     )
     try:
-        answer = httpx.request(verb, f"{target.url}{path}", timeout=30, **more)
+        answer = httpx.request(verb, f"{target.url}{path}", timeout=120, **more)
     except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
         # A head beyond 64 KiB is answered 400 before it has been read, and the connection closed.
         assert where in ("header", "path")

@@ -38,7 +38,7 @@ OURS = range(500, 600)
 
 def operations(target: Target) -> list[Any]:
     page = httpx.get(
-        f"http://{target.service.rest}/v1/openapi.json", headers=target.headers, timeout=30
+        f"http://{target.service.rest}/v1/openapi.json", headers=target.headers, timeout=120
     )
     assert page.status_code == 200, page.text
     schema = schemathesis.openapi.from_dict(page.json())
