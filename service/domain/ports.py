@@ -151,6 +151,22 @@ class IndexRows:
     tracks: Sequence[str] | None = None
     attributes: Sequence[Mapping[str, str]] | None = None
 
+    def check(self, dimension: int) -> None:
+        """Pass if the columns fit each other and the dimension.
+
+        Raises:
+            ValueError: they do not.
+        """
+        count = len(self.times)
+        aligned = (self.ids, self.cameras, self.zones, self.tracks, self.attributes)
+        if self.vectors.shape != (count, dimension) or any(
+            column is not None and len(column) != count for column in aligned
+        ):
+            raise ValueError(
+                f"vectors {self.vectors.shape}, ids {self.ids.shape} and the other columns do not "
+                f"fit {count} rows of dimension {dimension}"
+            )
+
 
 class CameraSpan(NamedTuple):
     """What one camera saw in ``start <= time < end``, microseconds."""

@@ -12,10 +12,17 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Candidates"]
+__all__ = ["Candidates", "float32_margin"]
 
 # Rows kept beyond those wanted before the worst are dropped.
 SLACK = 4096
+
+
+def float32_margin(dimension: int) -> float:
+    """Twice the error of a float32 product of unit vectors: 2 gamma_D (see ``gallery.index``)."""
+    unit = dimension * 2.0**-24
+    # Rounding the defined score to float32 may move it by 2^-25 more; 2^-22 is ample.
+    return 2.0 * unit / (1.0 - unit) + 2.0**-22
 
 
 class Candidates:

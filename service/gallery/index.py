@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from service.domain.ports import IndexHits, IndexRows, RowFilter
 from service.domain.query import SearchMode
-from service.gallery.candidates import Candidates
+from service.gallery.candidates import Candidates, float32_margin
 from service.gallery.compaction import rewritten, worst_run
 from service.gallery.comparison import compare
 from service.gallery.planner import SegmentPlan, plan
@@ -71,9 +71,7 @@ class SegmentedIndex:
         self._threads = threads or SearchThreads(1)
         self._segments: list[Segment] = []
         self._snapshot = Snapshot(())
-        unit = dimension * 2.0**-24
-        # Rounding the defined score to float32 may move it by 2^-25 more; 2^-22 is ample.
-        self._margin = 2.0 * unit / (1.0 - unit) + 2.0**-22
+        self._margin = float32_margin(dimension)
 
     def __len__(self) -> int:
         """Rows a search can return."""
@@ -128,19 +126,11 @@ class SegmentedIndex:
         Raises:
             ValueError: the columns do not fit each other or the dimension.
         """
-        count = len(rows.times)
-        aligned = (rows.ids, rows.cameras, rows.zones, rows.tracks, rows.attributes)
-        if rows.vectors.shape != (count, self.dimension) or any(
-            column is not None and len(column) != count for column in aligned
-        ):
-            raise ValueError(
-                f"vectors {rows.vectors.shape}, ids {rows.ids.shape} and the other columns do not "
-                f"fit {count} rows of dimension {self.dimension}"
-            )
+        rows.check(self.dimension)
         segments = list(self._segments)
         views = [segment.view for segment in segments[-1:]]
         try:
-            self._append(rows, count)
+            self._append(rows)
         except BaseException:
             # Out of memory, perhaps: whoever tries again must find nothing done.
             for segment, view in zip(segments[-1:], views, strict=True):
@@ -242,8 +232,8 @@ class SegmentedIndex:
                 )
         return answers
 
-    def _append(self, rows: IndexRows, count: int) -> None:
-        start = 0
+    def _append(self, rows: IndexRows) -> None:
+        start, count = 0, len(rows.times)
         while start < count:
             if not self._segments or not self._segments[-1].free:
                 if self._segments and self._segments[-1].view.postings is None:

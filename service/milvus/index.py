@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.domain.ports import IndexHits, IndexRows, RowFilter
+from service.gallery.candidates import float32_margin
 from service.gallery.index_folder import LogMark
 from service.gallery.row_ids import id_halves
 from service.milvus import days, expressions
@@ -51,8 +52,7 @@ class MilvusIndex:
         # Ids whose removal is owed, and whether the counts must be taken again.
         self._owed: list[str] = []
         self._uncounted = True
-        unit = self.dimension * 2.0**-24
-        self._margin = 2.0 * unit / (1.0 - unit) + 2.0**-22
+        self._margin = float32_margin(self.dimension)
         self._settle()
 
     def __len__(self) -> int:
@@ -121,15 +121,7 @@ class MilvusIndex:
             ValueError: the columns do not fit each other or the dimension.
             Unavailable: Milvus failed; nothing was added.
         """
-        count = len(rows.times)
-        aligned = (rows.ids, rows.cameras, rows.zones, rows.tracks, rows.attributes)
-        if rows.vectors.shape != (count, self.dimension) or any(
-            column is not None and len(column) != count for column in aligned
-        ):
-            raise ValueError(
-                f"vectors {rows.vectors.shape}, ids {rows.ids.shape} and the other columns do not "
-                f"fit {count} rows of dimension {self.dimension}"
-            )
+        rows.check(self.dimension)
         ids, of_days = id_texts(rows.ids), days.days_of(rows.times)
         with self._changing(undo=ids):
             for day in np.unique(of_days).tolist():
