@@ -38,7 +38,7 @@ OURS = schema.head_revision()
 SETTINGS = (
     "replicas=2", "autoscaling.enabled=false", "images.url=", "images.existingSecret=",
     "images.existingClaim=images", "audit.anchorUrl=", "tracing.endpoint=",
-    "drain.delaySeconds=3", "drain.seconds=20",
+    "drain.delaySeconds=5", "drain.seconds=20",
 )  # fmt: skip
 PLAIN = ("tls.existingSecret=", "allowInsecureNetwork=true")
 ENCRYPTED = ("tls.existingSecret=resight-tls",)
