@@ -91,7 +91,8 @@ def answered(service: Any, slow: Slow) -> tuple[bytes, bytes]:
         while not select.select([stream], [], [], 0.2)[0]:
             assert time.monotonic() < end, "nothing is said to a body that never ends"
             if slow.drips:
-                stream.sendall(slow.piece(b" "))
+                with suppress(ConnectionError):  # refused just now
+                    stream.sendall(slow.piece(b" "))
         with suppress(ConnectionError):  # closed already
             stream.sendall(b"GET /healthz HTTP/1.1\r\nhost: here\r\n\r\n")
         head, _, body = rest_of(stream).partition(b"\r\n\r\n")
