@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from resight.errors import FailedPrecondition, InvalidArgument, NotFound, ResightError
+from resight.errors import InvalidArgument, ResightError
 from service import call
 from service.application.archives import Archives
 from service.application.encoders import Encoders
@@ -25,14 +25,19 @@ from service.application.model_changes import Promoted, RolledBack, Staged
 from service.application.model_check import ModelCheck
 from service.application.reembedding import Reembedding
 from service.application.served_bundle import ServedBundle
-from service.application.serving import LoadedEncoder, Serving
+from service.application.stored_models import (
+    changed_meanwhile,
+    complete_source,
+    source_without_images,
+    stored_model,
+    warm,
+)
 from service.application.unbroken import Unbroken
 from service.catalog import fillings, lifecycle, lifecycle_reads
-from service.catalog.lifecycle import Actor, Note
-from service.catalog.records import GalleryRecord
+from service.catalog.model_states import Actor, Note
 from service.catalog.store import Catalog
 from service.domain import model as domain
-from service.domain.filling import Filling, FillingSource, FillingState
+from service.domain.filling import Filling, FillingSource
 from service.domain.model import ModelState
 from service.domain.ports import Clock
 from service.telemetry import MODEL_CHANGES
@@ -106,7 +111,7 @@ class Lifecycle:
                 not map the live model's vectors (``NO_VECTOR_MAP``).
         """
         live, note = self._galleries.get(gallery), self._note(actor, reason)
-        record = await self._record(live, version, ModelState.CANDIDATE)
+        record = await stored_model(self._catalog, live, version, ModelState.CANDIDATE)
         source = FillingSource.IMAGES if self._images_stored else FillingSource.MAP
         digest = await self._catalog.read(lifecycle_reads.archive_digest, record.model_row)
         if digest is not None:
@@ -114,7 +119,7 @@ class Lifecycle:
             await self._archives.share(live.name, digest)
             encoder = await self._encoders.obtain(record)
             if source is FillingSource.MAP:
-                source = await self._without_images(live, record, encoder)
+                source = await source_without_images(self._reembedding, live, record, encoder)
             await self._served_bundle.keep(live.record)
 
         def apply(connection: Connection) -> str:
@@ -129,19 +134,6 @@ class Lifecycle:
 
         retired = await self._changed(live, apply, "stage", note)
         return Staged(record.model_version, retired, source)
-
-    async def _without_images(
-        self, live: Gallery, record: GalleryRecord, encoder: LoadedEncoder
-    ) -> FillingSource:
-        """The bundle's map, or both models side by side where both have calibrations."""
-        try:
-            await self._reembedding.vector_map(record, live.record.model_version)
-        except FailedPrecondition as error:
-            both = encoder.calibration and live.serving.encoder.calibration
-            if error.reason != "NO_VECTOR_MAP" or both is None:
-                raise
-            return FillingSource.NONE
-        return FillingSource.MAP
 
     async def promote(
         self,
@@ -171,11 +163,10 @@ class Lifecycle:
         live, note = self._galleries.get(gallery), self._note(actor, reason)
         if force and not reason:
             raise InvalidArgument("reason is empty; say why it is forced", field="reason")
-        record = await self._record(live, version, ModelState.SHADOW)
-        source = await self._complete(live, record)
+        record = await stored_model(self._catalog, live, version, ModelState.SHADOW)
+        source = await complete_source(self._catalog, live, record)
         await self._lineup.refresh(live)
-        serving = _warm(live, record)
-        checked = await self._check.check(live, serving, source)
+        checked = await self._check.check(live, warm(live, record), source)
         before = live.record.model_version
 
         def apply(connection: Connection) -> int:
@@ -268,7 +259,7 @@ class Lifecycle:
         self, gallery: str, version: str, change: Callable[..., None]
     ) -> Filling:
         live = self._galleries.get(gallery)
-        record = await self._record(live, version)
+        record = await stored_model(self._catalog, live, version)
         await self._catalog.change(
             lambda connection: change(
                 connection, live.row, record.model_version, now=self._clock.now()
@@ -277,7 +268,7 @@ class Lifecycle:
         self._wake()
         found = await self._catalog.read(lifecycle_reads.filling, live.row, record.model_version)
         if found is None:
-            raise _gone(record)
+            raise changed_meanwhile(record)
         return found
 
     async def _changed(
@@ -287,13 +278,8 @@ class Lifecycle:
             result = await self._catalog.change(apply, committed=lambda _: live.follow())
             call.current().note(change=change, reason=note.reason)
             MODEL_CHANGES.labels(live.name, change, note.actor.value).inc()
-            logger.info(
-                "gallery %s: %s by %s%s",
-                live.name,
-                change,
-                note.actor.value,
-                f": {note.reason}" if note.reason else "",
-            )
+            why, who = f": {note.reason}" if note.reason else "", note.actor.value
+            logger.info("gallery %s: %s by %s%s", live.name, change, who, why)
             if note.actor is not Actor.CALLER:
                 self.told(live.name, f"{change} by {note.actor.value}: {note.reason}")
             await self._lineup.refresh(live)
@@ -302,58 +288,9 @@ class Lifecycle:
 
         return await self._unbroken.run(whole())
 
-    async def _record(
-        self, live: Gallery, version: str, state: ModelState | None = None
-    ) -> GalleryRecord:
-        wanted = domain.model_version(version)
-        found = await self._catalog.read(lifecycle_reads.model_record, live.row, wanted)
-        if found is None:
-            raise NotFound(
-                f"model {wanted[:80]!a} is not in gallery {live.name!r}; ListModels names those "
-                "there are",
-                field="model_version",
-                reason="MODEL_NOT_FOUND",
-            )
-        record, known = found
-        if state is not None and known is not state:
-            raise FailedPrecondition(
-                f"model {wanted} is {known.value}; asked for is a {state.value}",
-                field="model_version",
-                reason="MODEL_STATE",
-            )
-        return record
-
-    async def _complete(self, live: Gallery, record: GalleryRecord) -> FillingSource:
-        found = await self._catalog.read(lifecycle_reads.filling, live.row, record.model_version)
-        if found is None:
-            raise _gone(record)
-        if found.state is not FillingState.COMPLETE:
-            raise FailedPrecondition(
-                f"model {record.model_version} has not got a vector of every crop yet "
-                f"({found.done} of {found.total}, {found.state.value}); wait, or resume it",
-                field="model_version",
-                reason="FILLING_INCOMPLETE",
-            )
-        return found.source
-
     def _note(self, actor: Actor, reason: str) -> Note:
         if len(reason) > MAX_REASON or not reason.isprintable():
             raise InvalidArgument(
                 f"reason: send at most {MAX_REASON} printable characters", field="reason"
             )
         return Note(actor, reason, self._clock.now())
-
-
-def _warm(live: Gallery, record: GalleryRecord) -> Serving:
-    for serving in live.models.warm:
-        if serving.record.model_row == record.model_row:
-            return serving
-    raise _gone(record)
-
-
-def _gone(record: GalleryRecord) -> FailedPrecondition:
-    return FailedPrecondition(
-        f"model {record.model_version} has changed its state meanwhile; look at it again",
-        field="model_version",
-        reason="MODEL_STATE",
-    )

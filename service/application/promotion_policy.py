@@ -24,8 +24,8 @@ from service.application.gallery import Gallery
 from service.application.lifecycle import Lifecycle
 from service.application.mirror import Mirror
 from service.catalog import lifecycle_reads, registry
-from service.catalog.lifecycle import Actor
 from service.catalog.lifecycle_reads import FedModels, LastEvent
+from service.catalog.model_states import Actor
 from service.catalog.store import Catalog
 from service.domain.filling import Filling, FillingSource, FillingState
 from service.domain.model import GateOutcome, Model, ModelState

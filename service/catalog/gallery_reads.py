@@ -16,6 +16,7 @@ from service.catalog.records import CameraRecord, GalleryRecord
 from service.domain.crop import Camera
 
 __all__ = [
+    "RECORD_COLUMNS",
     "all_cameras",
     "all_galleries",
     "camera_at",
@@ -26,6 +27,16 @@ __all__ = [
     "positions",
     "vector",
 ]
+
+# What a GalleryRecord is made of, in its order.
+RECORD_COLUMNS = (
+    galleries.c.gallery_row,
+    galleries.c.name,
+    models.c.model_row,
+    models.c.version,
+    models.c.dimension,
+    galleries.c.generation,
+)
 
 # Made once: every search by a stored crop reads it.
 _VECTOR = (
@@ -42,14 +53,7 @@ _VECTOR = (
 def all_galleries(connection: Connection) -> list[GalleryRecord]:
     """Every gallery with its live model."""
     rows = connection.execute(
-        select(
-            galleries.c.gallery_row,
-            galleries.c.name,
-            models.c.model_row,
-            models.c.version,
-            models.c.dimension,
-            galleries.c.generation,
-        )
+        select(*RECORD_COLUMNS)
         .join(models, models.c.gallery_row == galleries.c.gallery_row)
         .where(models.c.state == "live")
         .order_by(galleries.c.name)

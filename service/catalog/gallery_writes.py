@@ -10,9 +10,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.dml import ReturningInsert
 
 from resight.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
-from service.catalog import lifecycle, lifecycle_reads
+from service.catalog import lifecycle_reads
 from service.catalog.change_log import give_back_positions, take_positions
 from service.catalog.gallery_reads import camera_record
+from service.catalog.model_states import note_models_changed
 from service.catalog.models import (
     CHANGE_CAMERA_ADDED,
     cameras,
@@ -108,7 +109,7 @@ def _ensure_model(
     if live is not None:
         if lifecycle_reads.last_event(connection, gallery_row) is not None:
             return
-        lifecycle.note_models_changed(connection, gallery_row, now=now)
+        note_models_changed(connection, gallery_row, now=now)
         connection.execute(
             update(models).where(models.c.model_row == live.model_row).values(state="retired")
         )

@@ -6,55 +6,29 @@ logged: vectors that were made for the models before it are refused, and replica
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
-from enum import Enum
+from sqlalchemy import Connection, delete, func, insert, select
 
-from sqlalchemy import Connection, delete, func, insert, select, update
-
-from resight.errors import FailedPrecondition, NotFound
-from service.catalog.change_log import take_positions
+from resight.errors import FailedPrecondition
 from service.catalog.lifecycle_reads import archive_digest, missing_vectors
+from service.catalog.model_states import (
+    KnownModel,
+    Note,
+    known_models,
+    move,
+    note_models_changed,
+    wanted,
+)
 from service.catalog.models import (
-    CHANGE_MODELS,
-    changes,
     crops,
-    galleries,
     model_bundles,
-    model_events,
     model_failures,
     model_fillings,
     model_removals,
-    models,
 )
 from service.domain.filling import FillingSource, FillingState
 from service.domain.model import GateOutcome, ModelState
 
-__all__ = ["Actor", "Note", "ended_removal", "note_models_changed", "promote", "retire",
-           "rollback", "stage"]  # fmt: skip
-
-
-class Actor(Enum):
-    """Who changes the state of a model."""
-
-    CALLER = "caller"
-    POLICY = "policy"
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Who does it, why and when."""
-
-    actor: Actor
-    reason: str
-    now: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    model_row: int
-    version: str
-    state: ModelState
+__all__ = ["ended_removal", "promote", "retire", "rollback", "stage"]
 
 
 def stage(
@@ -77,8 +51,8 @@ def stage(
             (``BUNDLE_MISSING``), there is a shadow (``SHADOW_EXISTS``) or a previous model that
             is not to be retired (``PREVIOUS_KEPT``).
     """
-    known = _locked(connection, gallery_row)
-    model = _wanted(known, version, ModelState.CANDIDATE, doing="staged")
+    known = known_models(connection, gallery_row)
+    model = wanted(known, version, ModelState.CANDIDATE, doing="staged")
     if archive_digest(connection, model.model_row) is None:
         raise FailedPrecondition(
             f"the archive of model {version} is not stored; register it again",
@@ -122,7 +96,7 @@ def stage(
             complete_time=note.now if nothing else None,
         )
     )
-    _move(connection, gallery_row, model, ModelState.SHADOW, "stage", note)
+    move(connection, gallery_row, model, ModelState.SHADOW, "stage", note)
     note_models_changed(connection, gallery_row, now=note.now)
     return "" if previous is None else previous.version
 
@@ -145,8 +119,8 @@ def promote(
             (``FILLING_INCOMPLETE``), crops lack its vector (``CROPS_MISSING``), or the gate did
             not pass it (``GATE_NOT_PASSED``).
     """
-    known = _locked(connection, gallery_row)
-    model = _wanted(known, version, ModelState.SHADOW, doing="promoted")
+    known = known_models(connection, gallery_row)
+    model = wanted(known, version, ModelState.SHADOW, doing="promoted")
     filling, source = connection.execute(
         select(model_fillings.c.state, model_fillings.c.source).where(
             model_fillings.c.model_row == model.model_row
@@ -199,7 +173,7 @@ def rollback(
         FailedPrecondition: another model is live than the one to leave (``MODEL_STATE``), or there
             is no previous one (``NO_PREVIOUS``).
     """
-    known = _locked(connection, gallery_row)
+    known = known_models(connection, gallery_row)
     live = next(one for one in known if one.state is ModelState.LIVE)
     if leaving and live.version != leaving:
         raise FailedPrecondition(
@@ -227,14 +201,14 @@ def retire(connection: Connection, gallery_row: int, version: str, *, note: Note
         NotFound: unknown model.
         FailedPrecondition: it is live or retired (``MODEL_STATE``).
     """
-    known = _locked(connection, gallery_row)
+    known = known_models(connection, gallery_row)
     model = next((one for one in known if one.version == version), None)
     if model is not None and model.state is ModelState.CANDIDATE:
         connection.execute(insert(model_removals).values(model_row=model.model_row, last_row=0))
-        _move(connection, gallery_row, model, ModelState.RETIRED, "retire", note)
+        move(connection, gallery_row, model, ModelState.RETIRED, "retire", note)
         return False
     if model is None or model.state not in (ModelState.SHADOW, ModelState.PREVIOUS):
-        model = _wanted(known, version, ModelState.PREVIOUS, doing="retired")
+        model = wanted(known, version, ModelState.PREVIOUS, doing="retired")
     if model.state is ModelState.PREVIOUS:
         _refuse_needed(connection, gallery_row, known)
     _retired(connection, gallery_row, model, note)
@@ -247,64 +221,22 @@ def ended_removal(connection: Connection, model_row: int) -> None:
     connection.execute(delete(model_removals).where(model_removals.c.model_row == model_row))
 
 
-def note_models_changed(connection: Connection, gallery_row: int, *, now: datetime) -> None:
-    """Count the generation up and log the change, under the gallery's lock."""
-    position = take_positions(connection, gallery_row, 1)
-    connection.execute(
-        update(galleries)
-        .where(galleries.c.gallery_row == gallery_row)
-        .values(generation=galleries.c.generation + 1)
-    )
-    connection.execute(
-        insert(changes).values(
-            gallery_row=gallery_row, position=position, kind=CHANGE_MODELS, create_time=now
-        )
-    )
-
-
-def _locked(connection: Connection, gallery_row: int) -> list[_Known]:
-    take_positions(connection, gallery_row, 0)
-    rows = connection.execute(
-        select(models.c.model_row, models.c.version, models.c.state).where(
-            models.c.gallery_row == gallery_row
-        )
-    )
-    return [_Known(row.model_row, row.version, ModelState(row.state)) for row in rows]
-
-
-def _wanted(known: list[_Known], version: str, state: ModelState, *, doing: str) -> _Known:
-    model = next((one for one in known if one.version == version), None)
-    if model is None:
-        raise NotFound(
-            f"model {version[:80]!a} is not in the gallery; ListModels names those there are",
-            field="model_version",
-            reason="MODEL_NOT_FOUND",
-        )
-    if model.state is not state:
-        raise FailedPrecondition(
-            f"model {version} is {model.state.value} and cannot be {doing}",
-            field="model_version",
-            reason="MODEL_STATE",
-        )
-    return model
-
-
 def _flip(
     connection: Connection,
     gallery_row: int,
-    known: list[_Known],
-    chosen: _Known,
+    known: list[KnownModel],
+    chosen: KnownModel,
     kind: str,
     note: Note,
 ) -> str:
     live = next(one for one in known if one.state is ModelState.LIVE)
-    _move(connection, gallery_row, live, ModelState.PREVIOUS, "", note)
-    _move(connection, gallery_row, chosen, ModelState.LIVE, kind, note)
+    move(connection, gallery_row, live, ModelState.PREVIOUS, "", note)
+    move(connection, gallery_row, chosen, ModelState.LIVE, kind, note)
     note_models_changed(connection, gallery_row, now=note.now)
     return live.version
 
 
-def _refuse_needed(connection: Connection, gallery_row: int, known: list[_Known]) -> None:
+def _refuse_needed(connection: Connection, gallery_row: int, known: list[KnownModel]) -> None:
     """The previous model stays while crops can be found with it alone."""
     live = next(one for one in known if one.state is ModelState.LIVE)
     source = connection.execute(
@@ -321,32 +253,8 @@ def _refuse_needed(connection: Connection, gallery_row: int, known: list[_Known]
         )
 
 
-def _retired(connection: Connection, gallery_row: int, model: _Known, note: Note) -> None:
+def _retired(connection: Connection, gallery_row: int, model: KnownModel, note: Note) -> None:
     for table in (model_failures, model_fillings):
         connection.execute(delete(table).where(table.c.model_row == model.model_row))
     connection.execute(insert(model_removals).values(model_row=model.model_row, last_row=0))
-    _move(connection, gallery_row, model, ModelState.RETIRED, "retire", note)
-
-
-def _move(
-    connection: Connection,
-    gallery_row: int,
-    model: _Known,
-    state: ModelState,
-    kind: str,
-    note: Note,
-) -> None:
-    connection.execute(
-        update(models).where(models.c.model_row == model.model_row).values(state=state.value)
-    )
-    if kind:
-        connection.execute(
-            insert(model_events).values(
-                gallery_row=gallery_row,
-                model_row=model.model_row,
-                kind=kind,
-                actor=note.actor.value,
-                reason=note.reason,
-                create_time=note.now,
-            )
-        )
+    move(connection, gallery_row, model, ModelState.RETIRED, "retire", note)

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, and_, func, select
 
+from service.catalog.gallery_reads import RECORD_COLUMNS
 from service.catalog.models import (
     crops,
     embeddings,
@@ -85,12 +86,7 @@ def fed_models(connection: Connection, gallery_row: int) -> FedModels:
     """The gallery's live model and what is fed with it."""
     rows = connection.execute(
         select(
-            galleries.c.gallery_row,
-            galleries.c.name,
-            models.c.model_row,
-            models.c.version,
-            models.c.dimension,
-            galleries.c.generation,
+            *RECORD_COLUMNS,
             models.c.state,
             model_fillings.c.source,
             model_fillings.c.start_time,
@@ -119,15 +115,7 @@ def model_record(
 ) -> tuple[GalleryRecord, ModelState] | None:
     """One model of a gallery and where it stands."""
     row = connection.execute(
-        select(
-            galleries.c.gallery_row,
-            galleries.c.name,
-            models.c.model_row,
-            models.c.version,
-            models.c.dimension,
-            galleries.c.generation,
-            models.c.state,
-        )
+        select(*RECORD_COLUMNS, models.c.state)
         .join(models, models.c.gallery_row == galleries.c.gallery_row)
         .where(galleries.c.gallery_row == gallery_row, models.c.version == version)
     ).first()
@@ -137,15 +125,7 @@ def model_record(
 def every_model(connection: Connection) -> list[tuple[GalleryRecord, ModelState]]:
     """Every model of every gallery and where it stands."""
     rows = connection.execute(
-        select(
-            galleries.c.gallery_row,
-            galleries.c.name,
-            models.c.model_row,
-            models.c.version,
-            models.c.dimension,
-            galleries.c.generation,
-            models.c.state,
-        )
+        select(*RECORD_COLUMNS, models.c.state)
         .join(models, models.c.gallery_row == galleries.c.gallery_row)
         .order_by(models.c.model_row)
     )
@@ -266,12 +246,7 @@ def removals(connection: Connection) -> list[tuple[GalleryRecord, bytes | None]]
     """Retired models of which something is left, and the digest of the archive if one is stored."""
     rows = connection.execute(
         select(
-            galleries.c.gallery_row,
-            galleries.c.name,
-            models.c.model_row,
-            models.c.version,
-            models.c.dimension,
-            galleries.c.generation,
+            *RECORD_COLUMNS,
             model_bundles.c.sha256,
             model_bundles.c.size_bytes,
         )

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import delete
 
 from service.catalog import lifecycle
-from service.catalog.lifecycle import Actor, Note
+from service.catalog.model_states import Actor, Note
 from service.catalog.models import model_removals
 from tests.contract.adapters import milvus_client, milvus_uri
 from tests.service.application.lifecycle.conftest import NOON

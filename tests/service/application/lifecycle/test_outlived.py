@@ -9,7 +9,7 @@ from resight.errors import FailedPrecondition, Unavailable
 from service.application import lineup
 from service.application.ingest import Outcome
 from service.catalog import lifecycle
-from service.catalog.lifecycle import Actor, Note
+from service.catalog.model_states import Actor, Note
 from service.catalog.models import model_fillings
 from service.domain.filling import FillingSource, FillingState
 from service.verification.findings import Report

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.application.index_keeper import index_folder
 from service.catalog import lifecycle
-from service.catalog.lifecycle import Actor, Note
+from service.catalog.model_states import Actor, Note
 from tests.service.application.lifecycle.conftest import NOON, Site
 
 
