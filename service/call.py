@@ -22,6 +22,8 @@ __all__ = ["OWN", "Call", "Noted", "Protocol", "begin", "current", "enter_galler
 Protocol = Literal["grpc", "rest", "own"]
 Noted = str | int | float | bool | None | list[str]
 
+_MAX_REASONS = 20
+
 
 def _free(_count: int) -> None:
     """Costs nothing."""
@@ -60,6 +62,8 @@ class Call:
         charge: Counts more requests against the caller's bounds, and raises when that is too many.
         confirm: Looks again whether the caller is let in, before what took long is put to use, and
             raises when not; that their time alone has run out since the call began is no fault.
+        reason: Code of the error that it is answered with; empty for none.
+        named: The field at fault; empty for none, or for one that is no name of ours.
         notes: What the audit records besides; never an image, a vector or a secret.
     """
 
@@ -84,6 +88,8 @@ class Call:
     on_lapse: Callable[[], object] | None = None
     charge: Callable[[int], None] = _free
     confirm: Callable[[], Awaitable[None]] = _let_in
+    reason: str = ""
+    named: str = ""
     notes: dict[str, Noted] = field(default_factory=dict)
 
     @property
@@ -108,10 +114,27 @@ class Call:
         if self is not OWN:
             self.notes.update(notes)
 
-    def note_denied(self) -> None:
-        """Have the audit count a part that was denied of a call that goes on."""
-        denied = self.notes.get("denied", 0)
-        self.note(denied=1 + (denied if isinstance(denied, int) else 0))
+    def fail(self, error: ResightError, *, named: str = "") -> None:
+        """The call is answered with an error.
+
+        Args:
+            error: It.
+            named: The field at fault where that is a name of ours; the error's may be a caller's.
+        """
+        if self is not OWN:
+            self.reason, self.named = error.reason, named
+
+    def note_fault(self, reason: str, *, denied: bool = False) -> None:
+        """Have the audit count a part that failed of a call that goes on, and say why."""
+        if self is OWN:
+            return
+        for name in ("failed", "denied") if denied else ("failed",):
+            count = self.notes.get(name, 0)
+            self.notes[name] = 1 + (count if isinstance(count, int) else 0)
+        known = self.notes.get("reasons")
+        reasons = known if isinstance(known, list) else []
+        if reason not in reasons:
+            self.notes["reasons"] = [*reasons, reason][:_MAX_REASONS]
 
 
 OWN = Call("own", "", principal=LOCAL)

@@ -65,13 +65,11 @@ class SearchBatch:
 
     async def _prepared(self, query: SearchQuery | ResightError) -> Prepared | ResightError:
         if isinstance(query, ResightError):
-            return query
+            return _noted(query)
         try:
             return await self._search.prepare(query)
         except ResightError as error:
-            if isinstance(error, PermissionDenied):
-                call.current().note_denied()
-            return error
+            return _noted(error)
 
     async def _answer(
         self, prepared: Prepared | ResightError, first: FirstLook | None
@@ -81,4 +79,9 @@ class SearchBatch:
         try:
             return await self._search.answer(prepared, first=first)
         except ResightError as error:
-            return error
+            return _noted(error)
+
+
+def _noted(error: ResightError) -> ResightError:
+    call.current().note_fault(error.reason, denied=isinstance(error, PermissionDenied))
+    return error

@@ -20,6 +20,9 @@ WINDOW_SECONDS = 60.0
 MAX_PEERS = 256
 OTHERS = "(others)"
 
+# Peer, outcome, reason, principal, protocol.
+_Key = tuple[str, str, str, str, str]
+
 
 @dataclass(slots=True)
 class _Window:
@@ -50,14 +53,16 @@ class Denials:
         self._clock = clock
         self._seconds = seconds
         self._max_peers = max_peers
-        self._windows: dict[tuple[str, str, str, str], _Window] = {}
+        self._windows: dict[_Key, _Window] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, peer: str, reason: str, *, principal: str, method: str, protocol: str) -> None:
+    def add(
+        self, peer: str, outcome: str, *, reason: str, principal: str, method: str, protocol: str
+    ) -> None:
         """Count an attempt."""
-        key = (host_of(peer), reason, principal, protocol)
+        key = (host_of(peer), outcome, reason, principal, protocol)
         if key not in self._windows and len(self._windows) >= self._max_peers:
-            key = (OTHERS, reason, "", protocol)
+            key = (OTHERS, outcome, reason, "", protocol)
         now = self._clock.now()
         window = self._windows.get(key)
         if window is not None:
@@ -82,17 +87,18 @@ class Denials:
 
     def _record(
         self,
-        key: tuple[str, str, str, str],
+        key: _Key,
         *,
         count: int,
         first: datetime,
         last: datetime,
         method: str = "",
     ) -> None:
-        peer, reason, principal, protocol = key
+        peer, outcome, reason, principal, protocol = key
         facts = {
             "peer": peer,
-            "outcome": reason,
+            "outcome": outcome,
+            "reason": reason,
             "protocol": protocol,
             "attempts": count,
             "first_time": stamped(first),

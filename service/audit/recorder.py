@@ -90,7 +90,12 @@ class CallRecorder:
             if outcome in _REFUSED:
                 who = "" if call.principal is None else call.principal.name
                 self._denials.add(
-                    call.peer, outcome, principal=who, method=call.method, protocol=call.protocol
+                    call.peer,
+                    outcome,
+                    reason=call.reason or outcome,
+                    principal=who,
+                    method=call.method,
+                    protocol=call.protocol,
                 )
             return
         if call.method not in RIGHTS:  # nothing was reached
@@ -104,7 +109,8 @@ class CallRecorder:
         else:
             try:
                 await _together(self._log.record, entries)
-            except Unavailable:
+            except Unavailable as error:
+                call.fail(error)
                 # It was asked, and that is to be known, too.
                 for entry in _entries(call, event="call", outcome="UNAVAILABLE"):
                     self._log.owe(entry)
@@ -129,8 +135,9 @@ def _entries(call: Call, *, event: str, outcome: str) -> list[Entry]:
     named = call.announced_in
     if call.galleries and named and named not in call.galleries:
         entries.append(_entry(call, event=event, outcome=outcome, gallery=named, notes={}))
-    for entry in entries[1:]:  # denied once
-        entry.facts["notes"].pop("denied", None)
+    for entry in entries[1:]:  # counted once
+        for name in ("denied", "failed"):
+            entry.facts["notes"].pop(name, None)
     return entries
 
 
@@ -158,6 +165,10 @@ def _entry(
         facts["certificate"] = call.certificate
     if outcome:
         facts["outcome"] = outcome
+        if outcome != _OK:
+            facts["reason"] = call.reason or outcome
+            if call.named:
+                facts["field"] = call.named
         facts["micros"] = int((perf_counter() - call.begun) * 1e6)
         if not call.admitted:
             facts["refused"] = True

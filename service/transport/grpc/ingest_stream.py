@@ -102,8 +102,9 @@ class IngestStream:
         name = IngestCropsResponse.Outcome.Name(answer.outcome).removeprefix("OUTCOME_").lower()
         self._counts[name] += 1
         call.current().note(**{name: self._counts[name]})
-        if answer.reason.endswith("_NOT_ALLOWED"):
-            call.current().note_denied()
+        if name in ("rejected", "retry"):
+            denied = answer.reason.endswith("_NOT_ALLOWED")
+            call.current().note_fault(answer.reason, denied=denied)
 
     async def _receive(self) -> None:
         requests = aiter(self._requests)

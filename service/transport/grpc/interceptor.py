@@ -26,6 +26,7 @@ from service.domain import names
 from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS, exemplar
 from service.tracing.spans import leaf
 from service.transport.call_trace import TRACERESPONSE, begin_grpc, end_grpc
+from service.transport.faults import faulty
 from service.transport.grpc.client_stream import ClientStream, each, let_on
 from service.transport.grpc.health_room import HealthRoom
 from service.transport.grpc.message import Unreadable, only_message, readable
@@ -226,10 +227,14 @@ async def _call(
                 await gate.leave(call, code.name)
     except ResightError as error:
         code = status_of(error).grpc
+        faulty(error)
         await _leave(gate, call, code)
         await _abort(context, error, call)
     except (asyncio.CancelledError, GeneratorExit):
-        code = grpc.StatusCode.CANCELLED if call.lapsed is None else status_of(call.lapsed).grpc
+        code = grpc.StatusCode.CANCELLED
+        if call.lapsed is not None:
+            code = status_of(call.lapsed).grpc
+            faulty(call.lapsed)
         await _leave(gate, call, code)
         if call.lapsed is not None:
             # gRPC tells nobody of a task that is cancelled. It may be in the midst of a message

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from resight.errors import ImageTooLarge, InvalidArgument, ResightError
+from service.transport.faults import faulty
 from service.transport.status import problem
 
 __all__ = ["BodyLimit"]
@@ -100,6 +101,7 @@ def _too_many(most: int) -> InvalidArgument:
 
 async def _refuse(scope: Scope, send: Send, error: ResightError) -> None:
     status, _, body = problem(error, instance=scope["path"])
+    faulty(error)
     headers = [(b"content-type", b"application/problem+json"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps(body).encode()})

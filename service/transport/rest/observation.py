@@ -23,6 +23,7 @@ from service.call_log import Traffic
 from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS, exemplar
 from service.tracing.spans import leaf
 from service.transport.call_trace import TRACERESPONSE, begin_rest, end_rest
+from service.transport.faults import faulty
 from service.transport.purpose import PURPOSE, PURPOSE_FAULT, decoded_purpose
 from service.transport.rest.connection import CERTIFICATE
 from service.transport.status import CLIENT_LEFT, problem, status_name
@@ -123,6 +124,8 @@ class Observation:
                 code = await self._broken_off(call.lapsed, scope, send, call)
                 return
             if started:
+                if isinstance(error, ResightError):
+                    faulty(error)
                 raise
             # The framework wraps what is raised while it sends.
             code = await self._answer(unrecorded or error, scope, send, call, guarded=guarded)
@@ -150,6 +153,7 @@ class Observation:
         if not known:
             _LOG.error("%s failed, request %s", _method(scope), call.request_id, exc_info=error)
         status, headers, body = problem(shown, instance=scope["path"], request_id=call.request_id)
+        faulty(shown)
         if guarded:
             await self._recorded(call, status)
         sent = [(b"content-type", b"application/problem+json")]
@@ -161,6 +165,7 @@ class Observation:
     async def _broken_off(self, error: ResightError, scope: Scope, send: Send, call: Call) -> int:
         """End a stream of lines with one that says why; returns the status."""
         status, _, body = problem(error, instance=scope["path"], request_id=call.request_id)
+        faulty(error)
         await self._recorded(call, status)
         line = json.dumps({"problem": body}).encode() + b"\n"
         with suppress(TimeoutError):  # nobody reads it

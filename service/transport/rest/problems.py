@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from resight.errors import ResightError
+from resight.errors import InvalidArgument, ResightError
 from service import call
+from service.transport.faults import faulty
 from service.transport.status import CLIENT_LEFT, problem, status_of
 
 __all__ = ["PROBLEMS", "Problem", "document", "install"]
@@ -95,6 +96,7 @@ async def _resight(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, ResightError)  # noqa: S101 -- registered for this class
     if status_of(error).http == HTTPStatus.INTERNAL_SERVER_ERROR and error.reason == "INTERNAL":
         raise error
+    faulty(error)
     status, headers, body = problem(
         error, instance=request.url.path, request_id=call.current().request_id
     )
@@ -108,6 +110,7 @@ async def _validation(request: Request, error: Exception) -> ProblemResponse:
     detail = "; ".join(f"{item['field'] or 'body'}: {item['detail']}" for item in errors)
     if len(found) > _SHOWN_ERRORS:
         detail += f"; and {len(found) - _SHOWN_ERRORS} more"
+    faulty(InvalidArgument(detail, field=errors[0]["field"]))
     return _plain(
         HTTPStatus.UNPROCESSABLE_ENTITY, detail, request, reason="INVALID_ARGUMENT", errors=errors
     )
@@ -123,6 +126,7 @@ def _field_problem(item: Any) -> dict[str, str]:
 async def _http(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
     status = HTTPStatus(error.status_code)
+    faulty(ResightError(str(error.detail), reason=status.name))
     return _plain(status, str(error.detail), request, headers=error.headers, reason=status.name)
 
 

@@ -280,7 +280,8 @@ def test_refused_strangers_are_summed_up(ticking: Any, run: Any) -> None:
         denials = Denials(owed.append, ticking, max_peers=3)
         for number in range(10):
             for port in range(7):
-                denials.add(f"ipv4:10.0.0.{number}:{port}", "UNAUTHENTICATED", principal="",
+                denials.add(f"ipv4:10.0.0.{number}:{port}", "UNAUTHENTICATED",
+                            reason="CREDENTIALS_MISSING", principal="",
                             method="SearchService/Search", protocol="grpc")  # fmt: skip
         denials.flush()
         denials.flush()

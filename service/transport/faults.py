@@ -1,0 +1,95 @@
+"""What the audit says of an error: its reason, and the field at fault.
+
+A reason is a code of ours. A field may be what the caller wrote, such as an unknown parameter or
+the key of an attribute; so only what is a name in the protocol, the settings or our headers goes
+on, and of a longer path as much of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+
+from google.protobuf.descriptor import Descriptor
+from pydantic import BaseModel
+
+from resight.errors import ResightError
+from resight.v1 import (
+    adaptation_service_pb2,
+    admin_service_pb2,
+    embed_service_pb2,
+    gallery_service_pb2,
+    model_service_pb2,
+    search_service_pb2,
+    types_pb2,
+)
+from service import call
+from service.settings import ServiceSettings
+from service.transport.purpose import PURPOSE
+
+__all__ = ["faulty", "own_name"]
+
+_FILES = (
+    adaptation_service_pb2,
+    admin_service_pb2,
+    embed_service_pb2,
+    gallery_service_pb2,
+    model_service_pb2,
+    search_service_pb2,
+    types_pb2,
+)
+_OTHERS = frozenset(
+    {
+        PURPOSE,
+        "authorization",
+        "body",
+        "content-type",
+        "request",
+        "Resight-Lease",
+        "Resight-Timeout",
+    }
+)
+_MAX_PARTS = 8
+_PART = re.compile(r"([A-Za-z_-]{1,64})(?:\[\d{1,6}\])*|\d{1,6}", re.ASCII)
+
+
+def faulty(error: ResightError) -> None:
+    """The call that is being answered is answered with this error."""
+    call.current().fail(error, named=own_name(error.field))
+
+
+def own_name(field: str) -> str:
+    """A field as far as its names are ours; places in lists may stand between them."""
+    told: list[str] = []
+    for part in field.split(".", _MAX_PARTS)[:_MAX_PARTS]:
+        found = _PART.fullmatch(part)
+        if found is None or (found[1] not in _names() if found[1] else not told):
+            break
+        told.append(part)
+    return ".".join(told)
+
+
+@cache
+def _names() -> frozenset[str]:
+    messages = (
+        name
+        for file in _FILES
+        for message in file.DESCRIPTOR.message_types_by_name.values()
+        for name in _of_message(message)
+    )
+    return _OTHERS | {*messages, *_of_settings(ServiceSettings)}
+
+
+def _of_message(message: Descriptor) -> Iterator[str]:
+    for field in message.fields:
+        yield field.name
+    for inner in message.nested_types:
+        yield from _of_message(inner)
+
+
+def _of_settings(model: type[BaseModel]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _of_settings(field.annotation)
