@@ -129,7 +129,7 @@ class Runtime:
             calibrations={} if calibration is None else {encoder.model_version: calibration},
             load_encoder=BundleLoader(
                 pipeline_policy(settings),
-                threads=settings.encoder.threads,
+                settings=settings.encoder,
                 died=self._on_dead_encoder,
             ),
         )

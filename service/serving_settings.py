@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -105,10 +105,14 @@ class BatcherSettings(_Section):
 
 
 class EncoderSettings(_Section):
-    """Threads of the encoder and of decoding. 0 means all CPUs that affinity and cgroup quota
-    allow, for the encoder less the one that decoding, RPC and search need while a batch runs.
+    """Where encoders run: ``provider``; one that cannot be used, or fails later, stops the process,
+    or with ``fallback`` the CPU takes its place. Threads of the encoder and of decoding: 0 means
+    all CPUs that affinity and cgroup quota allow, for the encoder less the one that decoding, RPC
+    and search need while a batch runs.
     """
 
+    provider: Literal["cpu", "cuda"] = "cpu"
+    fallback: Literal["refuse", "cpu"] = "refuse"
     threads: int = Field(default=0, ge=0)
     decode_threads: int = Field(default=0, ge=0)
 

@@ -8,11 +8,11 @@ alone, encoders give nearly equal embeddings, and a swapped channel would go uns
 from __future__ import annotations
 
 import hashlib
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.bundle.graph_session import GraphSession
 from resight.crops.preprocessing import Preprocessing
 from resight.errors import BundleCorrupt
 from resight.v1 import bundle_pb2
@@ -25,6 +25,19 @@ GOLDEN_MIN_COSINE = 0.9999
 _LOWEST_MIN_COSINE = 0.99
 _MAX_COUNT = 64
 _ROWS, _COLUMNS = 8, 4
+
+
+class Embedding(Protocol):
+    """The encoder, on any runtime."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of an embedding."""
+        ...
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, H, W, 3) uint8 to (B, D) float32, L2-normalised."""
+        ...
 
 
 def golden_inputs(seed: int, count: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -44,7 +57,7 @@ def golden_inputs(seed: int, count: int, preprocessing: Preprocessing) -> NDArra
 
 
 def make_golden(
-    session: GraphSession, preprocessing: Preprocessing, *, seed: int = 0
+    session: Embedding, preprocessing: Preprocessing, *, seed: int = 0
 ) -> bundle_pb2.Golden:
     """Runs the golden inputs and keeps what the encoder answers."""
     embeddings = session.embed(golden_inputs(seed, GOLDEN_COUNT, preprocessing))
@@ -57,7 +70,7 @@ def make_golden(
 
 
 def check_golden(
-    session: GraphSession, golden: bundle_pb2.Golden, preprocessing: Preprocessing
+    session: Embedding, golden: bundle_pb2.Golden, preprocessing: Preprocessing
 ) -> float:
     """Recomputes the golden embeddings.
 

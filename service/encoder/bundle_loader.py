@@ -12,8 +12,9 @@ from resight.bundle import open_bundle
 from resight.bundle.calibration import Calibration, load_calibration
 from service.application.serving import LoadedEncoder
 from service.encoder.onnx import OnnxEncoder
+from service.encoder.opening import encoder_of
 from service.pipeline.pipeline import Pipeline, PipelinePolicy
-from service.telemetry import MODEL_INFO
+from service.settings import EncoderSettings
 
 __all__ = ["BundleLoader"]
 
@@ -25,15 +26,19 @@ class BundleLoader:
 
     Args:
         policy: Of every pipeline.
-        threads: As OnnxEncoder.
+        settings: Of every encoder.
         died: Called when the encoder of a pipeline is dead: it cannot answer any more.
     """
 
     def __init__(
-        self, policy: PipelinePolicy, *, threads: int, died: Callable[[asyncio.Task[None]], None]
+        self,
+        policy: PipelinePolicy,
+        *,
+        settings: EncoderSettings,
+        died: Callable[[asyncio.Task[None]], None],
     ) -> None:
         self._policy = policy
-        self._threads = threads
+        self._settings = settings
         self._died = died
 
     async def __call__(self, archive: Path) -> LoadedEncoder:
@@ -48,19 +53,19 @@ class BundleLoader:
         await pipeline.warm_up()
         running = asyncio.create_task(pipeline.run())
         running.add_done_callback(self._ended)
-        MODEL_INFO.labels(encoder.model_version, "fp32", encoder.provider).set(1)
+        encoder.show()
         logger.info("encoder %s warm in %.2f s", encoder.model_version, perf_counter() - began)
 
         async def close() -> None:
             pipeline.close()
             await asyncio.wait([running])
-            MODEL_INFO.remove(encoder.model_version, "fp32", encoder.provider)
+            encoder.hide()
 
         return LoadedEncoder(pipeline, calibration, close)
 
     def _opened(self, archive: Path) -> tuple[OnnxEncoder, Calibration | None]:
         bundle = open_bundle(archive)
-        return OnnxEncoder(bundle, threads=self._threads), load_calibration(bundle)
+        return encoder_of(bundle, self._settings), load_calibration(bundle)
 
     def _ended(self, running: asyncio.Task[None]) -> None:
         if not running.cancelled() and running.exception() is not None:

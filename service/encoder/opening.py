@@ -10,12 +10,15 @@ from resight.crops import ImageLimits
 from resight.errors import InvalidArgument
 from service.encoder.cpus import usable_cpus
 from service.encoder.onnx import OnnxEncoder
+from service.encoder.session import CPU, CUDA
 from service.pipeline.batcher import BatchPolicy
 from service.pipeline.pipeline import PipelinePolicy
-from service.settings import ServiceSettings
-from service.telemetry import MODEL_INFO, MODEL_LOAD_DURATION
+from service.settings import EncoderSettings, ServiceSettings
+from service.telemetry import MODEL_LOAD_DURATION
 
-__all__ = ["open_encoder", "pipeline_policy"]
+__all__ = ["encoder_of", "open_encoder", "pipeline_policy"]
+
+_PROVIDERS = {"cpu": CPU, "cuda": CUDA}
 
 
 def open_encoder(settings: ServiceSettings) -> tuple[OnnxEncoder, Calibration | None]:
@@ -28,10 +31,24 @@ def open_encoder(settings: ServiceSettings) -> tuple[OnnxEncoder, Calibration | 
     begun = perf_counter()
     bundle = _open_bundle(settings)
     calibration = load_calibration(bundle)
-    encoder = OnnxEncoder(bundle, threads=settings.encoder.threads)
-    MODEL_INFO.labels(encoder.model_version, "fp32", encoder.provider).set(1)
+    encoder = encoder_of(bundle, settings.encoder)
+    encoder.show()
     MODEL_LOAD_DURATION.set(perf_counter() - begun)
     return encoder, calibration
+
+
+def encoder_of(bundle: Bundle, settings: EncoderSettings) -> OnnxEncoder:
+    """The encoder of a verified bundle.
+
+    Raises:
+        FailedPrecondition: the provider that is set cannot be used, and nothing may take its place.
+    """
+    return OnnxEncoder(
+        bundle,
+        threads=settings.threads,
+        provider=_PROVIDERS[settings.provider],
+        fallback=settings.fallback == "cpu",
+    )
 
 
 def _open_bundle(settings: ServiceSettings) -> Bundle:

@@ -9,6 +9,8 @@ from typing import Literal
 
 from resight.bundle import open_bundle
 from resight.errors import InvalidArgument, ResightError
+from service.encoder.opening import encoder_of
+from service.encoder.session import CPU
 from service.gallery.backend import index_factory
 from service.gallery.search_threads import SearchThreads
 from service.preflight.database import check_database
@@ -129,6 +131,10 @@ def _bundle(settings: ServiceSettings) -> Found:
         )
     bundle = open_bundle(settings.bundle)
     yield "ok", f"{settings.bundle}: model {bundle.manifest.model_version}"
+    if settings.encoder.provider != "cpu":
+        encoder = encoder_of(bundle, settings.encoder)
+        fell_back = encoder.provider == CPU
+        yield "warning" if fell_back else "ok", f"encoder.provider: runs on {encoder.provider}"
 
 
 def _data_dir(settings: ServiceSettings) -> Found:

@@ -74,7 +74,8 @@ MIRROR_DURATION = Histogram(
 )
 PROVIDER_FALLBACK = Counter(
     "resight_provider_fallback",
-    "Sessions that got another execution provider than the one asked for.",
+    "Encoders that run on another execution provider than the one asked for, because it could not "
+    "be used when they were loaded or failed later (encoder.fallback).",
     ("asked", "got"),
     registry=REGISTRY,
 )

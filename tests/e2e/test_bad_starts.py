@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 from pydantic import BaseModel
 from sqlalchemy import create_engine, make_url, text
@@ -244,6 +245,15 @@ def test_bundles(site: Site, tmp_path: Path) -> None:
     data[len(data) // 2] ^= 1
     (copy / "encoder.onnx").write_bytes(bytes(data))
     assert "encoder.onnx" in site.refused("--bundle", str(copy))
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA can be had"
+)
+def test_a_device_that_is_not_there(site: Site) -> None:
+    line = site.refused(RESIGHT_ENCODER__PROVIDER="cuda")
+    assert "encoder.provider cannot be used: the onnxruntime that is installed has no CUDA" in line
+    assert "RESIGHT_ENCODER__FALLBACK=cpu" in line
 
 
 def test_another_model_than_the_gallery_has(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import onnxruntime
 import pytest
 import yaml
 from PIL import Image
@@ -168,6 +169,25 @@ def test_hurried_rules_differ_in_their_durations_alone() -> None:
     short = hurried("groups: [{rules: [{alert: A, expr: 'rate(a[5m]) offset 2h', for: 10m}]}]")
     rule = yaml.safe_load(short)["groups"][0]["rules"][0]
     assert (rule["expr"], rule["for"]) == ("rate(a[5000ms]) offset 120000ms", "10000ms")
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA can be had"
+)
+def test_an_encoder_that_fell_back_to_the_cpu_answers_and_fires_its_alert(
+    tmp_path: Path, start_service: Any, make_jpeg: Any
+) -> None:
+    environment = {"RESIGHT_ENCODER__PROVIDER": "cuda", "RESIGHT_ENCODER__FALLBACK": "cpu"}
+    with (
+        start_service(tmp_path / "data", **environment) as service,
+        scraping(tmp_path / "prometheus", service.rest) as prometheus,
+    ):
+        use(service, make_jpeg)
+        until(lambda: "ResightEncoderFallback" in prometheus.firing())
+        told = prometheus.firing()["ResightEncoderFallback"]
+        assert told.endswith("runs on CPUExecutionProvider instead of CUDAExecutionProvider")
+        [info] = prometheus.get("/query", query="resight_model_info")["result"]
+        assert info["metric"]["provider"] == "CPUExecutionProvider"
 
 
 def test_faults_fire_their_alerts(

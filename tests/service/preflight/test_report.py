@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnxruntime import get_available_providers
 from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
@@ -17,6 +18,7 @@ from service.application.data_directory import DataDirectory
 from service.catalog import schema
 from service.catalog.engine import open_engine
 from service.commands.config import app
+from service.encoder.session import CPU, CUDA
 from tests.service.tls.authority import Authority
 
 
@@ -56,6 +58,15 @@ def test_a_fresh_machine(tmp_path: Path, bundle: Path) -> None:
     found = checked("--bundle", str(bundle), code=0)
     assert found["database"] == [("ok", "there is none yet; a start makes it")]
     assert not (tmp_path / "data").exists(), "a check makes nothing"
+
+
+@pytest.mark.skipif(CUDA in get_available_providers(), reason="CUDA can be had")
+def test_a_device_that_is_not_there(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESIGHT_ENCODER__PROVIDER", "cuda")
+    assert "RESIGHT_ENCODER__FALLBACK" in failed(checked("--bundle", str(bundle)))["bundle"]
+    monkeypatch.setenv("RESIGHT_ENCODER__FALLBACK", "cpu")
+    told = ("warning", f"encoder.provider: runs on {CPU}")
+    assert told in checked("--bundle", str(bundle), code=0)["bundle"]
 
 
 def test_everything_that_is_wrong_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from service.domain.query import SearchQuery
 from service.encoder.bundle_loader import BundleLoader
 from service.pipeline.batcher import BatchPolicy
 from service.pipeline.pipeline import PipelinePolicy
-from service.settings import load_settings
+from service.settings import EncoderSettings, load_settings
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 PASSED = GateVerdict(GateOutcome.PASSED, 0.5, ("better",), {})
@@ -167,7 +167,7 @@ def site(tmp_path: Path, catalog_url: str, make_bundle: Callable[..., bytes]) ->
         **overrides: Any,
     ) -> AsyncIterator[Site]:
         died: list[Any] = []
-        load = BundleLoader(POLICY, threads=1, died=died.append)
+        load = BundleLoader(POLICY, settings=EncoderSettings(threads=1), died=died.append)
         path = tmp_path / f"served-{seed}.tar"
         if not path.exists():
             path.write_bytes(make_bundle(seed=seed, run_id="served"))
