@@ -20,7 +20,7 @@ GALLERY = "rest"
 @pytest.fixture(scope="module")
 def client(service: Any) -> Iterator[httpx.Client]:
     base = f"http://{service.rest}/v1/galleries/{GALLERY}"
-    with httpx.Client(base_url=base, timeout=30) as client:
+    with httpx.Client(base_url=base, timeout=120) as client:
         yield client
 
 

@@ -95,7 +95,7 @@ def ways(site: Site, request: pytest.FixtureRequest) -> Iterator[Ways]:
     ids = {a.sequence: a.crop_id for a in site.connection.gallery.IngestCrops(iter(items))}
     way = [ids[3 * FOLLOWED + 1], ids[len(seen) - 1], ids[3 * FOLLOWED + 2]]
     base = f"http://{site.service.rest}/v1/galleries/{gallery}"
-    with httpx.Client(base_url=base, timeout=30) as client:
+    with httpx.Client(base_url=base, timeout=120) as client:
         yield Ways(site, client, gallery, seconds, way)
 
 
