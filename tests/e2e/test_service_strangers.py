@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from resight.v1.gallery_service_pb2 import GetGalleryStatsRequest
-from tests.e2e.test_replicas import eventually
+from tests.e2e.replica_site import eventually
 from tests.e2e.test_service_keys import ON, connected, first_key
 
 PLACES = 16

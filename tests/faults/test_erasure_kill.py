@@ -24,8 +24,8 @@ from sqlalchemy import create_engine, text
 from resight.client.connection import Connection, connect
 from resight.v1 import admin_service_pb2 as admin
 from service.erasure_ledger import erasures as ledger_entries
-from tests.e2e.test_replicas import Site as Replicas
-from tests.e2e.test_replicas import eventually, upgraded
+from tests.e2e.replica_site import Site as Replicas
+from tests.e2e.replica_site import eventually, upgraded
 from tests.faults.evidence import Site, crop_id_of
 from tests.faults.load import CAMERAS, Load, Numbers
 
