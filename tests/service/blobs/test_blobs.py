@@ -6,6 +6,7 @@ import fcntl
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,73 @@ def test_many_blobs_are_stored_at_once(store) -> None:
     store.put_all([])
     for key, _ in many:
         store.delete(key)
+
+
+def test_many_blobs_are_removed_at_once(store: Any) -> None:
+    keys = [f"g/{number % 7:02}/{number}" for number in range(50)]
+    store.put_all([(key, b"x") for key in [*keys, "g/00/stays"]])
+    store.delete_all([*keys[:20], "g/00/never", keys[0], *keys[20:]])
+    assert list(store.keys()) == ["g/00/stays"]
+    store.delete_all([])
+    store.delete("g/00/stays")
+
+
+class Refusing:
+    """Stands before a file system: requests to remove meet in groups, and some are refused."""
+
+    def __init__(self, files: Any, meet: int, refused: str = "") -> None:
+        self.asked: list[str] = []
+        self._files = files
+        self._meeting = threading.Barrier(meet)
+        self._refused = refused
+
+    def rm_file(self, path: str) -> None:
+        self.asked.append(path)
+        self._meeting.wait(120)
+        if self._refused and path.endswith(self._refused):
+            raise PermissionError("locked")
+        self._files.rm_file(path)
+
+
+def test_some_are_removed_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RemoteBlobStore("memory://bucket/side-by-side")
+    keys = [f"g/ab/{number}" for number in range(16)]
+    store.put_all([(key, b"x") for key in keys])
+    # Were there one at a time, none would come back.
+    monkeypatch.setattr(store, "_files", Refusing(store._files, 4))
+    store.delete_all(keys)
+    monkeypatch.undo()
+    assert list(store.keys()) == []
+
+
+@pytest.mark.parametrize("refused", ["/0", "/7", "/39"])
+def test_one_that_is_refused_is_an_error(monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
+    store = RemoteBlobStore(f"memory://bucket/refused{refused}")
+    keys = [f"g/ab/{number}" for number in range(40)]
+    store.put_all([(key, b"x") for key in keys])
+    refusing = Refusing(store._files, 1, refused)
+    monkeypatch.setattr(store, "_files", refusing)
+    with pytest.raises(OSError, match="locked"):
+        store.delete_all(keys)
+    assert any(path.endswith(refused) for path in refusing.asked)
+    monkeypatch.undo()
+    assert f"g/ab{refused}" in store.keys()  # noqa: SIM118
+    store.delete_all(keys)
+    assert list(store.keys()) == []
+
+
+def test_a_store_that_is_away_is_not_asked_for_every_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RemoteBlobStore("memory://bucket/away")
+    asked: list[str] = []
+
+    def rm_file(path: str) -> None:
+        asked.append(path)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(store._files, "rm_file", rm_file)
+    with pytest.raises(OSError, match="no route"):
+        store.delete_all([str(number) for number in range(1000)])
+    assert 1 <= len(asked) <= 8
 
 
 def test_many_files_are_flushed_before_they_are_named_and_their_folders_after(
