@@ -46,13 +46,13 @@ class Alertmanager:
         """Alerts with these labels fire."""
         told = [{"labels": dict(labels)} for labels in alerts]
         url = f"http://{self.address}/api/v2/alerts"
-        httpx.post(url, json=told, timeout=30).raise_for_status()
+        httpx.post(url, json=told, timeout=120).raise_for_status()
 
     def held_back(self, **labels: str) -> dict[str, bool]:
         """Of the alerts with these labels that fire: is each inhibited?"""
         chosen = [f'{name}="{value}"' for name, value in labels.items()]
         url = f"http://{self.address}/api/v2/alerts"
-        found = httpx.get(url, params={"filter": chosen}, timeout=30).raise_for_status().json()
+        found = httpx.get(url, params={"filter": chosen}, timeout=120).raise_for_status().json()
         return {
             each["labels"]["alertname"] + "@" + each["labels"].get("instance", ""): bool(
                 each["status"]["inhibitedBy"]
@@ -111,7 +111,7 @@ def until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
     def answers() -> bool:
         try:
-            return httpx.get(url, timeout=30).status_code == 200
+            return httpx.get(url, timeout=120).status_code == 200
         except httpx.TransportError:
             return False
 

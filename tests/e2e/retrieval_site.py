@@ -95,7 +95,7 @@ def served_site(service: Any, make_jpeg: Callable[[int], bytes]) -> Iterator[Sit
     """The site of a running service, filled."""
     with (
         connect(service.grpc) as connection,
-        httpx.Client(base_url=f"http://{service.rest}/v1/galleries/site", timeout=30) as client,
+        httpx.Client(base_url=f"http://{service.rest}/v1/galleries/site", timeout=120) as client,
     ):
         for camera in CAMERAS:
             connection.gallery.CreateCamera(

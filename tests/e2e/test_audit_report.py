@@ -64,7 +64,7 @@ def used(
     counted: Counter[tuple[str, str]] = Counter()
     with (
         start_service(tmp_path / "data", **catalog) as service,
-        httpx.Client(base_url=f"http://{service.rest}", timeout=30) as client,
+        httpx.Client(base_url=f"http://{service.rest}", timeout=120) as client,
     ):
         client.post(f"{G}/cameras", json={"camera_id": "c1"}).raise_for_status()
         crops = []

@@ -43,7 +43,7 @@ def test_commands_beside_a_service_stand_in_its_audit(
     data, anchors = tmp_path / "data", f"file://{tmp_path}/anchors"
     environment = {**catalog, "RESIGHT_AUDIT__ANCHOR_URL": anchors}
     with start_service(data, **environment) as service:
-        with httpx.Client(base_url=f"http://{service.rest}", timeout=30) as client:
+        with httpx.Client(base_url=f"http://{service.rest}", timeout=120) as client:
             client.post(f"{G}/cameras", json={"camera_id": "c1"}).raise_for_status()
             crop = {"camera_id": "c1", "capture_time": "2026-02-01T00:00:00Z"}
             image = {"image": ("crop.jpg", make_jpeg(1))}

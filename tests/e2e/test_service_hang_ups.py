@@ -27,17 +27,17 @@ def test_a_caller_who_hangs_up_is_counted_as_one(
         for name, kind in KINDS.items():
             head = f"POST /v1/galleries/default/{name} HTTP/1.1\r\nhost: {service.rest}\r\n"
             head += f"content-type: {kind}\r\ncontent-length: 100000\r\n\r\n"
-            with socket.create_connection((host, int(port)), timeout=30) as raw:
+            with socket.create_connection((host, int(port)), timeout=120) as raw:
                 raw.sendall(head.encode() + half)
         counted: dict[str, set[str]] = {}
         deadline = time.monotonic() + 60
         while counted.keys() < KINDS.keys():
             assert time.monotonic() < deadline, counted
-            text = httpx.get(f"http://{service.rest}/metrics", timeout=30).text
+            text = httpx.get(f"http://{service.rest}/metrics", timeout=120).text
             counted = codes(text)
             time.sleep(0.1)
         assert counted == {name: {"499"} for name in KINDS}
-        assert httpx.get(f"http://{service.rest}/readyz", timeout=30).status_code == 200
+        assert httpx.get(f"http://{service.rest}/readyz", timeout=120).status_code == 200
     assert '"level": "error"' not in service.log.read_text()
 
 

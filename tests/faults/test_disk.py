@@ -155,11 +155,11 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 def shown(service: Any, connection: Connection) -> tuple[str, str, float, float]:
     """``/readyz``, gRPC health, and the gauges of readiness and of the audit."""
-    state = httpx.get(f"http://{service.rest}/readyz", timeout=30)
+    state = httpx.get(f"http://{service.rest}/readyz", timeout=120)
     assert (state.status_code == 200) == (state.json()["status"] == "ready")
     stub = health_pb2_grpc.HealthStub(connection.channel)
-    health = stub.Check(health_pb2.HealthCheckRequest(), timeout=30).status
-    text = httpx.get(f"http://{service.rest}/metrics", timeout=30).text
+    health = stub.Check(health_pb2.HealthCheckRequest(), timeout=120).status
+    text = httpx.get(f"http://{service.rest}/metrics", timeout=120).text
     gauges = dict(re.findall(r"^(resight_ready|resight_audit_writable) (\S+)$", text, re.MULTILINE))
     return (
         state.json()["status"],

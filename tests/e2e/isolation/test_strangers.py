@@ -135,7 +135,7 @@ def test_what_is_theirs_looks_like_what_does_not_exist_over_rest(sites: Sites) -
 )
 def test_no_path_leads_across(sites: Sites, path: str) -> None:
     """Sent as they are: a client's library would tidy them up."""
-    client = HTTPConnection(sites.service.rest, timeout=30)
+    client = HTTPConnection(sites.service.rest, timeout=120)
     try:
         client.request("GET", f"/v1/galleries/{path}")
         answer = client.getresponse()

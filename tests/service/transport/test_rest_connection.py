@@ -104,7 +104,7 @@ def test_whoever_asks_is_answered_however_long_that_takes(monkeypatch: pytest.Mo
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         lines = []
         for _ in range(2):
-            # The head comes at once, as a loop of a busy machine may stand still for most of its time.
+            # The head comes at once: a busy machine may stand still for most of its time.
             # The body comes late, and the second request on the same connection later than a head.
             writer.write(HEAD.replace(b"GET", b"POST") + b"Content-Length: 4\r\n\r\n")
             await asyncio.sleep(2 * SECONDS)
