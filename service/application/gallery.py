@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 import numpy as np
@@ -18,9 +17,8 @@ from service.catalog.log_reads import Change
 from service.catalog.models import CHANGE_CAMERA_ADDED, CHANGE_MODELS
 from service.catalog.records import CameraRecord, CropInsert, GalleryRecord
 from service.catalog.store import Catalog
-from service.domain.crop import Camera, CropFilter
-from service.domain.instant import to_micros
-from service.domain.ports import CameraSpan, IndexRows, RowFilter
+from service.domain.crop import Camera
+from service.domain.ports import IndexRows
 
 __all__ = ["Gallery", "GalleryGauges", "LiveCamera"]
 
@@ -163,43 +161,6 @@ class Gallery:
             )
         return live
 
-    def row_filter(
-        self,
-        chosen: CropFilter,
-        *,
-        exclude_ids: Iterable[UUID] = (),
-        exclude_spans: Sequence[CameraSpan] = (),
-    ) -> RowFilter:
-        """A checked filter in terms of the index.
-
-        Raises:
-            NotFound: it names a camera that was never registered.
-        """
-        include = self.camera_rows(chosen.include_camera_ids, "filter.include_camera_ids")
-        exclude = self.camera_rows(chosen.exclude_camera_ids, "filter.exclude_camera_ids")
-        return RowFilter(
-            include_cameras=include or None,
-            exclude_cameras=exclude,
-            start=_micros(chosen.capture_range.start_time),
-            end=_micros(chosen.capture_range.end_time),
-            exclude_ids=frozenset(exclude_ids),
-            include_zones=frozenset(chosen.include_zones) or None,
-            exclude_zones=frozenset(chosen.exclude_zones),
-            include_tracks=frozenset(chosen.include_track_ids) or None,
-            exclude_tracks=frozenset(chosen.exclude_track_ids),
-            include_attributes=chosen.include_attributes,
-            exclude_attributes=chosen.exclude_attributes,
-            exclude_spans=exclude_spans,
-        )
-
-    def camera_rows(self, camera_ids: Iterable[str], field: str) -> frozenset[int]:
-        """The keys of these cameras.
-
-        Raises:
-            NotFound: one was never registered.
-        """
-        return frozenset(self.camera(name, field=field).camera_row for name in camera_ids)
-
     def advance(self, stored: Sequence[tuple[CropInsert, int]]) -> None:
         """Make crops that this process has committed searchable, given with their positions.
 
@@ -324,7 +285,3 @@ def _index_rows(inserts: Sequence[CropInsert], model_row: int) -> IndexRows:
         tracks=[item.crop.track_id for item in inserts],
         attributes=[item.crop.attributes for item in inserts],
     )
-
-
-def _micros(value: datetime | None) -> int | None:
-    return None if value is None else to_micros(value)

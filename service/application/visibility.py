@@ -10,6 +10,7 @@ from uuid import UUID
 
 from resight.errors import PermissionDenied
 from service import call
+from service.application import row_filters
 from service.application.gallery import Gallery
 from service.domain.crop import Crop, CropFilter
 from service.domain.ports import CameraSpan, RowFilter
@@ -49,14 +50,17 @@ def row_filter(
     """
     cameras = call.current().known.cameras
     if cameras is None or set(chosen.include_camera_ids) != cameras:
-        return gallery.row_filter(chosen, exclude_ids=exclude_ids, exclude_spans=exclude_spans)
-    rows = gallery.row_filter(
+        return row_filters.row_filter(
+            gallery, chosen, exclude_ids=exclude_ids, exclude_spans=exclude_spans
+        )
+    rows = row_filters.row_filter(
+        gallery,
         replace(chosen, include_camera_ids=()),
         exclude_ids=exclude_ids,
         exclude_spans=exclude_spans,
     )
     registered = visible_cameras(gallery)
-    own = gallery.camera_rows(registered or (), "filter.include_camera_ids")
+    own = row_filters.camera_rows(gallery, registered or (), "filter.include_camera_ids")
     return replace(rows, include_cameras=own)
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from resight.errors import InvalidArgument
 from service.application.gallery import Gallery
+from service.application.row_filters import row_filter
 from service.application.search import Search
 from service.catalog import erasure_reads, lifecycle_reads
 from service.catalog.erasure_lists import Listed
@@ -119,7 +120,7 @@ class Planning:
             yield [Listed(crop_id, there.get(crop_id)) for crop_id in plan.ids]
 
     async def _stored(self, live: Gallery, chosen: CropFilter) -> AsyncIterator[list[Listed]]:
-        rows = live.row_filter(chosen)
+        rows = row_filter(live, chosen)
         span = await self._catalog.read(lifecycle_reads.row_span, live.row)
         after: tuple[datetime, UUID] | None = None
         while span is not None:
@@ -213,7 +214,7 @@ class Planning:
         checked = chosen.checked(
             max_cameras=self._limits.max_filter_cameras, max_terms=self._limits.max_filter_terms
         )
-        live.row_filter(checked)
+        row_filter(live, checked)
         return checked
 
     def _span(self, subject: SpanSubject) -> TimeRange:
