@@ -109,7 +109,7 @@ def test_probes_answer_while_the_service_starts(tiny_bundle: Path, tmp_path: Pat
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             try:
                 found = fetched(f"http://127.0.0.1:{port}/readyz")
@@ -197,7 +197,7 @@ class Load:
 
     def wait(self, more: int) -> None:
         """Until so many more answers have come."""
-        aim, deadline = self.answers + more, time.monotonic() + 60
+        aim, deadline = self.answers + more, time.monotonic() + 240
         while self.answers < aim and not self.failures:
             assert time.monotonic() < deadline, "no answers"
             time.sleep(0.01)
@@ -235,7 +235,7 @@ def test_rotation_under_load(
 
         def items() -> Iterator[Any]:
             for number in range(6):
-                more.acquire(timeout=60)
+                more.acquire(timeout=240)
                 yield messages.IngestCropsRequest(
                     sequence=number,
                     gallery="default",
