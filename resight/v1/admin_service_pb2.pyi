@@ -307,6 +307,7 @@ class ListAuditEntriesRequest(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
     gallery: _builtins.str
     """Only of this gallery; of all when empty."""
     principal: _builtins.str
@@ -315,6 +316,8 @@ class ListAuditEntriesRequest(_message.Message):
     """Most rows wanted, at most 1000; 100 when 0."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty for the first."""
+    action: _builtins.str
+    """Only of this action, for example `SearchService/Search`; of all when empty."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Recorded at or after this; no bound when unset."""
@@ -332,10 +335,11 @@ class ListAuditEntriesRequest(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        action: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "gallery", b"gallery", "page_size", b"page_size", "page_token", b"page_token", "principal", b"principal", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "end_time", b"end_time", "gallery", b"gallery", "page_size", b"page_size", "page_token", b"page_token", "principal", b"principal", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -435,7 +439,7 @@ Global___ListAuditEntriesResponse: _TypeAlias = ListAuditEntriesResponse  # noqa
 
 @_typing.final
 class VerifyAuditRequest(_message.Message):
-    """Verifies everything."""
+    """Verifies everything, whoever asks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -482,7 +486,9 @@ Global___AuditFault: _TypeAlias = AuditFault  # noqa: Y015
 
 @_typing.final
 class VerifyAuditResponse(_message.Message):
-    """The verdict."""
+    """The verdict. Whoever is limited to galleries is told of entries of these alone, and of all else
+    whether something is wrong with it: one fault without a place.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from resight.errors import InvalidArgument, PermissionDenied
 from service import call
 from service.audit.chain import Head
+from service.audit.entry import MAX_ACTION
 from service.audit.verifying import Verdict, verify
 from service.catalog import audit as statements
 from service.catalog.audit import Selection, StoredEntry
@@ -57,6 +58,7 @@ class Auditing:
         principal: str = "",
         start_time: datetime | None = None,
         end_time: datetime | None = None,
+        action: str = "",
         page_size: int = 0,
         page_token: str = "",
     ) -> Page[StoredEntry]:
@@ -68,7 +70,8 @@ class Auditing:
         """
         size = pages.page_size(page_size, limit=self._max_page_size)
         asked = names.printable(principal, field="principal", limit=MAX_PRINCIPAL)
-        wanted = Selection(self._gallery(gallery), asked, start_time, end_time)
+        done = names.printable(action, field="action", limit=MAX_ACTION)
+        wanted = Selection(self._gallery(gallery), asked, start_time, end_time, done)
         listing = f"audit/{wanted!r}"
         after = _after(pages.decode_token(page_token, listing=listing, shape=(int, UUID, int)))
         found = await self._catalog.read(statements.listed, wanted, after=after, limit=size + 1)
@@ -77,7 +80,7 @@ class Auditing:
             last = found[size - 1]
             place: list[str | int] = [to_micros(last.record_time), last.chain_id.hex, last.sequence]
             token = pages.encode_token(place, listing=listing)
-        call.current().note(entries=len(found[:size]), of_principal=asked)
+        call.current().note(entries=len(found[:size]), of_principal=asked, of_action=done)
         return Page(found[:size], token)
 
     async def verify(self) -> Verified:

@@ -130,7 +130,10 @@ class ServiceAudit:
     def entries(self, wanted: Selection) -> Iterator[ReadEntry]:
         """Entries by time, oldest first."""
         request = messages.ListAuditEntriesRequest(
-            gallery=wanted.gallery, principal=wanted.principal, page_size=_PAGE
+            gallery=wanted.gallery,
+            principal=wanted.principal,
+            action=wanted.action,
+            page_size=_PAGE,
         )
         for name in ("start_time", "end_time"):
             value: datetime | None = getattr(wanted, name)

@@ -71,12 +71,13 @@ class StoredEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which entries: of a gallery, of a principal, from a time on, before a time."""
+    """Which entries: of a gallery, of a principal, from a time on, before a time, of an action."""
 
     gallery: str = ""
     principal: str = ""
     start_time: datetime | None = None
     end_time: datetime | None = None
+    action: str = ""
 
 
 def _every_chain() -> CTE:
@@ -230,6 +231,8 @@ def listed(
         found = found.where(entries.gallery == wanted.gallery)
     if wanted.principal:
         found = found.where(entries.principal == wanted.principal)
+    if wanted.action:
+        found = found.where(entries.action == wanted.action)
     if wanted.start_time is not None:
         found = found.where(entries.record_time >= wanted.start_time)
     if wanted.end_time is not None:

@@ -39,6 +39,7 @@ class AuditCalls(admin_service_pb2_grpc.AdminServiceServicer):
             principal=request.principal,
             start_time=start,
             end_time=end,
+            action=request.action,
             page_size=request.page_size,
             page_token=request.page_token,
         )

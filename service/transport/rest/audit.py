@@ -23,6 +23,7 @@ def router(auditing: Auditing) -> APIRouter:
         principal: str = "",
         start_time: AwareDatetime | None = None,
         end_time: AwareDatetime | None = None,
+        action: str = "",
         page_size: int = 0,
         page_token: str = "",
     ) -> AuditEntryPage:
@@ -32,6 +33,7 @@ def router(auditing: Auditing) -> APIRouter:
             principal=principal,
             start_time=start_time,
             end_time=end_time,
+            action=action,
             page_size=page_size,
             page_token=page_token,
         )
