@@ -1,222 +1,110 @@
-"""What a report tells besides the audit: cameras, models, runs and erasures as they are stored."""
+"""What a report tells besides the audit: cameras, models, runs and erasures as they are stored; of
+a gallery and a time those alone that belong to them.
+
+What happened is told where it did within the time: an erasure from when it was confirmed to when it
+was done (asked for or cancelled, when nobody confirmed it), a run from its start to its end, a
+change of a model when it was made. What holds is told as of the end: retention and models.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
-from google.protobuf.timestamp_pb2 import Timestamp
-from sqlalchemy import Connection, select
-
-from resight.client.connection import Connection as Channel
-from resight.errors import NotFound, PermissionDenied
-from resight.v1 import (
-    adaptation_service_pb2,
-    admin_service_pb2,
-    gallery_service_pb2,
-    model_service_pb2,
-)
 from service.audit.entry import stamped
+from service.audit.past_retention import CHANGED, PastRetention
+from service.audit.reading import Source
+from service.audit.span import Span
 from service.audit.tables import Table
-from service.catalog.models import (
-    adaptation_runs,
-    cameras,
-    erasures,
-    galleries,
-    model_bundles,
-    model_events,
-    models,
-)
+from service.catalog.audit import Selection
 
-__all__ = ["CatalogRegisters", "Registers", "ServiceRegisters"]
+__all__ = [
+    "CAMERAS",
+    "ERASURES",
+    "MODELS",
+    "MODEL_CHANGES",
+    "RUNS",
+    "Register",
+    "Registers",
+    "cell",
+    "erased_within",
+    "past_retention",
+]
 
-_CAMERAS = ("gallery", "camera", "display name", "retention days")
-_MODELS = ("gallery", "model", "state", "known since", "method", "parent", "gate", "score", "why")
-_EVENTS = ("time", "gallery", "model", "change", "by", "reason")
-_RUNS = ("gallery", "run", "state", "holder", "start", "end", "model", "new crops", "older crops",
-         "reason")  # fmt: skip
-_ERASURES = ("gallery", "erasure", "state", "reason", "asked by", "confirmed by", "asked",
-             "complete", "to go", "removed", "subject")  # fmt: skip
-_PAGE = 1000
+
+class Register:
+    """The name, title and columns of a table."""
+
+    def __init__(self, name: str, title: str, *columns: str) -> None:
+        self.name = name
+        self.title = title
+        self.columns = columns
+
+    def table(self, rows: Sequence[Sequence[Any]], note: str = "") -> Table:
+        """With these rows."""
+        texts = [[cell(value) for value in row] for row in rows]
+        return Table(self.name, self.title, self.columns, texts, note)
+
+
+CAMERAS = Register(
+    "camera_retention", "Cameras with a retention of their own",
+    "gallery", "camera", "display name", "retention days",
+)  # fmt: skip
+MODELS = Register(
+    "models", "Models and the verdicts on them",
+    "gallery", "model", "state", "known since", "method", "parent", "gate", "score", "why",
+)  # fmt: skip
+MODEL_CHANGES = Register(
+    "model_changes", "Changes of models",
+    "time", "gallery", "model", "change", "by", "reason",
+)  # fmt: skip
+RUNS = Register(
+    "adaptation_runs", "Adaptation runs",
+    "gallery", "run", "state", "holder", "start", "end", "model", "new crops", "older crops",
+    "reason",
+)  # fmt: skip
+ERASURES = Register(
+    "erasures", "Erasures",
+    "gallery", "erasure", "state", "reason", "asked by", "confirmed by", "asked", "confirmed",
+    "complete", "to go", "removed", "subject",
+)  # fmt: skip
 
 
 class Registers(Protocol):
     """Where they are read."""
 
-    def tables(self, galleries: Sequence[str]) -> Iterator[Table]:
-        """One table a register; one that may not be read says so."""
+    def tables(self, galleries: Sequence[str], wanted: Selection) -> Iterator[Table]:
+        """One table a register; one that may not be read says so.
+
+        Args:
+            galleries: Those there are, as far as the audit knows.
+            wanted: Of which gallery (all when empty) and time.
+        """
         ...
 
 
-class CatalogRegisters:
-    """On the catalog, of every gallery.
-
-    Args:
-        connection: To it.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def tables(self, _galleries: Sequence[str]) -> Iterator[Table]:
-        """Cameras with retention of their own, models, their changes, runs, erasures."""
-        named = galleries.c.name
-        wanted: Any = (
-            select(named, cameras.c.camera_id, cameras.c.display_name, cameras.c.retention_days)
-            .join(galleries, galleries.c.gallery_row == cameras.c.gallery_row)
-            .where(cameras.c.retention_days.is_not(None))
-            .order_by(named, cameras.c.camera_id)
-        )
-        yield self._table("camera_retention", "Cameras with a retention of their own", _CAMERAS,
-                          wanted)  # fmt: skip
-        bundles = model_bundles.c
-        wanted = (
-            select(
-                named, models.c.version, models.c.state, models.c.create_time, bundles.method,
-                bundles.parent_version, bundles.gate_outcome, bundles.gate_score,
-                bundles.gate_reasons,
-            )
-            .join(galleries, galleries.c.gallery_row == models.c.gallery_row)
-            .outerjoin(model_bundles, bundles.model_row == models.c.model_row)
-            .order_by(named, models.c.model_row)
-        )  # fmt: skip
-        yield self._table("models", "Models and the verdicts on them", _MODELS, wanted)
-        events = model_events.c
-        wanted = (
-            select(
-                events.create_time, named, models.c.version, events.kind, events.actor,
-                events.reason,
-            )
-            .join(models, models.c.model_row == events.model_row)
-            .join(galleries, galleries.c.gallery_row == events.gallery_row)
-            .order_by(events.event_row)
-        )  # fmt: skip
-        yield self._table("model_changes", "Changes of models", _EVENTS, wanted)
-        runs = adaptation_runs.c
-        wanted = (
-            select(
-                named, runs.run_id, runs.state, runs.holder, runs.start_time, runs.end_time,
-                runs.model_version, runs.new_crops, runs.replay_crops, runs.reason,
-            )
-            .join(galleries, galleries.c.gallery_row == runs.gallery_row)
-            .order_by(named, runs.run_row)
-        )  # fmt: skip
-        yield self._table("adaptation_runs", "Adaptation runs", _RUNS, wanted)
-        gone = erasures.c
-        wanted = (
-            select(
-                named, gone.erasure_id, gone.state, gone.reason, gone.principal, gone.confirmer,
-                gone.create_time, gone.complete_time, gone.listed, gone.removed, gone.subject,
-            )
-            .join(galleries, galleries.c.gallery_row == gone.gallery_row)
-            .order_by(named, gone.erasure_row)
-        )  # fmt: skip
-        yield self._table("erasures", "Erasures", _ERASURES, wanted)
-
-    def _table(self, name: str, title: str, columns: Sequence[str], wanted: Any) -> Table:
-        rows = [[_text(value) for value in row] for row in self._connection.execute(wanted)]
-        return Table(name, title, columns, rows)
+def erased_within(
+    span: Span, asked: datetime, confirmed: datetime | None, ended: datetime | None
+) -> bool:
+    """Whether an erasure belongs to a time; ``ended``: done or cancelled."""
+    if confirmed is not None:
+        return span.meets(confirmed, ended)
+    return span.holds(asked) or span.holds(ended)
 
 
-class ServiceRegisters:
-    """Of a running service, as far as the key that is shown may read.
-
-    Args:
-        channel: To it.
-    """
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-
-    def tables(self, galleries: Sequence[str]) -> Iterator[Table]:
-        """Cameras with retention of their own, models, runs, erasures."""
-        for name, title, columns, read in (
-            ("camera_retention", "Cameras with a retention of their own", _CAMERAS, self._cameras),
-            ("models", "Models and the verdicts on them", _MODELS, self._models),
-            ("adaptation_runs", "Adaptation runs", _RUNS, self._runs),
-            ("erasures", "Erasures", _ERASURES, self._erasures),
-        ):
-            yield _readable(name, title, columns, galleries, read)
-
-    def _cameras(self, gallery: str) -> Iterator[list[str]]:
-        request = gallery_service_pb2.ListCamerasRequest(gallery=gallery, page_size=_PAGE)
-        for page in _pages(self._channel.gallery.ListCameras, request):
-            for one in page.cameras:
-                if one.HasField("retention_days"):
-                    days = _text(one.retention_days)
-                    yield [gallery, one.camera_id, one.display_name, days]
-
-    def _models(self, gallery: str) -> Iterator[list[str]]:
-        request = model_service_pb2.ListModelsRequest(gallery=gallery, page_size=_PAGE)
-        for page in _pages(self._channel.models.ListModels, request):
-            for one in page.models:
-                state = model_service_pb2.Model.State.Name(one.state).removeprefix("STATE_")
-                outcome = model_service_pb2.GateVerdict.Outcome.Name(one.gate.outcome)
-                yield [
-                    gallery, one.model_version, state.lower(), _time(one.create_time), one.method,
-                    one.parent_version, outcome.removeprefix("OUTCOME_").lower(),
-                    _text(one.gate.score), "; ".join(one.gate.reasons),
-                ]  # fmt: skip
-
-    def _runs(self, gallery: str) -> Iterator[list[str]]:
-        request = adaptation_service_pb2.ListAdaptationRunsRequest(gallery=gallery, page_size=_PAGE)
-        for page in _pages(self._channel.adaptation.ListAdaptationRuns, request):
-            for one in page.runs:
-                state = adaptation_service_pb2.AdaptationRun.State.Name(one.state)
-                yield [
-                    gallery, one.run_id, state.removeprefix("STATE_").lower(), one.holder,
-                    _time(one.start_time), _time(one.end_time), one.model_version,
-                    str(one.new_crops), str(one.replay_crops), one.reason,
-                ]  # fmt: skip
-
-    def _erasures(self, gallery: str) -> Iterator[list[str]]:
-        request = admin_service_pb2.ListErasuresRequest(gallery=gallery, page_size=_PAGE)
-        for page in _pages(self._channel.admin.ListErasures, request):
-            for one in page.erasures:
-                state = admin_service_pb2.Erasure.State.Name(one.state).removeprefix("STATE_")
-                yield [
-                    gallery, one.erasure_id, state.lower(), one.reason, one.principal,
-                    one.confirmer, _time(one.create_time), _time(one.complete_time),
-                    str(one.crops), str(one.removed), one.subject,
-                ]  # fmt: skip
+def past_retention(source: Source, wanted: Selection) -> PastRetention | None:
+    """What the audit knows of retention at the end of the time; None when that has no end."""
+    if wanted.end_time is None:
+        return None
+    past = PastRetention(wanted.end_time)
+    past.add_all(source.entries(Selection(gallery=wanted.gallery, action=CHANGED)))
+    return past
 
 
-def _readable(
-    name: str,
-    title: str,
-    columns: Sequence[str],
-    galleries: Sequence[str],
-    read: Callable[[str], Iterator[list[str]]],
-) -> Table:
-    rows: list[list[str]] = []
-    notes = []
-    for gallery in galleries:
-        try:
-            rows += list(read(gallery))
-        except PermissionDenied as error:
-            notes.append(f"not shown: {error}")
-            break
-        except NotFound:  # it was only ever asked for
-            continue
-    return Table(name, title, columns, rows, " ".join(notes))
-
-
-def _pages(call: Callable[[Any], Any], request: Any) -> Iterator[Any]:
-    while True:
-        page = call(request)
-        yield page
-        if not page.next_page_token:
-            return
-        request.page_token = page.next_page_token
-
-
-def _time(value: Timestamp) -> str:
-    return stamped(value.ToDatetime(UTC)) if value.seconds or value.nanos else ""
-
-
-def _text(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as a report shows it."""
     if value is None:
         return ""
     if isinstance(value, datetime):

@@ -1,10 +1,9 @@
 """The transparency report: who searched what for which purpose how often, what was shown, changed
-and denied, and under which policy.
+and denied.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +44,7 @@ class Told:
     start_time: datetime | None
     end_time: datetime | None
     verdict: Verdict
+    gallery: str = ""
 
 
 @dataclass(slots=True)
@@ -70,13 +70,12 @@ class Tally:
 
     entries: int = 0
     galleries: set[str] = field(default_factory=set)
+    chains: set[str] = field(default_factory=set)
     _searches: dict[tuple[str, ...], _Use] = field(default_factory=lambda: defaultdict(_Use))
     _views: dict[tuple[str, ...], _Use] = field(default_factory=lambda: defaultdict(_Use))
     _others: dict[tuple[str, ...], _Use] = field(default_factory=lambda: defaultdict(_Use))
     _denied: Counter[tuple[str, ...]] = field(default_factory=Counter)
     _changes: list[list[str]] = field(default_factory=list)
-    _processes: list[list[str]] = field(default_factory=list)
-    _policies: list[list[str]] = field(default_factory=list)
     _open: dict[str, list[str]] = field(default_factory=dict)
 
     def add_all(self, entries: Iterable[ReadEntry]) -> None:
@@ -105,11 +104,6 @@ class Tally:
                     list(self._open.values()),
                     "They began within this time; the process died, or they have not ended "
                     "yet.")  # fmt: skip
-        yield Table("policies", "Retention and policy in force, by process",
-                    ("from", "replica", "setting", "value"), self._policies)  # fmt: skip
-        yield Table("processes", "Processes",
-                    ("began", "replica", "version", "chain", "noticed"),
-                    self._processes)  # fmt: skip
         yield Table("other_calls", "Every other call",
                     ("what", "principal", "gallery", *use, "crops", *span),
                     _rows(self._others))  # fmt: skip
@@ -117,12 +111,10 @@ class Tally:
     def _add(self, entry: ReadEntry) -> None:
         self.entries += 1
         said, time = entry.said, stamped(entry.record_time)
+        self.chains.add(entry.chain_id)
         if entry.gallery:
             self.galleries.add(entry.gallery)
-        if entry.action == CHAIN_BEGAN:
-            self._begin(entry, time)
-            return
-        if entry.action == CHAIN_ENDED:
+        if entry.action in (CHAIN_BEGAN, CHAIN_ENDED):
             return
         outcome = _said(said, "outcome")
         if entry.action == DENIED:
@@ -160,21 +152,6 @@ class Tally:
             other = (entry.action, entry.principal, entry.gallery)
             self._others[other].add(time, outcome, notes)
 
-    def _begin(self, entry: ReadEntry, time: str) -> None:
-        replica = _said(entry.said, "replica")
-        noticed = ""
-        if "missing" in entry.said:
-            noticed = f"the end of the chain before was missing: {entry.said['missing']}"
-        self._processes.append(
-            [time, replica, _said(entry.said, "version"), entry.chain_id, noticed]
-        )
-        policy = entry.said.get("policy")
-        if isinstance(policy, dict):
-            self._policies += [
-                [time, replica, str(name), json.dumps(value, ensure_ascii=False)]
-                for name, value in sorted(policy.items())
-            ]
-
 
 def html_page(told: Told, tally: Tally, tables: Iterable[Table]) -> str:
     """The report as one HTML file that needs nothing else."""
@@ -182,26 +159,35 @@ def html_page(told: Told, tally: Tally, tables: Iterable[Table]) -> str:
     span = " to ".join(
         "open" if time is None else stamped(time) for time in (told.start_time, told.end_time)
     )
-    checked = (
-        f"{verdict.chains} chains, {verdict.entries} entries, {verdict.checkpoints} checkpoints; "
-        f"{verdict.unsigned_entries} entries not signed yet"
-    )
-    if verdict.faults:
+    if told.gallery:
+        checked = "The audit of all galleries was verified"
+    else:
+        checked = (
+            f"{verdict.chains} chains, {verdict.entries} entries, {verdict.checkpoints} "
+            f"checkpoints; {verdict.unsigned_entries} entries not signed yet"
+        )
+    if not verdict.faults:
+        state = "<p>Nothing is wrong with the audit.</p>\n"
+    elif told.gallery:
+        state = (
+            '<p class="wrong">The audit is not sound; `resight audit verify` names what is '
+            "wrong.</p>\n"
+        )
+    else:
         first = verdict.faults[0]
         state = (
             f'<p class="wrong">The audit is not sound: {len(verdict.faults)} faults, the first in '
             f"chain {escape(first.chain_id)} at entry {first.sequence}: "
             f"{escape(first.description)}</p>\n"
         )
-    else:
-        state = "<p>Nothing is wrong with the audit.</p>\n"
+    of_gallery = f", gallery {escape(told.gallery)} alone" if told.gallery else ""
     if not verdict.keys_given:
         state += "<p>It was checked against the keys that it holds itself.</p>\n"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         "<title>Transparency report</title>\n"
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>Transparency report</h1>\n"
-        f"<p>Of {escape(told.source)}, {escape(span)}; made {stamped(told.made)} from "
+        f"<p>Of {escape(told.source)}, {escape(span)}{of_gallery}; made {stamped(told.made)} from "
         f"{tally.entries} entries.</p>\n<p>{checked}.</p>\n{state}"
         + "".join(html_text(table) for table in tables)
         + "</body>\n</html>\n"

@@ -15,11 +15,15 @@ from resight.client.options import AsJson, Target, instant
 from resight.console import emit, note
 from resight.errors import InvalidArgument
 from service.audit.anchors import open_anchors
+from service.audit.catalog_registers import CatalogRegisters
 from service.audit.export import export_entries
 from service.audit.head_file import HEAD_FILE, HeadFile
+from service.audit.processes import Processes
 from service.audit.reading import CatalogAudit, ServiceAudit, Source, opened_catalog
-from service.audit.registers import CatalogRegisters, Registers, ServiceRegisters
+from service.audit.registers import Registers
 from service.audit.report import Tally, Told, html_page
+from service.audit.service_registers import ServiceRegisters
+from service.audit.span import Span
 from service.audit.tables import csv_text
 from service.audit.verifying import Verdict, anchors_of
 from service.catalog.audit import Selection
@@ -148,7 +152,7 @@ def report(
     start: Start = None,
     end: End = None,
     gallery: Annotated[
-        str, typer.Option(help="Only what was done with this gallery; all when empty.")
+        str, typer.Option(help="Of this gallery and of no other; of all when empty.")
     ] = "",
     target: Target = DEFAULT_TARGET,
     data: Data = None,
@@ -167,14 +171,18 @@ def report(
     with _source(target, data) as source:
         verdict = source.verdict()
         tally.add_all(source.entries(wanted))
-        named = sorted(tally.galleries | {gallery or DEFAULT_GALLERY})
-        tables = [*tally.tables(), *_registers(source).tables(named)]
+        processes = Processes(Span.of(wanted))
+        processes.read(source, tally.chains)
+        named = sorted(tally.galleries | {DEFAULT_GALLERY})
+        registers = _registers(source).tables(named, wanted)
+        tables = [*tally.tables(), *processes.tables(), *registers]
     told = Told(
         source=str(data) if data is not None else target,
         made=SystemClock().now(),
         start_time=wanted.start_time,
         end_time=wanted.end_time,
         verdict=verdict,
+        gallery=gallery,
     )
     if output is not None:
         _write(output, html_page(told, tally, tables))
@@ -199,9 +207,9 @@ def report(
 
 def _registers(source: Source) -> Registers:
     if isinstance(source, CatalogAudit):
-        return CatalogRegisters(source.connection)
+        return CatalogRegisters(source)
     assert isinstance(source, ServiceAudit)  # noqa: S101 -- there are two
-    return ServiceRegisters(source.channel)
+    return ServiceRegisters(source)
 
 
 def _write(path: Path, content: str) -> None:
