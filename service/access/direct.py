@@ -15,6 +15,7 @@ from resight.errors import NotFound
 from service.access.key_text import new_key_id, new_text
 from service.access.revocations import Revocations
 from service.application.api_keys import MadeKey, make_key
+from service.application.call_notes import key_notes
 from service.application.data_directory import DataDirectory
 from service.audit.operation import operating
 from service.call import Noted
@@ -41,11 +42,7 @@ def create(settings: ServiceSettings, asked: KeyRequest) -> MadeKey:
     key_id = new_key_id()
     key = new_key(asked, key_id=key_id, creator=CREATOR, now=SystemClock().now())
     text = new_text(key_id)
-    made: dict[str, Noted] = {
-        "key_id": key_id,
-        "scopes": list(key.scopes),
-        "galleries": list(key.galleries),
-    }
+    made: dict[str, Noted] = {"key_id": key_id, **key_notes(key)}
     with (
         _catalog(settings) as engine,
         operating(settings, "AdminService/CreateApiKey", made, engine=engine) as operation,

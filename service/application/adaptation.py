@@ -171,6 +171,7 @@ class Adaptation:
             )
         fresh = [names.crop_id(value, field="new_crop_ids") for value in new_crop_ids]
         replay = [names.crop_id(value, field="replay_crop_ids") for value in replay_crop_ids]
+        call.current().note(new_crops=len(fresh), replay_crops=len(replay))
 
         def apply(connection: Connection, gallery_row: int, record: RunRecord) -> RunRecord:
             now = self._clock.now()
@@ -207,6 +208,7 @@ class Adaptation:
             )
         wanted = [names.crop_id(value, field="crop_ids") for value in crop_ids]
         live, identifier = self._galleries.get(key.gallery), key.identifier()
+        call.current().note(run_id=str(identifier), crops=len(wanted))
         row = live.record.gallery_row
 
         def read(connection: Connection) -> list[UUID]:
@@ -218,7 +220,9 @@ class Adaptation:
                 ).keys()
             return [crop_id for crop_id in wanted if crop_id not in there]
 
-        return await self._catalog.read(read)
+        gone = await self._catalog.read(read)
+        call.current().note(missing=len(gone))
+        return gone
 
     async def finish(self, key: RunKey, ending: Ending) -> AdaptationRun:
         """End the run and release its lease; the same ending again changes nothing.
@@ -227,6 +231,7 @@ class Adaptation:
             FailedPrecondition: as ``heartbeat``; a success without a candidate.
         """
         live, identifier = self._galleries.get(key.gallery), key.identifier()
+        call.current().note(run_id=str(identifier), state=ending.state.value)
         gallery_row = live.record.gallery_row
 
         def apply(connection: Connection) -> tuple[RunRecord, bool]:
@@ -239,7 +244,6 @@ class Adaptation:
                 connection, gallery_row, record, ending, now=self._clock.now()
             ), True
 
-        call.current().note(run_id=str(identifier), state=ending.state.value)
         record, ended = await self._catalog.change(apply)
         if ended:
             self._noted(live, record)
@@ -252,20 +256,16 @@ class Adaptation:
 
     def gauges(self) -> dict[str, LeaseGauges]:
         """What the metrics show, by gallery."""
-        now = self._clock.now()
-        found: dict[str, LeaseGauges] = {}
-        for live in self._galleries.all():
-            row = live.record.gallery_row
-            expiry = self._expiry.get(row)
-            held = expiry is not None and expiry > now
-            found[live.name] = LeaseGauges(held)
-        return found
+        now, expiry = self._clock.now(), self._expiry
+        until = {live.name: expiry.get(live.record.gallery_row) for live in self._galleries.all()}
+        return {name: LeaseGauges(at is not None and at > now) for name, at in until.items()}
 
     async def _held(
         self, key: RunKey, apply: Callable[[Connection, int, RunRecord], RunRecord]
     ) -> RunRecord:
         """Run a change in the transaction that has seen that the caller holds the lease."""
         live, identifier = self._galleries.get(key.gallery), key.identifier()
+        call.current().note(run_id=str(identifier))
         gallery_row = live.record.gallery_row
 
         def guarded(connection: Connection) -> RunRecord:

@@ -11,6 +11,7 @@ from resight.errors import NotFound, ResourceExhausted
 from service import call
 from service.access.key_text import digest_of, new_key_id, new_text
 from service.access.revocations import Revocations
+from service.application.call_notes import key_notes
 from service.catalog import api_keys as statements
 from service.catalog.store import Catalog
 from service.domain import names
@@ -82,13 +83,14 @@ class ApiKeys:
         maker = call.current().known
         key_id = new_key_id()
         key = new_key(asked, key_id=key_id, creator=maker.name, now=self._clock.now())
+        call.current().note(**key_notes(key))
         require_covered(maker, key)
         if maker.kind == "jwt":
             require_passing(maker, key, days=self._token_key_days)
         text = new_text(key_id)
         await self._catalog.change(lambda connection: make_key(connection, key, text))
         self.changed()
-        call.current().note(key_id=key_id, scopes=list(key.scopes), galleries=list(key.galleries))
+        call.current().note(key_id=key_id)
         return MadeKey(key, text)
 
     async def list(self, page_size: int = 0, page_token: str = "") -> Page[ApiKey]:
@@ -110,6 +112,7 @@ class ApiKeys:
         more = len(found) > size
         # Not the row: it would say how many keys others have.
         token = pages.encode_token([found[size - 1].key.key_id], listing=_LISTING) if more else ""
+        call.current().note(keys=len(found[:size]))
         return Page([stored.key for stored in found[:size]], token)
 
     async def _place(self, page_token: str, asker: Principal) -> int | None:

@@ -11,6 +11,7 @@ import numpy as np
 from resight.bundle.calibration import Calibration
 from service import call
 from service.application import visibility
+from service.application.call_notes import note_query
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery
 from service.application.query_vectors import unknown_crop
@@ -104,10 +105,8 @@ class Asking:
         models = gallery.answering()
         serving = models.live
         lowest = _lowest_score(query, serving)
-        chosen = visibility.narrowed(
-            query.filter.checked(
-                max_cameras=limits.max_filter_cameras, max_terms=limits.max_filter_terms
-            )
+        named = query.filter.checked(
+            max_cameras=limits.max_filter_cameras, max_terms=limits.max_filter_terms
         )
         wanted, unwanted = checked_examples(
             Example(query.image, query.crop_id, query.embedding),
@@ -116,9 +115,18 @@ class Asking:
             fusion=query.fusion,
             limit=limits.max_examples,
         )
+        rule = query.own_camera.checked(stored=all(item.crop_id for item in wanted))
+        note_query(
+            gallery.name,
+            query,
+            named,
+            (*wanted, *unwanted),
+            seen_by=rule.sighting.camera_id,
+            model_version=serving.version,
+        )
+        chosen = visibility.narrowed(named)
         own = [item.crop_id for item in (*wanted, *unwanted) if item.crop_id is not None]
         await self._require_visible(gallery, (*wanted, *unwanted))
-        rule = query.own_camera.checked(stored=all(item.crop_id for item in wanted))
         if rule.sighting.camera_id:
             visibility.require_camera(rule.sighting.camera_id, field="query_camera_id")
         digested = digest(

@@ -57,8 +57,9 @@ class CameraRetention:
                 f"{MOST_DAYS:.0f}, or leave it unset for the service's own retention.days",
                 field="retention_days",
             )
-        camera = live.camera(names.camera_id(camera_id), field="camera_id")
-        call.current().note(camera_id=camera_id, retention_days=days)
+        wanted = names.camera_id(camera_id)
+        call.current().note(camera_id=wanted, retention_days=days)
+        camera = live.camera(wanted, field="camera_id")
 
         def apply(connection: Connection) -> Camera:
             return gallery_writes.set_retention(connection, camera.camera_row, days)

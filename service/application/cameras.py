@@ -52,8 +52,8 @@ class Cameras:
         """
         name = names.gallery_name(gallery)
         call.enter_gallery(name)
-        call.current().note(camera_id=camera.camera_id[:64])
         checked = new_camera(camera.camera_id, display_name=camera.display_name, zone=camera.zone)
+        call.current().note(camera_id=checked.camera_id)
         visibility.require_camera(checked.camera_id, field="camera.camera_id")
         now = self._clock.now()
 
@@ -95,6 +95,7 @@ class Cameras:
             among=visibility.visible_cameras(live),
         )
         found = [record.camera for record in records[:size]]
+        call.current().note(cameras=len(found))
         more = len(records) > size
         return Page(
             found, pages.encode_token([found[-1].camera_id], listing=listing) if more else ""

@@ -111,6 +111,7 @@ class CropStream:
         require_images(self._images_stored)
         chosen = choice.checked(max_cameras=self._max_cameras)
         live = self._galleries.get(key.gallery)
+        call.current().note(run_id=str(key.identifier()), cameras=list(chosen.camera_ids))
         cameras = [live.camera(name, field="camera_ids").camera_row for name in chosen.camera_ids]
         record = await self._catalog.read(_holder, live, key)
         window = _window(live, record, chosen.span, cameras or None)
@@ -121,7 +122,6 @@ class CropStream:
                 windows.sampled_rows, window, size=chosen.sample_size, seed=chosen.sample_seed
             )
             read = self._sampled(live, key, rows)
-        call.current().note(run_id=str(record.run.run_id), cameras=list(chosen.camera_ids))
         tally = _Tally(max(_position(chosen.cursor, listing), window.since_row))
         more = False
         async with aclosing(self._items(live, read, tally.after, stopping)) as items:

@@ -146,12 +146,13 @@ class Crops:
         self._replication.fence.check()
         live = self._galleries.get(gallery)
         size = pages.page_size(page_size, limit=self._limits.max_page_size)
-        chosen = visibility.narrowed(
-            (filter or CropFilter()).checked(
-                max_cameras=self._limits.max_filter_cameras,
-                max_terms=self._limits.max_filter_terms,
-            )
+        named = (filter or CropFilter()).checked(
+            max_cameras=self._limits.max_filter_cameras,
+            max_terms=self._limits.max_filter_terms,
         )
+        note_filter(named)
+        chosen = visibility.narrowed(named)
+        note_filter(chosen)
         rows = visibility.row_filter(live, chosen)
         listing = f"crops/{live.name}/{chosen!r}"
         position = pages.decode_token(page_token, listing=listing, shape=(int, UUID))
@@ -167,7 +168,6 @@ class Crops:
         if len(found) > size:
             last = found[size - 1]
             token = pages.encode_token([last.capture_micros, last.crop_id.hex], listing=listing)
-        note_filter(chosen)
         call.current().note(crops=len(found[:size]))
         return Page(found[:size], token)
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.errors import ImageTooLarge, InvalidArgument
+from service import call
 from service.application.galleries import Galleries
 from service.application.serving import Serving
 from service.domain.ports import Priority
@@ -32,6 +33,7 @@ class Embed:
             ResourceExhausted, DeadlineExceeded, Unavailable: not now.
         """
         serving = self._galleries.get(gallery).serving
+        call.current().note(model_version=serving.version)
         return await self.embedded(serving, image, deadline=deadline), serving.version
 
     async def embedded(

@@ -101,6 +101,7 @@ class Registry:
         live = self._galleries.get(upload.gallery)
         _check(upload, self._settings)
         if upload.key is not None:
+            call.current().note(run_id=str(upload.key.identifier()))
             await self._catalog.read(_run_row, live, upload.key)
         if self._uploads >= self._settings.max_uploads:
             raise ResourceExhausted(
@@ -137,6 +138,7 @@ class Registry:
             InvalidArgument, NotFound: bad or unknown version.
         """
         live, wanted = self._galleries.get(gallery), domain.model_version(version)
+        call.current().note(model_version=wanted)
         model = await self._model(live, wanted)
         row = live.record.gallery_row
         return model, await self._catalog.read(registry.manifest_of, row, wanted)
@@ -160,6 +162,7 @@ class Registry:
         token = ""
         if len(found) > size:
             token = pages.encode_token([found[size - 1][0]], listing=listing)
+        call.current().note(models=len(found[:size]))
         return Page([model for _, model in found[:size]], token)
 
     async def _shelve(

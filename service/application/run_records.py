@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from service import call
 from service.application.galleries import Galleries
 from service.application.gallery import Gallery
 from service.application.run_key import run_id
@@ -31,8 +32,9 @@ class RunRecords:
         Raises:
             InvalidArgument, NotFound: bad or unknown id.
         """
-        live = self._galleries.get(gallery)
-        return (await self._record(live, run_id(identifier), with_figures=True)).run
+        live, wanted = self._galleries.get(gallery), run_id(identifier)
+        call.current().note(run_id=str(wanted))
+        return (await self._record(live, wanted, with_figures=True)).run
 
     async def list(
         self, gallery: str, page_size: int = 0, page_token: str = ""
@@ -54,6 +56,7 @@ class RunRecords:
         )
         more = len(found) > size
         token = pages.encode_token([found[size - 1].run_row], listing=listing) if more else ""
+        call.current().note(runs=len(found[:size]))
         return Page([record.run for record in found[:size]], token)
 
     async def list_crops(
@@ -65,6 +68,7 @@ class RunRecords:
             InvalidArgument, NotFound: bad page, unknown gallery or run.
         """
         live, wanted = self._galleries.get(gallery), run_id(identifier)
+        call.current().note(run_id=str(wanted))
         record = await self._record(live, wanted)
         size = pages.page_size(page_size, limit=self._max_page_size)
         listing = f"adaptation-run-crops/{live.name}/{wanted}"
@@ -77,6 +81,7 @@ class RunRecords:
         )
         more = len(found) > size
         token = pages.encode_token([found[size - 1][0].hex], listing=listing) if more else ""
+        call.current().note(crops=len(found[:size]))
         return Page(found[:size], token)
 
     async def _record(

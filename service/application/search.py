@@ -137,7 +137,7 @@ class Search:
             As ``search``.
         """
         answer = await self._answered(prepared, first)
-        note_answer(prepared.query, answer, with_ids=self._record_matches)
+        note_answer(prepared.asked.gallery.name, answer, with_ids=self._record_matches)
         # The process may have stood still in the meantime.
         self._fence.check()
         return answer

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from resight.errors import InvalidArgument
 from service.application import visibility
+from service.application.call_notes import note_travel_cameras
 from service.application.galleries import Galleries
 from service.application.search import Search
 from service.application.travel_times import TravelTimes
@@ -61,6 +62,7 @@ class TrackPerson:
         gap = checked_visit_gap(asked.visit_gap_seconds)
         given = checked_travel_times(asked.travel_times, limit=limits.max_travel_times)
         gallery = self._galleries.get(asked.query.gallery)
+        note_travel_cameras(each for pair in given for each in pair)
         for place, time in enumerate(asked.travel_times):
             for end in ("from_camera_id", "to_camera_id"):
                 field = f"travel_times[{place}].{end}"

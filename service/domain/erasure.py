@@ -28,6 +28,7 @@ __all__ = [
     "TrackSubject",
     "described",
     "filter_described",
+    "kind_of",
     "reason",
 ]
 
@@ -114,6 +115,18 @@ class LikenessSubject:
 
 
 Subject = CropsSubject | TrackSubject | SpanSubject | CameraSubject | LikenessSubject
+_KINDS = {
+    CropsSubject: "crops",
+    TrackSubject: "track",
+    SpanSubject: "span",
+    CameraSubject: "camera",
+    LikenessSubject: "likeness",
+}
+
+
+def kind_of(subject: Subject) -> str:
+    """What a subject is called, checked or not."""
+    return _KINDS[type(subject)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,7 @@ class Erasures:
             Unavailable, and as ``Search.search``: not now.
         """
         live = self._enter(gallery)
+        call.current().note(subject_kind=domain.kind_of(subject))
         why = domain.reason(reason)
         plan = self._planning.checked(live, subject)
         erasure_id = uuid7(self._clock.now())
@@ -124,6 +125,7 @@ class Erasures:
         )
         more = len(found) > size
         token = pages.encode_token([found[size - 1].place], listing=listing) if more else ""
+        call.current().note(crops=len(found[:size]))
         return Page(found[:size], token)
 
     async def confirm(
@@ -151,19 +153,19 @@ class Erasures:
                 "a narrower subject",
                 field="keep_crop_ids",
             )
+        wanted = names.crop_id(erasure_id, field="erasure_id")
+        call.current().note(erasure_id=str(wanted), crops_confirmed=crops, keep=len(keep))
         confirm = partial(
             erasures.confirm,
             gallery_row=live.row,
-            erasure_id=names.crop_id(erasure_id, field="erasure_id"),
+            erasure_id=wanted,
             keep={names.crop_id(value, field="keep_crop_ids") for value in keep},
             crops_confirmed=crops,
             confirmer=call.current().known.name,
             now=self._clock.now(),
         )
         erasure = await self._catalog.change(confirm)
-        call.current().note(
-            erasure_id=str(erasure.erasure_id), crops=erasure.listed, kept=erasure.kept
-        )
+        call.current().note(crops=erasure.listed, kept=erasure.kept)
         await self._backlog.look()
         if erasure.state is ErasureState.RUNNING:
             erasure = await self._completion.complete(live, erasure)
@@ -215,6 +217,7 @@ class Erasures:
         )
         more = len(found) > size
         token = pages.encode_token([found[size - 1].erasure_row], listing=listing) if more else ""
+        call.current().note(erasures=len(found[:size]))
         return Page(found[:size], token)
 
     async def discard_stale(self) -> None:

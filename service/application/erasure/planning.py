@@ -8,6 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from resight.errors import InvalidArgument
+from service.application.call_notes import note_filter
 from service.application.gallery import Gallery
 from service.application.row_filters import row_filter
 from service.application.search import Search
@@ -214,6 +215,7 @@ class Planning:
         checked = chosen.checked(
             max_cameras=self._limits.max_filter_cameras, max_terms=self._limits.max_filter_terms
         )
+        note_filter(checked)
         row_filter(live, checked)
         return checked
 
