@@ -8,6 +8,7 @@ columns beside the body are copies, for queries.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -53,6 +54,11 @@ _ENCODER = json.JSONEncoder(
     sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
 )
 _NUL = "\\u0000"
+# An API key or a JWT that somebody wrote where a name or a purpose belongs.
+_CREDENTIAL = re.compile(
+    r"rsk_[0-9a-f]{16}_[A-Za-z0-9_-]{20,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}", re.ASCII
+)
+HIDDEN = "(credential)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +87,13 @@ class Entry:
 
     def body(self, time: datetime) -> str:
         """The canonical JSON of the entry, recorded at ``time``."""
-        said = dict(self.facts) | self.columns() | {"v": VERSION, "time": stamped(time)}
+        fixed = self.columns() | {"v": VERSION, "time": stamped(time)}
+        said = dict(self.facts) | fixed
         try:
             text = canonical(said)
+            if _CREDENTIAL.search(text):
+                said = {name: _hidden(value) for name, value in self.facts.items()} | fixed
+                text = canonical(said)
         except (TypeError, ValueError):  # a note that is no JSON; the entry counts for more
             text = ""
         if text and len(text) <= MAX_BODY:
@@ -118,6 +128,16 @@ def columns_of(body: str) -> dict[str, str]:
     if not all(isinstance(value, str) for value in found.values()):
         raise ValueError("time, action, principal or gallery is missing")
     return {name: str(value) for name, value in found.items()}
+
+
+def _hidden(value: Any) -> Any:
+    if isinstance(value, str):
+        return _CREDENTIAL.sub(HIDDEN, value)
+    if isinstance(value, Mapping):
+        return {_hidden(str(key)): _hidden(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hidden(each) for each in value]
+    return value
 
 
 def _clean(value: Any) -> Any:

@@ -19,6 +19,7 @@ from service.call import Call
 from service.call_log import Traffic
 from service.domain import names
 from service.transport.grpc.message import readable
+from service.transport.subjects import note_message
 
 __all__ = ["ClientStream", "each", "let_on"]
 
@@ -46,6 +47,7 @@ class ClientStream:
         message = await anext(self._messages)
         if not self._is_begun:
             _enter_gallery(message)
+            note_message(message)
             self._beginning = asyncio.create_task(self._begin())
             await self._beginning
             self._is_begun = True

@@ -33,6 +33,7 @@ from service.transport.grpc.message import Unreadable, only_message, readable
 from service.transport.grpc.metadata import certificate_of, credentials_of, purpose_of
 from service.transport.grpc.running_calls import RunningCalls
 from service.transport.status import rpc_status, status_of
+from service.transport.subjects import note_message
 from service.transport.text_limit import check_message
 
 __all__ = ["CallInterceptor"]
@@ -170,6 +171,7 @@ async def _entered(requests: AsyncIterator[Any], traffic: Traffic) -> Any:
     """
     request = readable(await only_message(requests), traffic)
     check_message(request)
+    note_message(request)
     gallery = getattr(request, "gallery", None)
     call = call_in_progress.current()
     # Of the audit's list none is all, everywhere else it is the default one.

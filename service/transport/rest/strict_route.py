@@ -26,6 +26,7 @@ from service.access.gate import Credentials
 from service.access.rights import ROUTES
 from service.domain import names
 from service.transport.purpose import PURPOSE_FAULT
+from service.transport.subjects import note_fields
 from service.transport.text_limit import MAX_TEXT, check_json, check_text
 
 __all__ = ["StrictRoute", "once"]
@@ -61,6 +62,7 @@ class StrictRoute(APIRoute):
             prefix = "/v1/galleries/{gallery}" if "gallery" in request.path_params else "/v1"
             now.method = ROUTES.get(f"{verb} {prefix}{self.path}", "")
             now.streams = now.method in _STREAMS
+            note_fields(request.path_params)
             state = request.scope["state"]
             if PURPOSE_FAULT in state:
                 raise state[PURPOSE_FAULT]
@@ -68,7 +70,8 @@ class StrictRoute(APIRoute):
             if "gallery" in request.path_params:
                 # Before the body is read.
                 call.enter_gallery(names.gallery_name(request.path_params["gallery"]))
-            await state["gate"].announce(now, streams=now.streams)
+            if now.method in _UPLOADS:
+                await state["gate"].announce(now)
             request = _StrictRequest(request.scope, request.receive)
             _decodable(request.scope["query_string"])
             _known(request.query_params, queries - request.path_params.keys(), "query parameter")
@@ -79,6 +82,7 @@ class StrictRoute(APIRoute):
             if forms:
                 _expect(kind, _FORMS[:1] if _with_file(body) else _FORMS)
                 form = await request.form()
+                note_fields(form)
                 _known(form, forms, "field of this form")
                 once(form, forms)
                 for name, given in form.multi_items():
@@ -88,11 +92,15 @@ class StrictRoute(APIRoute):
                 # Read here, because FastAPI would hide our error behind words of its own; what is
                 # no JSON it says well itself.
                 with suppress(json.JSONDecodeError):
-                    await request.json()
+                    sent = await request.json()
+                    if isinstance(sent, dict):
+                        note_fields(sent)
             if now.method not in _UPLOADS:
                 # However long the body took.
                 shown = Credentials(request.headers.get("authorization", ""))
                 await state["gate"].go_on(now, shown)
+                # Now that it is known of what.
+                await state["gate"].announce(now, streams=now.streams)
             return await handle(request)
 
         return strict
