@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
@@ -22,18 +20,12 @@ from service.catalog.models import metadata
 from service.domain.crop import Camera
 from service.domain.query import SearchQuery
 from service.settings import ServiceSettings, load_settings
-
-_spec = importlib.util.spec_from_file_location(
-    "snapshot_fixtures", Path(__file__).parents[1] / "application" / "conftest.py"
+from tests.service.application.conftest import (  # noqa: F401
+    NOON,
+    HashEmbedder,
+    make_bundle,
+    succeed,
 )
-assert _spec is not None
-assert _spec.loader is not None
-fixtures = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = fixtures
-_spec.loader.exec_module(fixtures)
-
-make_bundle = fixtures.make_bundle
-succeed = fixtures.succeed
 
 
 @pytest.fixture
@@ -59,7 +51,7 @@ async def serving(settings: ServiceSettings) -> AsyncIterator[Application]:
         engine = open_engine(url, pool_size=1, writer=True)
         schema.upgrade(engine)
         engine.dispose()
-    application = await Application.open(settings, embedder=fixtures.HashEmbedder())
+    application = await Application.open(settings, embedder=HashEmbedder())
     try:
         yield application
     finally:
@@ -67,7 +59,7 @@ async def serving(settings: ServiceSettings) -> AsyncIterator[Application]:
 
 
 def at(seconds: float) -> Any:
-    return fixtures.NOON + timedelta(seconds=seconds)
+    return NOON + timedelta(seconds=seconds)
 
 
 async def put(application: Application, number: int, gallery: str = "") -> Any:
@@ -117,7 +109,7 @@ def rows(settings: ServiceSettings) -> dict[str, list[tuple[Any, ...]]]:
 
 
 @pytest.fixture
-def filled(make_bundle: Any, succeed: Any) -> Callable[[ServiceSettings], Any]:
+def filled(make_bundle: Any, succeed: Any) -> Callable[[ServiceSettings], Any]:  # noqa: F811
     """Two galleries, a night with its candidate, and a deletion; the answers."""
 
     seeds = count()

@@ -1,4 +1,4 @@
-"""The database itself, changed behind the service's back."""
+"""A service to compare, and its database changed behind its back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Executable
 
 from service.catalog.engine import open_engine
+from tests.service.application.conftest import at, embedder, opened, run  # noqa: F401
 
 
 @pytest.fixture

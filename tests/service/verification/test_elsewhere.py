@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
@@ -16,16 +13,6 @@ from service.gallery.row_ids import id_halves
 from service.verification import elsewhere
 from service.verification.elsewhere import compare_elsewhere
 from service.verification.findings import Findings
-
-_spec = importlib.util.spec_from_file_location(
-    "elsewhere_fixtures", Path(__file__).parents[1] / "application" / "conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-_fixtures = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = _fixtures
-_spec.loader.exec_module(_fixtures)
-opened, embedder, run, at = _fixtures.opened, _fixtures.embedder, _fixtures.run, _fixtures.at
 
 
 @pytest.mark.parametrize("block", [3, 2000])

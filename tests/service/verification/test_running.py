@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import numpy as np
@@ -22,16 +19,6 @@ from service.domain.identifier import image_key
 from service.domain.ports import IndexRows
 from service.gallery.row_ids import id_halves
 from service.verification.findings import KINDS, Report
-
-_spec = importlib.util.spec_from_file_location(
-    "verification_fixtures", Path(__file__).parents[1] / "application" / "conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-_fixtures = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = _fixtures
-_spec.loader.exec_module(_fixtures)
-opened, embedder, run, at = _fixtures.opened, _fixtures.embedder, _fixtures.run, _fixtures.at
 
 
 async def report_of(application, gallery: str = "", **options) -> Report:

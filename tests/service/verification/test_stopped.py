@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 
 from resight.errors import FailedPrecondition
@@ -13,16 +9,6 @@ from service.application.ingest import IngestItem
 from service.settings import load_settings
 from service.verification.findings import Report
 from service.verification.stopped import verify_stopped
-
-_spec = importlib.util.spec_from_file_location(
-    "stopped_fixtures", Path(__file__).parents[1] / "application" / "conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-_fixtures = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = _fixtures
-_spec.loader.exec_module(_fixtures)
-opened, embedder, run, at = _fixtures.opened, _fixtures.embedder, _fixtures.run, _fixtures.at
 
 
 @pytest.fixture
