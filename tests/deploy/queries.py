@@ -82,6 +82,6 @@ def parsed(queries: Iterable[str], folder: Path) -> str:
     path = folder / "queries.rules.yml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
     done = subprocess.run(
-        [PROMTOOL, "check", "rules", str(path)], capture_output=True, text=True, timeout=60
+        [PROMTOOL, "check", "rules", str(path)], capture_output=True, text=True, timeout=240
     )
     return "" if done.returncode == 0 else done.stdout + done.stderr

@@ -35,7 +35,7 @@ ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
 def test_promtool_accepts(path: Path) -> None:
     what = ["config", "--syntax-only"] if path.name == "prometheus.yml" else ["rules"]
     done = subprocess.run(
-        [PROMTOOL, "check", *what, str(path)], capture_output=True, text=True, timeout=60
+        [PROMTOOL, "check", *what, str(path)], capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -223,7 +223,7 @@ def test_force_replaces_a_demo_and_nothing_else(tmp_path: Path) -> None:
 def test_a_failing_step_ends_the_demo_with_its_last_lines(tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "demo", "--output", str(tmp_path / "out"), "--cameras", "1"],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "simulate" in done.stderr

@@ -314,7 +314,7 @@ def use(start_service: Callable[..., Any], folder: Path, images: Images, **setti
         subprocess.run(
             [str(RESIGHT), "gallery", "snapshot", "--output", str(folder / "snapshot.tar"),
              "--data", str(folder / "data")],
-            env=os.environ | environment, check=True, capture_output=True, timeout=60,
+            env=os.environ | environment, check=True, capture_output=True, timeout=240,
         )  # fmt: skip
         limits = Path(f"/proc/{service.process.pid}/limits").read_text()
         killed_at_work(service, images)

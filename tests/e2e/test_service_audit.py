@@ -343,7 +343,9 @@ def test_two_replicas_write_a_chain_each(
         "RESIGHT_DATABASE_URL": postgresql_url,
         "RESIGHT_BLOB_URL": f"file://{tmp_path}/b",
     }
-    subprocess.run([RESIGHT, "db", "upgrade"], env=os.environ | environment, check=True, timeout=60)
+    subprocess.run(
+        [RESIGHT, "db", "upgrade"], env=os.environ | environment, check=True, timeout=240
+    )
     with (
         start_service(tmp_path / "one", RESIGHT_REPLICAS__NAME="one", **environment) as first,
         start_service(tmp_path / "two", RESIGHT_REPLICAS__NAME="two", **environment) as second,

@@ -71,7 +71,7 @@ def test_a_message_beyond_the_limit_ends_its_stream_and_no_other(
 
         def slowly() -> Iterator[Any]:
             yield item(1_000, make_jpeg(1_000))
-            more.wait(30)
+            more.wait(120)
             yield item(1_001, make_jpeg(1_001))
 
         going_on = other.gallery.IngestCrops(slowly())

@@ -179,7 +179,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory, fuzzed_bundle: Path) -> P
     output = root / "snapshot"
     subprocess.run(
         [RESIGHT, "gallery", "snapshot", "--data", root / "data", "--output", output],
-        check=True, capture_output=True, timeout=60,
+        check=True, capture_output=True, timeout=240,
     )  # fmt: skip
     return output
 

@@ -19,7 +19,7 @@ def left_behind(folder: Path, first: str) -> list[str]:
     # What a continuous-integration system sets turns it off, too.
     environment = {k: v for k, v in environment.items() if k not in ("CI", "GITHUB_ACTIONS")}
     command = [sys.executable, "-c", LOADS.format(first=first)]
-    subprocess.run(command, check=True, env=environment, timeout=60)
+    subprocess.run(command, check=True, env=environment, timeout=240)
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 

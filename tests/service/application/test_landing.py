@@ -122,7 +122,7 @@ def test_crops_that_come_while_all_lanes_are_busy_go_together(opened, run, at, m
 
             def held(key: str, data: bytes) -> None:
                 begun.set()
-                release.wait(30)
+                release.wait(120)
                 put_all([(key, data)])
 
             monkeypatch.setattr(blobs, "put", held)
@@ -130,7 +130,7 @@ def test_crops_that_come_while_all_lanes_are_busy_go_together(opened, run, at, m
                 blobs, "put_all", lambda many: groups.append(len(many)) or put_all(many)
             )
             first = asyncio.create_task(application.ingest.submit(item(at, 0)))
-            await asyncio.to_thread(begun.wait, 30)
+            await asyncio.to_thread(begun.wait, 120)
             others = [
                 asyncio.create_task(application.ingest.submit(item(at, n))) for n in range(1, 11)
             ]

@@ -49,14 +49,14 @@ def test_connections_in_use_and_changes_that_wait(catalog_url: str, tmp_path: Pa
 
     def slow(connection: Connection) -> None:
         begun.set()
-        assert going_on.wait(30)
+        assert going_on.wait(120)
 
     try:
         assert told() == (0, 0, 0)
         with catalog.connect(), catalog.connect():
             assert told() == (2, 0, 0)
         writes = [catalog.writer.change(slow)]
-        assert begun.wait(30)
+        assert begun.wait(120)
         writes += [catalog.writer.change(lambda _: None) for _ in range(3)]
         assert told() == (0, 1, 3)
         going_on.set()
