@@ -100,6 +100,9 @@ class Tokens:
         limits = claims.get(self._claim, {})
         if not isinstance(limits, dict) or limits.keys() - _LIMITS:
             raise ValueError(f"{self._claim} is no object of {', '.join(sorted(_LIMITS))}")
+        # Absent is no limit; null is what an issuer says that meant one and found nothing to put.
+        if empty := sorted(name for name, value in limits.items() if value is None):
+            raise ValueError(f"{self._claim}.{empty[0]} is null")
         return Principal(
             name=f"jwt:{subject}",
             kind="jwt",

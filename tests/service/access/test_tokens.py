@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from resight.errors import Unauthenticated, Unavailable
-from service.access import key_set
+from service.access import key_set, tokens
 from service.access.key_set import KeySet, keys_of
 from service.access.tokens import Tokens
 from service.domain.crop import TimeRange
@@ -195,6 +195,11 @@ def test_claims_are_limits(issuer: Issuer) -> None:
         {"resight": {"requests_per_minute": 0}},
         {"resight": {"requests_per_minute": True}},
         {"resight": {"requests_per_day": "many"}},
+        *(
+            {"resight": {"galleries": ["a"], limit: None}}
+            for limit in sorted(tokens._LIMITS - {"galleries"})
+        ),
+        {"resight": {"galleries": None}},
     ],
 )
 def test_what_does_not_hold_or_cannot_be_read_is_refused(
