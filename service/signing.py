@@ -176,7 +176,9 @@ def _contents(path: Path, field: str) -> bytes:
         with path.open("rb") as file:
             return file.read(_MOST_BYTES)
     except OSError as error:
-        raise InvalidArgument(f"{path} cannot be read ({error})", field=field) from error
+        raise InvalidArgument(
+            f"{path} cannot be read ({error.strerror}); correct the path or its rights", field=field
+        ) from error
 
 
 def _private(pem: bytes, path: Path) -> Ed25519PrivateKey:

@@ -86,6 +86,7 @@ def check(
     image store: all findings at once, and nothing is made or changed.
     """
     from service.commands.serve import given
+    from service.environment import unread_names
     from service.preflight.report import Finding, checked
 
     settings, faults = try_settings(
@@ -98,6 +99,12 @@ def check(
         )
     )
     found = [Finding("settings", "failed", str(fault)) for fault in faults]
+    named = {fault.field for fault in faults}
+    found += [
+        Finding("settings", "warning", f"{name} is no setting, and not read; remove or correct it")
+        for name in unread_names(ServiceSettings)
+        if name not in named
+    ]
     if settings is not None:
         found += [Finding("settings", "ok", "can be read"), *checked(settings, running=running)]
     failed = [finding for finding in found if finding.outcome == "failed"]

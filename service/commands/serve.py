@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import logging
 import os
 import signal
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 __all__ = ["app", "given"]
 
+logger = logging.getLogger(__name__)
 app = typer.Typer()
 
 # Waiting OpenMP threads would otherwise burn the cores that decoding and RPC need (faiss #2731);
@@ -57,7 +59,8 @@ def serve(
 ) -> None:
     """Serve gRPC and REST until SIGTERM; prints one line when ready."""
     from service import log_lines
-    from service.settings import load_settings
+    from service.environment import unread_names
+    from service.settings import ServiceSettings, load_settings
 
     log_lines.install()
     # Names of functions and lines alone: where it hangs is seen without ending it, and where native
@@ -76,6 +79,8 @@ def serve(
         )
     )
     log_lines.install(settings.logs)
+    for name in unread_names(ServiceSettings):
+        logger.warning("%s is no setting, and not read: resight config show lists them", name)
     raise typer.Exit(_run(settings))
 
 

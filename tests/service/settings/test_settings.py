@@ -8,7 +8,8 @@ from urllib.parse import quote
 import pytest
 
 from resight.errors import InvalidArgument
-from service.settings import load_settings
+from service.environment import unread_names
+from service.settings import ServiceSettings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +52,18 @@ def test_secrets_come_from_files_and_are_not_shown(monkeypatch, tmp_path: Path) 
         ("RESIGHT_DATADIR", "1", "RESIGHT_DATA_DIR"),
         ("RESIGHT_DATABASE_ULR_FILE", "1", "RESIGHT_DATABASE_URL_FILE"),
         ("RESIGHT_GRPC", "1", "RESIGHT_GRPC__"),
+        (
+            "RESIGHT_AUTH__AUTHENTICATION",
+            "on",
+            r"no such section; .*RESIGHT_ACCESS__AUTHENTICATION",
+        ),
+        ("RESIGHT_NOTHING__OF_OURS", "on", "no such section; there are access, audit, "),
+        ("RESIGHT_ADAPT__X", "1", "no such section"),
+        ("RESIGHT_STORE_IMAGES", "false", "RESIGHT_PRIVACY__STORE_IMAGES"),
+        ("RESIGHT_REQUIRE_PURPOSE", "true", "RESIGHT_GOVERNANCE__REQUIRE_PURPOSE"),
+        ("RESIGHT_TOKEN_FILE", "/token", r"RESIGHT_MILVUS__TOKEN_FILE"),
+        ("RESIGHT_PORT", "80", "RESIGHT_GRPC__PORT or RESIGHT_REST__PORT"),
+        ("RESIGHT_AUDIT_ENABLED", "false", "RESIGHT_AUDIT__ENABLED"),
         ("RESIGHT_MILVUS__TOKEN", "change-me", r"milvus\.token .*placeholder"),
         ("RESIGHT_GRPC__PORT", "65536", "grpc.port"),
         ("RESIGHT_LIMITS__MAX_TOP_K", "ten", r"limits.max_top_k \(RESIGHT_LIMITS__MAX_TOP_K\)"),
@@ -76,7 +89,6 @@ def test_a_wrong_name_or_value_is_named(monkeypatch, name, value, message) -> No
         "RESIGHT_SERVE_GRPC_PORT",
         "RESIGHT_SERVE_BUNDLE",
         "RESIGHT_SHARED",
-        "RESIGHT_ADAPT__X",
         "RESIGHT_CA_FILE",
         "RESIGHT_CLIENT_TLS",
         "RESIGHT_API_KEY_FILE",
@@ -87,6 +99,27 @@ def test_a_wrong_name_or_value_is_named(monkeypatch, name, value, message) -> No
 def test_names_of_others_are_left_alone(monkeypatch, name) -> None:
     monkeypatch.setenv(name, "1")
     load_settings()
+    assert unread_names(ServiceSettings) == (["RESIGHT_SHARED"] if "SHARED" in name else [])
+
+
+def test_what_kubernetes_tells_of_a_service_of_our_name_is_no_setting(monkeypatch) -> None:
+    for name, value in {
+        "RESIGHT_PORT": "tcp://10.0.0.1:7443",
+        "RESIGHT_SERVICE_HOST": "10.0.0.1",
+        "RESIGHT_SERVICE_PORT": "7443",
+        "RESIGHT_SERVICE_PORT_GRPC": "7443",
+        "RESIGHT_PORT_7443_TCP": "tcp://10.0.0.1:7443",
+        "RESIGHT_PORT_7443_TCP_ADDR": "10.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    load_settings()
+    assert unread_names(ServiceSettings) == []
+
+
+def test_a_name_that_nothing_reads_is_told_and_no_other(monkeypatch) -> None:
+    for name in ("RESIGHT_DB_URL", "RESIGHT_DATA_DIR", "RESIGHT_DATABASE_URL_FILE"):
+        monkeypatch.setenv(name, "x")
+    assert unread_names(ServiceSettings) == ["RESIGHT_DB_URL"]
 
 
 @pytest.mark.parametrize("overrides", [{"colour": 1}, {"grpc": {"colour": 1}}])
