@@ -131,12 +131,12 @@ class ObjectStore:
         self._direct.put(f"/{bucket}/{key}", content=data).raise_for_status()
 
     def content(self, bucket: str) -> dict[str, bytes]:
-        """Every object."""
+        """Every object; one that a service removes meanwhile is gone."""
         found = {}
         for key in self._listed(f"/{bucket}?list-type=2", "Contents"):
             answer = self._direct.get(f"/{bucket}/{key}")
-            answer.raise_for_status()
-            found[key] = answer.content
+            if answer.status_code != httpx.codes.NOT_FOUND:
+                found[key] = answer.raise_for_status().content
         return found
 
     def versions(self, bucket: str) -> list[str]:
