@@ -39,6 +39,7 @@ AUDIT_WRITABLE = Gauge(
     "not be, until it has been for two: no call is answered, and the replica is not ready.",
     registry=REGISTRY,
 )
+AUDIT_WRITABLE.set(1)  # while a long start is watched, nothing has failed yet
 AUDIT_UNSIGNED_ENTRIES = Gauge(
     "resight_audit_unsigned_entries",
     "Entries of this process's chain that no checkpoint covers yet.",

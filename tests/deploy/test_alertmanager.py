@@ -41,13 +41,13 @@ PRIVACY = re.compile("Resight(Audit|Erasure|Retention).+")
 SCENARIOS = {
     "the database is gone": (
         "DatabaseFailing ReplicaHeartbeatFailing ReplicaFollowFailing IndexLagging AuditFailing "
-        "AuditUnsigned NotReady AvailabilityBurnFast AvailabilityBurnSlow IngestFailing "
-        "ErasureOverdue",
+        "AuditUnwritable AuditUnsigned NotReady AvailabilityBurnFast AvailabilityBurnSlow "
+        "IngestFailing ErasureOverdue",
         "DatabaseFailing ErasureOverdue",
     ),
     "the disk is full": (
-        "DiskFull DiskFilling DatabaseFailing AuditFailing NotReady AvailabilityBurnFast "
-        "AvailabilityBurnSlow IngestFailing",
+        "DiskFull DiskFilling DatabaseFailing AuditUnwritable AuditFailing NotReady "
+        "AvailabilityBurnFast AvailabilityBurnSlow IngestFailing",
         "DiskFull",
     ),
     "a replica is gone": (
@@ -55,8 +55,13 @@ SCENARIOS = {
         "Down LatencyBurnFast",
     ),
     "the audit cannot be written": (
-        "AuditFailing AuditUnsigned NotReady AvailabilityBurnFast QueueSaturated",
-        "AuditFailing QueueSaturated",
+        "AuditUnwritable AuditFailing AuditUnsigned NotReady AvailabilityBurnFast IngestFailing "
+        "QueueSaturated",
+        "AuditUnwritable QueueSaturated",
+    ),
+    "anchors cannot be written, and calls fail for something else": (
+        "AuditFailing AuditUnsigned NotReady AvailabilityBurnFast AvailabilityBurnSlow",
+        "AuditFailing NotReady AvailabilityBurnFast",
     ),
     "a replica is cut off": (
         "ReplicaHeartbeatFailing ReplicaFollowFailing NotReady ReplicaLagging",
@@ -148,8 +153,8 @@ def test_of_what_fires_together_the_cause_is_left(scenario: str, running: Alertm
 @needs_alertmanager
 def test_the_fault_of_one_replica_explains_no_fault_of_another(running: Alertmanager) -> None:
     job = f"resight-{next(_numbers)}"
-    fired = [("ResightDatabaseFailing", "a"), ("ResightAuditFailing", "a"),
-             ("ResightAuditFailing", "b")]  # fmt: skip
+    fired = [("ResightDatabaseFailing", "a"), ("ResightAuditUnwritable", "a"),
+             ("ResightAuditUnwritable", "b")]  # fmt: skip
     running.put(
         [
             {"alertname": name, "severity": "critical", "job": job, "instance": instance}
@@ -158,7 +163,7 @@ def test_the_fault_of_one_replica_explains_no_fault_of_another(running: Alertman
     )
     expected = {
         "ResightDatabaseFailing@a": False,
-        "ResightAuditFailing@a": True,
-        "ResightAuditFailing@b": False,
+        "ResightAuditUnwritable@a": True,
+        "ResightAuditUnwritable@b": False,
     }
     eventually(lambda: running.held_back(job=job) == expected, lambda: running.held_back(job=job))

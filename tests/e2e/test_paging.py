@@ -1,23 +1,29 @@
-"""A database that is gone, as whoever is on call learns of it: one page."""
+"""What whoever is on call learns of a database that is gone, and of an outage beside anchors that
+cannot be written: a page each.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
+from PIL import Image
 
 from tests.e2e.alerting import alerting, eventually, needs_alertmanager
-from tests.e2e.conftest import RESIGHT
+from tests.e2e.conftest import RESIGHT, encoded
 from tests.e2e.scraping import needs_prometheus, scraping
 
 pytestmark = [needs_prometheus, needs_alertmanager]
 
 CAUSE = "ResightDatabaseFailing"
-CONSEQUENCES = {"ResightAuditFailing", "ResightReplicaHeartbeatFailing"}
+CONSEQUENCES = {
+    "ResightAuditUnwritable", "ResightAuditFailing", "ResightReplicaHeartbeatFailing",
+}  # fmt: skip
 
 
 def test_a_database_that_is_gone_pages_once(
@@ -60,3 +66,60 @@ def test_a_database_that_is_gone_pages_once(
             assert not alertmanager.notified.get("privacy")
         finally:
             own_postgresql.start()
+
+
+def test_anchors_that_cannot_be_written_keep_back_no_outage(
+    tmp_path: Path, start_service: Any
+) -> None:
+    """They are somebody's work in the morning, and calls that fail meanwhile wake somebody."""
+    anchors = tmp_path / "anchors"
+    environment = {
+        "RESIGHT_AUDIT__ANCHOR_URL": anchors.as_uri(),
+        "RESIGHT_AUDIT__CHECKPOINT_SECONDS": "0.2",
+    }
+    with ExitStack() as stack:
+        service = stack.enter_context(start_service(tmp_path / "data", **environment))
+        alertmanager = stack.enter_context(alerting(tmp_path / "alertmanager", wait="1s"))
+        prometheus = stack.enter_context(
+            scraping(
+                tmp_path / "prometheus",
+                service.rest,
+                faster=20,
+                often="1s",
+                alertmanager=alertmanager.address,
+            )
+        )
+        gallery = f"http://{service.rest}/v1/galleries/default"
+
+        def are_blocked() -> bool:
+            shutil.rmtree(anchors, ignore_errors=True)
+            try:
+                anchors.write_text("in the way")
+            except IsADirectoryError:  # one was written in between
+                return False
+            return True
+
+        eventually(are_blocked, lambda: anchors)
+
+        def told(receiver: str) -> set[str]:
+            return alertmanager.notified.get(receiver, set())
+
+        def seen() -> tuple[object, ...]:
+            return dict(alertmanager.notified), prometheus.firing()
+
+        def is_failing() -> bool:
+            assert httpx.get(f"{gallery}/stats", timeout=60).status_code == 200
+            return all("ResightAuditFailing" in told(name) for name in ("tickets", "privacy"))
+
+        eventually(is_failing, seen, 240)
+        # On which the encoder of the tests fails.
+        poison = encoded(Image.new("RGB", (64, 128), (255, 255, 255)), "PNG")
+
+        def is_paged() -> bool:
+            files = {"image": ("query.png", poison)}
+            assert httpx.post(f"{gallery}/search", files=files, timeout=60).status_code == 500
+            return "ResightAvailabilityBurnFast" in told("page")
+
+        eventually(is_paged, seen, 240)
+        assert "ResightAuditFailing" in prometheus.firing()
+        assert "ResightAuditFailing" not in told("page")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from service.domain.adaptation import RunState
 from service.telemetry import gallery_begins
 from service.telemetry.registry import REGISTRY
@@ -27,3 +30,15 @@ def test_a_first_bulk_load_and_a_first_night_are_increases() -> None:
 def test_what_a_night_misses_at_once_is_an_increase() -> None:
     for outcome in ("sent", "image_missing", "image_damaged"):
         assert value("resight_adaptation_crops_streamed_total", outcome=outcome) is not None
+
+
+def test_an_audit_that_nobody_has_failed_to_write_can_be_written() -> None:
+    """Of a fresh process, as a long start shows it: at 0 an alert would wake somebody."""
+    program = (
+        "from service.telemetry import REGISTRY;"
+        "print(REGISTRY.get_sample_value('resight_audit_writable'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert float(done.stdout) == 1
