@@ -27,8 +27,9 @@ OVERLAP = timedelta(hours=1)
 
 
 class _Cursor:
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, gallery: str) -> None:
         self._path = path
+        self._gallery = gallery
         self.chains: dict[str, int] = {}
         self.until: datetime | None = None
         if path is None or not path.exists():
@@ -37,12 +38,19 @@ class _Cursor:
             said = json.loads(path.read_text("utf-8"))
             self.chains = {str(chain): int(last) for chain, last in said["chains"].items()}
             self.until = None if said["until"] is None else datetime.fromisoformat(said["until"])
+            of = str(said.get("gallery", ""))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidArgument(
                 f"{path} is no cursor of an export ({error!r}); remove it to export everything "
                 "again",
                 field="cursor",
             ) from error
+        if of != gallery:
+            raise InvalidArgument(
+                f"{path} is the cursor of an export of {of or 'all galleries'}, and would pass "
+                f"over entries of {gallery or 'all galleries'}; give each export its own",
+                field="cursor",
+            )
 
     def passed(self, entry: ReadEntry) -> None:
         self.chains[entry.chain_id] = max(entry.sequence, self.chains.get(entry.chain_id, 0))
@@ -55,7 +63,8 @@ class _Cursor:
         until = None if self.until is None else self.until.isoformat()
         half = self._path.with_name(f"{self._path.name}.new")
         with half.open("w", encoding="utf-8") as file:
-            json.dump({"until": until, "chains": self.chains}, file)
+            said = {"until": until, "chains": self.chains, "gallery": self._gallery}
+            json.dump(said, file)
             file.flush()
             os.fsync(file.fileno())
         half.replace(self._path)
@@ -66,6 +75,7 @@ def export_entries(
     *,
     output: Path | None,
     cursor: Path | None = None,
+    gallery: str = "",
     start_time: datetime | None = None,
     end_time: datetime | None = None,
 ) -> int:
@@ -78,12 +88,14 @@ def export_entries(
         source: Where entries are read.
         output: Appended to; stdout when None.
         cursor: Remembers what was exported.
+        gallery: Of this one alone; of all and of none when empty.
         start_time, end_time: Bounds besides.
 
     Raises:
-        InvalidArgument: the cursor or the output cannot be used.
+        InvalidArgument: the cursor or the output cannot be used, or the cursor is of another
+            gallery's export.
     """
-    known = _Cursor(cursor)
+    known = _Cursor(cursor, gallery)
     begin = start_time
     if known.until is not None:
         overlapping = known.until - OVERLAP
@@ -98,7 +110,8 @@ def export_entries(
                 raise InvalidArgument(
                     f"{output} cannot be written ({error})", field="output"
                 ) from error
-        for entry in _new(source, Selection(start_time=begin, end_time=end_time), known):
+        wanted = Selection(gallery=gallery, start_time=begin, end_time=end_time)
+        for entry in _new(source, wanted, known):
             stream.write(_line(entry))
             known.passed(entry)
             count += 1

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from resight.client.connection import Connection as Channel
+from resight.client.faults import translated
 from resight.errors import FailedPrecondition
 from resight.v1 import admin_service_pb2 as messages
 from service.audit.chain import Head
@@ -142,7 +143,8 @@ class ServiceAudit:
                 time.FromDatetime(value)
                 getattr(request, name).CopyFrom(time)
         while True:
-            page = self.channel.admin.ListAuditEntries(request)
+            with translated():
+                page = self.channel.admin.ListAuditEntries(request)
             for entry in page.entries:
                 yield ReadEntry(
                     entry.chain_id,

@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from resight.client.faults import translated
 from resight.errors import NotFound, PermissionDenied
 from resight.v1 import (
     adaptation_service_pb2,
@@ -132,7 +133,8 @@ def _readable(
 
 def _pages(call: Callable[[Any], Any], request: Any) -> Iterator[Any]:
     while True:
-        page = call(request)
+        with translated():
+            page = call(request)
         yield page
         if not page.next_page_token:
             return

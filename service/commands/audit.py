@@ -124,6 +124,9 @@ def export(
     ] = None,
     start: Start = None,
     end: End = None,
+    gallery: Annotated[
+        str, typer.Option(help="Of this gallery alone; of all, and of none, when empty.")
+    ] = "",
     target: Target = DEFAULT_TARGET,
     data: Data = None,
     as_json: AsJson = False,
@@ -134,6 +137,7 @@ def export(
             source,
             output=output,
             cursor=cursor,
+            gallery=gallery,
             start_time=instant(start, "--start"),
             end_time=instant(end, "--end"),
         )
