@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from resight.bundle import write_bundle
-from resight.client import connection
+from resight.client import connection as client
 from resight.client.connection import Connection, connect
 from resight.crops import Preprocessing
 from resight.v1 import bundle_pb2
@@ -29,7 +29,7 @@ RESIGHT = Path(sys.executable).with_name("resight")
 HEIGHT, WIDTH = 64, 32
 Process = subprocess.Popen[str] | forked.ForkedProcess
 # A client that is in a hurry takes a service of a busy machine for one that is not there.
-connection._CONNECT_SECONDS = 60.0
+client._CONNECT_SECONDS = 60.0
 
 
 @dataclass
