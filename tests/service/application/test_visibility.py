@@ -290,6 +290,30 @@ def test_only_their_own_is_taken_in(filled: Any, at: Any) -> None:
     filled(work)
 
 
+def test_a_taken_id_is_refused_alike_wherever_it_lies(filled: Any, at: Any) -> None:
+    async def work(application: Any, stored: list[dict[str, Any]]) -> None:
+        become(limited(at))
+        own = {crop["id"] for crop in seen(stored, limited(at), at)}
+        answers: dict[bool, set[tuple[str, ...]]] = {True: set(), False: set()}
+        for crop in stored:
+            asked = IngestItem("", "c1", at(20.5), b"another", crop_id=str(crop["id"]))
+            told = await application.ingest.submit(asked)
+            assert told.outcome is Outcome.REJECTED
+            said = told.message.replace(str(crop["id"]), "ID")
+            answers[crop["id"] in own].add((told.reason, said, told.field, str(told.crop_id)))
+        assert len(answers[True]) == 1
+        assert answers[True] == answers[False]
+        # A repeated crop of their own is still known.
+        [one, *_] = (crop for crop in stored if crop["id"] in own)
+        track = f"t{one['second'] % 9}"
+        asked = IngestItem("", one["camera"], at(one["second"]), one["image"], track_id=track)
+        for crop_id in ("", str(one["id"])):
+            told = await application.ingest.submit(replace(asked, crop_id=crop_id))
+            assert (told.outcome, told.crop_id) == (Outcome.DUPLICATE, one["id"])
+
+    filled(work)
+
+
 def test_learned_travel_times_are_of_their_cameras(filled: Any, at: Any) -> None:
     async def work(application: Any, stored: list[dict[str, Any]]) -> None:
         become(LOCAL)
