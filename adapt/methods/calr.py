@@ -65,6 +65,7 @@ class Calr(CentroidContrast):
     """
 
     name = "calr"
+    _cameras: NDArray[np.int32]
 
     def __init__(
         self,
@@ -82,11 +83,9 @@ class Calr(CentroidContrast):
             )
         if config.calr.clustering == "infomap":
             require_infomap()
-        super().__init__(config, device)
+        super().__init__(config, cameras, device, constraints)
         self.local: NDArray[np.int64] | None = None
         self._settings = config.calr
-        self._cameras = cameras
-        self._constraints = constraints
         self._codes = torch.from_numpy(cameras.astype(np.int64)).to(device)
         self._weights: Tensor | None = None
         self._head: CameraHead | None = None

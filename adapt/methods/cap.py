@@ -17,36 +17,22 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from adapt.clustering.constraints import Constraints
 from adapt.memory.camera import CameraProxyMemory
 from adapt.memory.proxies import CameraProxies
+from adapt.methods.clustering_method import ClusteringMethod
 from adapt.methods.grouping import group, repetition, require_contrast
-from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
-from adapt.training.config import RunConfig
+from adapt.methods.method import Batch, EpochLabels, Features, MethodState, StateValue
 
 __all__ = ["Cap"]
 
 
-class Cap(Method):
+class Cap(ClusteringMethod):
     """The method ``cap``."""
 
     name = "cap"
-
-    def __init__(
-        self,
-        config: RunConfig,
-        cameras: NDArray[np.int32] | None,
-        device: torch.device,
-        constraints: Constraints | None = None,
-    ) -> None:
-        self._config = config
-        self._cameras = cameras
-        self._constraints = constraints
-        self._device = device
-        self._memory: CameraProxyMemory | None = None
+    _memory: CameraProxyMemory | None = None
 
     def wants_features(self, epoch: int) -> bool:  # noqa: ARG002
         """Every epoch."""

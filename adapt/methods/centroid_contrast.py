@@ -10,19 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adapt.memory.cluster import ClusterMemory
-from adapt.methods.method import Batch, Features, Method
-from adapt.training.config import RunConfig
+from adapt.methods.clustering_method import ClusteringMethod
+from adapt.methods.method import Batch, Features
 
 __all__ = ["CentroidContrast"]
 
 
-class CentroidContrast(Method):
+class CentroidContrast(ClusteringMethod):
     """A method whose memory is made anew each epoch from features and clusters."""
 
-    def __init__(self, config: RunConfig, device: torch.device) -> None:
-        self._config = config
-        self._device = device
-        self._memory: ClusterMemory | None = None
+    _memory: ClusterMemory | None = None
 
     def wants_features(self, epoch: int) -> bool:  # noqa: ARG002
         """Every epoch."""

@@ -12,14 +12,10 @@ pooling that its weights were trained with (``pooling=gem`` is the released defa
 from __future__ import annotations
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from adapt.clustering.constraints import Constraints
 from adapt.methods.centroid_contrast import CentroidContrast
 from adapt.methods.grouping import group, repetition, require_contrast
 from adapt.methods.method import EpochLabels, Features, MethodState, StateValue
-from adapt.training.config import RunConfig
 
 __all__ = ["ClusterContrast"]
 
@@ -28,17 +24,6 @@ class ClusterContrast(CentroidContrast):
     """The method ``cluster-contrast``."""
 
     name = "cluster-contrast"
-
-    def __init__(
-        self,
-        config: RunConfig,
-        cameras: NDArray[np.int32] | None,
-        device: torch.device,
-        constraints: Constraints | None = None,
-    ) -> None:
-        super().__init__(config, device)
-        self._cameras = cameras
-        self._constraints = constraints
 
     def prepare_epoch(self, features: Features | None, epoch: int) -> EpochLabels:
         """Clusters the crops and rebuilds the centroids."""

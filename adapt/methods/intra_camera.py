@@ -38,7 +38,7 @@ class IntraCamera(CentroidContrast):
     name = "calr"
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
-        super().__init__(config, device)
+        super().__init__(config, None, device)
         self.kept: LocalClusters | None = None
         self.kept_epoch = 0
         self.silhouettes: list[float] = []

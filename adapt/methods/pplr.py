@@ -36,8 +36,9 @@ from adapt.memory.cluster import centroids
 from adapt.memory.proxies import CameraProxies
 from adapt.memory.static_proxies import StaticProxies
 from adapt.methods.agreement import cross_agreement
+from adapt.methods.clustering_method import ClusteringMethod
 from adapt.methods.grouping import group, repetition, require_contrast
-from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
+from adapt.methods.method import Batch, EpochLabels, Features, MethodState, StateValue
 from adapt.methods.part_heads import PartHeads, stripes
 from adapt.methods.refinement import agreement_smoothing, guided_refinement
 from adapt.methods.triplet import soft_triplet
@@ -47,7 +48,7 @@ from adapt.training.distributed import current
 __all__ = ["Pplr"]
 
 
-class Pplr(Method):
+class Pplr(ClusteringMethod):
     """The method ``pplr``."""
 
     name = "pplr"
@@ -59,11 +60,8 @@ class Pplr(Method):
         device: torch.device,
         constraints: Constraints | None = None,
     ) -> None:
-        self._config = config
+        super().__init__(config, cameras, device, constraints)
         self._settings = config.pplr
-        self._cameras = cameras
-        self._constraints = constraints
-        self._device = device
         self._heads: PartHeads | None = None
         self._agreement: Tensor | None = None
         self._proxies: StaticProxies | None = None

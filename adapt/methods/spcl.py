@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from adapt.clustering.constraints import Constraints
 from adapt.memory.cluster import centroids
 from adapt.memory.hybrid import HybridMemory
+from adapt.methods.clustering_method import ClusteringMethod
 from adapt.methods.grouping import group, tighter
-from adapt.methods.method import Batch, EpochLabels, Features, Method, MethodState, StateValue
+from adapt.methods.method import Batch, EpochLabels, Features, MethodState, StateValue
 from adapt.methods.self_paced import select, unify
 from adapt.training.config import RunConfig
 from resight.errors import FailedPrecondition
@@ -42,26 +42,14 @@ from resight.errors import FailedPrecondition
 __all__ = ["Spcl"]
 
 
-class Spcl(Method):
+class Spcl(ClusteringMethod):
     """The method ``spcl``."""
 
     name = "spcl"
     takes_source = True
-
-    def __init__(
-        self,
-        config: RunConfig,
-        cameras: NDArray[np.int32] | None,
-        device: torch.device,
-        constraints: Constraints | None = None,
-    ) -> None:
-        self._config = config
-        self._cameras = cameras
-        self._constraints = constraints
-        self._device = device
-        self._theta: float | None = None
-        self._memory: HybridMemory | None = None
-        self._source: Tensor | None = None
+    _theta: float | None = None
+    _memory: HybridMemory | None = None
+    _source: Tensor | None = None
 
     @property
     def wants_source(self) -> bool:
