@@ -37,3 +37,18 @@ def query(database_url: str) -> Callable[[str | Executable], list[tuple[Any, ...
             engine.dispose()
 
     return rows
+
+
+@pytest.fixture
+def change(database_url: str) -> Callable[[Executable], None]:
+    """``change(statement)``: the database itself, behind the service's back."""
+
+    def execute(statement: Executable) -> None:
+        engine = open_engine(database_url, pool_size=1, writer=True)
+        try:
+            with engine.begin() as connection:
+                connection.execute(statement)
+        finally:
+            engine.dispose()
+
+    return execute

@@ -22,7 +22,6 @@ from resight.crops import ImageLimits
 from service.application.application import Application
 from service.application.ingest import IngestItem, Outcome
 from service.application.registry import Upload
-from service.catalog.engine import open_engine
 from service.domain.crop import Camera
 from service.domain.filling import FillingState
 from service.domain.model import GateOutcome, GateVerdict
@@ -208,21 +207,6 @@ def site(tmp_path: Path, catalog_url: str, make_bundle: Callable[..., bytes]) ->
 @pytest.fixture
 def run() -> Callable[[Awaitable[Any]], Any]:
     return lambda work: asyncio.run(work)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def sabotage(database_url: str) -> Callable[[Any], None]:
-    """Change the database behind the application's back."""
-
-    def execute(statement: Any) -> None:
-        engine = open_engine(database_url, pool_size=1, writer=True)
-        try:
-            with engine.begin() as connection:
-                connection.execute(statement)
-        finally:
-            engine.dispose()
-
-    return execute
 
 
 @pytest.fixture(name="image_of")

@@ -48,7 +48,7 @@ async def registered(it, data: bytes, seed: int, gate) -> str:
 
 
 def test_old_vectors_are_carried_over_and_new_crops_embedded(
-    site, run, mapped, passed, image_of, vector_of, sabotage
+    site, run, mapped, passed, image_of, vector_of, change
 ) -> None:
     async def work() -> None:
         async with site(**PRIVATE) as it:
@@ -80,7 +80,7 @@ def test_old_vectors_are_carried_over_and_new_crops_embedded(
     run(work())
 
 
-def test_what_was_not_mapped_is_found_out(site, run, mapped, passed, sabotage) -> None:
+def test_what_was_not_mapped_is_found_out(site, run, mapped, passed, change) -> None:
     async def work() -> None:
         async with site(**PRIVATE) as it:
             await it.ingest(range(20))
@@ -89,7 +89,7 @@ def test_what_was_not_mapped_is_found_out(site, run, mapped, passed, sabotage) -
             await it.application.models.lifecycle.stage("", version)
             await it.filled(version)
             other = np.array([1, 0, 0, 0], "<f4").tobytes()
-            sabotage(update(embeddings).where(embeddings.c.model_row == 2).values(vector=other))
+            change(update(embeddings).where(embeddings.c.model_row == 2).values(vector=other))
             with pytest.raises(FailedPrecondition) as caught:
                 await it.application.models.lifecycle.promote("", version)
             assert caught.value.reason == "VERIFICATION_FAILED"

@@ -90,7 +90,7 @@ def test_what_the_gate_did_not_pass_needs_force_and_a_reason(site, run, query) -
     run(work())
 
 
-def test_a_filling_that_replaced_nothing_is_found_out(site, run, sabotage) -> None:
+def test_a_filling_that_replaced_nothing_is_found_out(site, run, change) -> None:
     """It reports all crops done, and every crop has a vector: the old model's."""
 
     async def work() -> None:
@@ -100,7 +100,7 @@ def test_a_filling_that_replaced_nothing_is_found_out(site, run, sabotage) -> No
             version = await it.register(2)
             await lifecycle.stage("", version)
             await it.filled(version)
-            sabotage(
+            change(
                 update(embeddings)
                 .where(embeddings.c.model_row == 2)
                 .values(
@@ -121,7 +121,7 @@ def test_a_filling_that_replaced_nothing_is_found_out(site, run, sabotage) -> No
     run(work())
 
 
-def test_a_count_that_is_made_up_is_found_out(site, run, sabotage) -> None:
+def test_a_count_that_is_made_up_is_found_out(site, run, change) -> None:
     """The filling says complete, and crops lack vectors."""
 
     async def work() -> None:
@@ -131,7 +131,7 @@ def test_a_count_that_is_made_up_is_found_out(site, run, sabotage) -> None:
             version = await it.register(2)
             await lifecycle.stage("", version)
             await it.filled(version)
-            sabotage(
+            change(
                 embeddings.delete().where(embeddings.c.model_row == 2, embeddings.c.crop_row == 7)
             )
             told = lifecycle.promote("", version)
@@ -169,7 +169,7 @@ def test_a_paused_filling_rests_until_it_is_resumed(site, run) -> None:
     run(work())
 
 
-def test_another_process_that_fills_is_left_alone(site, run, sabotage) -> None:
+def test_another_process_that_fills_is_left_alone(site, run, change) -> None:
     async def work() -> None:
         async with site() as it:
             lifecycle = it.application.models.lifecycle
@@ -178,10 +178,10 @@ def test_another_process_that_fills_is_left_alone(site, run, sabotage) -> None:
             await it.application.models._repeating[0].close()
             await lifecycle.stage("", version)
             other, tomorrow = UUID(int=7), datetime.now(UTC) + timedelta(days=1)
-            sabotage(update(model_fillings).values(holder=other, expire_time=tomorrow))
+            change(update(model_fillings).values(holder=other, expire_time=tomorrow))
             await it.application.models._filler.fill_all()
             assert (await lifecycle.filling("", version)).done == 0
-            sabotage(update(model_fillings).values(expire_time=datetime.now(UTC)))
+            change(update(model_fillings).values(expire_time=datetime.now(UTC)))
             await it.application.models._filler.fill_all()
             assert (await lifecycle.filling("", version)).done == 10, "its lease has ended"
 
