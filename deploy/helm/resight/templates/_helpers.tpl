@@ -2,13 +2,14 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 
+{{/* With "-night" no longer than the 52 characters of a CronJob's name. */}}
 {{- define "resight.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 46 | trimSuffix "-" -}}
 {{- else if contains (include "resight.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 46 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name (include "resight.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "resight.name" .) | trunc 46 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
@@ -97,6 +98,9 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- if and .Values.database.existingSecret (not (or .Values.erasures.existingClaim .Values.data.existingClaim)) -}}
 {{- fail "with a database the data volume is scratch, and the erasure ledger on it would be lost: set erasures.existingClaim or data.existingClaim" -}}
 {{- end -}}
+{{- if and .Values.database.existingSecret (not (or .Values.audit.existingSecret .Values.data.existingClaim)) -}}
+{{- fail "with a database the data volume is scratch, and the key that signs checkpoints and receipts would be another one after each start: set audit.existingSecret" -}}
+{{- end -}}
 {{- if and $many .Values.data.existingClaim -}}
 {{- fail "data.existingClaim belongs to one process: take it away, or set replicas: 1" -}}
 {{- end -}}
@@ -128,6 +132,10 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- fail (printf "settings.%s is the chart's own: set %s instead" $name .) -}}
 {{- end -}}
 {{- end -}}
+{{- include "resight.checkNames" . -}}
+{{- include "resight.checkPlaces" . -}}
+{{- include "resight.checkSettings" . -}}
+{{- include "resight.checkDevices" . -}}
 {{- $policy := .Values.networkPolicy -}}
 {{- if and $policy.enabled .Values.tracing.endpoint (ne (include "resight.port" .Values.tracing.endpoint) (toString (int $policy.tracing.port))) -}}
 {{- fail (printf "no trace would arrive: tracing.endpoint is at port %s, and networkPolicy.tracing.port lets the service go to %d" (include "resight.port" .Values.tracing.endpoint) (int $policy.tracing.port)) -}}
@@ -137,5 +145,10 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- end -}}
 {{- if and $policy.enabled (hasKey .Values.settings "RESIGHT_ACCESS__JWKS_URL") (not $policy.identity.enabled) -}}
 {{- fail "no token could be checked: with RESIGHT_ACCESS__JWKS_URL set networkPolicy.identity.enabled" -}}
+{{- end -}}
+{{- with .Values.settings.RESIGHT_ACCESS__JWKS_URL -}}
+{{- if and $policy.enabled (ne (include "resight.port" .) (toString (int $policy.identity.port))) -}}
+{{- fail (printf "no token could be checked: RESIGHT_ACCESS__JWKS_URL is at port %s, and networkPolicy.identity.port lets the service go to %d" (include "resight.port" .) (int $policy.identity.port)) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
