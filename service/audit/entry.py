@@ -56,7 +56,7 @@ _ENCODER = json.JSONEncoder(
 _NUL = "\\u0000"
 # An API key or a JWT that somebody wrote where a name or a purpose belongs.
 _CREDENTIAL = re.compile(
-    r"rsk_[0-9a-f]{16}_[A-Za-z0-9_-]{20,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}", re.ASCII
+    r"rsk_[0-9a-f]{16}_[A-Za-z0-9_-]{20,}|eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+)+", re.ASCII
 )
 HIDDEN = "(credential)"
 

@@ -93,14 +93,14 @@ class Tally:
         yield Table("views", "Crops shown, by purpose", (*by, *use, "crops listed", *span),
                     _rows(self._views))  # fmt: skip
         yield Table("denied", "Denied attempts",
-                    ("reason", "principal", "peer", "what", "attempts"),
+                    ("reason", "code", "principal", "peer", "what", "attempts"),
                     [[*key, str(count)] for key, count in sorted(self._denied.items())],
                     "Of callers that nobody knows, those of a minute are one entry.")  # fmt: skip
         yield Table("changes", "Changes",
                     ("time", "principal", "gallery", "what", "purpose", "outcome", "about"),
                     self._changes)  # fmt: skip
         yield Table("unfinished", "Changes and streams without an end",
-                    ("time", "principal", "gallery", "what", "request"),
+                    ("time", "principal", "gallery", "what", "about", "request"),
                     list(self._open.values()),
                     "They began within this time; the process died, or they have not ended "
                     "yet.")  # fmt: skip
@@ -118,23 +118,26 @@ class Tally:
             return
         outcome = _said(said, "outcome")
         if entry.action == DENIED:
-            key = (outcome, entry.principal, _said(said, "peer"), _said(said, "method"))
+            who = (entry.principal, _said(said, "peer"), _said(said, "method"))
+            key = (outcome, _said(said, "reason"), *who)
             attempts = said.get("attempts")
             self._denied[key] += attempts if isinstance(attempts, int) else 1
             return
         request = _said(said, "request_id")
+        told = said.get("notes")
+        notes = told if isinstance(told, dict) else {}
         if said.get("event") == "began":
-            self._open[request] = [time, entry.principal, entry.gallery, entry.action, request]
+            what = (entry.gallery, entry.action, _about(notes))
+            self._open[request] = [time, entry.principal, *what, request]
             return
         self._open.pop(request, None)
+        who = (entry.principal, host_of(_said(said, "peer")), entry.action)
+        parts = notes.get("denied")
         if outcome in _DENIED:
-            self._denied[outcome, entry.principal, host_of(_said(said, "peer")), entry.action] += 1
-        notes = said.get("notes")
-        parts = notes.get("denied") if isinstance(notes, dict) else None
-        if isinstance(parts, int) and outcome not in _DENIED:
-            peer = host_of(_said(said, "peer"))
-            self._denied["PERMISSION_DENIED", entry.principal, peer, entry.action] += parts
-        self._count(entry, time, outcome, notes if isinstance(notes, dict) else {})
+            self._denied[outcome, _said(said, "reason"), *who] += 1
+        elif isinstance(parts, int):
+            self._denied["PERMISSION_DENIED", _denied_codes(notes), *who] += parts
+        self._count(entry, time, outcome, notes)
 
     def _count(self, entry: ReadEntry, time: str, outcome: str, notes: Mapping[str, Any]) -> None:
         purpose = _said(entry.said, "purpose")
@@ -144,10 +147,8 @@ class Tally:
         elif entry.action in _VIEWS:
             self._views[key].add(time, outcome, notes)
         elif entry.action in CHANGES or entry.action.startswith(("service/", PREFIX)):
-            about = ", ".join(f"{name}={value}" for name, value in sorted(notes.items()))
-            self._changes.append(
-                [time, entry.principal, entry.gallery, entry.action, purpose, outcome, about]
-            )
+            what = (entry.gallery, entry.action, purpose, outcome, _about(notes))
+            self._changes.append([time, entry.principal, *what])
         else:
             other = (entry.action, entry.principal, entry.gallery)
             self._others[other].add(time, outcome, notes)
@@ -199,6 +200,17 @@ def _rows(uses: Mapping[tuple[str, ...], _Use]) -> list[list[str]]:
         [*key, str(use.answered), str(use.failed), str(use.matches), use.first, use.last]
         for key, use in sorted(uses.items())
     ]
+
+
+def _about(notes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in sorted(notes.items()))
+
+
+def _denied_codes(notes: Mapping[str, Any]) -> str:
+    """Why parts of a call were denied; others of its parts may have failed as well."""
+    reasons = notes.get("reasons")
+    told = [str(each) for each in reasons] if isinstance(reasons, list) else []
+    return ", ".join(each for each in told if each.endswith("_NOT_ALLOWED"))
 
 
 def _said(said: Mapping[str, Any], name: str) -> str:

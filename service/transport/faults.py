@@ -51,7 +51,7 @@ _OTHERS = frozenset(
     }
 )
 _MAX_PARTS = 8
-_PART = re.compile(r"([A-Za-z_-]{1,64})(?:\[\d{1,6}\])*|\d{1,6}", re.ASCII)
+_PART = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,63})(?:\[\d{1,6}\])*|\d{1,6}", re.ASCII)
 
 
 def faulty(error: ResightError) -> None:

@@ -118,7 +118,7 @@ def read(client: httpx.Client, run: Any, crops: Mapping[str, str]) -> None:
     """What is looked at: the records of a run, and lists."""
     lease = {"Resight-Lease": run.lease_token}
     path = f"/v1/galleries/default/adaptation-runs/{run.run.run_id}"
-    for verb, place, more in (
+    calls: tuple[tuple[str, str, Any], ...] = (
         ("GET", path, {}),
         ("GET", f"{path}/crops", {}),
         ("POST", f"{path}/heartbeat", {"json": {}, "headers": lease}),
@@ -127,7 +127,8 @@ def read(client: httpx.Client, run: Any, crops: Mapping[str, str]) -> None:
         ("GET", "/v1/galleries/default/cameras", {}),
         ("GET", "/v1/galleries/default/models", {}),
         ("GET", "/v1/keys", {}),
-    ):
+    )
+    for verb, place, more in calls:
         client.request(verb, place, **more).raise_for_status()
 
 
@@ -143,9 +144,8 @@ def night(
             crops = stocked(connection, make_jpeg)
             run = start(connection)
             used = {"new_crop_ids": [crops["door"]], "replay_crop_ids": [crops["hall"]]}
-            connection.adaptation.ReportAdaptationRun(
-                ReportAdaptationRunRequest(**held(run), **used)
-            )
+            lease: Any = held(run) | used
+            connection.adaptation.ReportAdaptationRun(ReportAdaptationRunRequest(**lease))
         with grpc.insecure_channel(service.grpc) as channel:
             for number, attempt in enumerate(ATTEMPTS):
                 message = filled(attempt.message, crops)

@@ -99,12 +99,14 @@ def test_every_gallery_of_a_call_is_told(
     assert grouped["notes"]["matches"] == len(grouped["notes"]["match_ids"]) == 2
 
     rows = list(csv.DictReader(io.StringIO((tmp_path / "csv" / "denied.csv").read_text())))
-    told = {row["what"]: row["attempts"] for row in rows if row["reason"] == "PERMISSION_DENIED"}
-    assert told == {"SearchService/SearchBatch": "1", "GalleryService/IngestCrops": "1"}
+    told = {row["what"]: row for row in rows if row["reason"] == "PERMISSION_DENIED"}
+    assert told.keys() == {"SearchService/SearchBatch", "GalleryService/IngestCrops"}
+    assert {row["attempts"] for row in told.values()} == {"1"}
+    assert {row["code"] for row in told.values()} == {"GALLERY_NOT_ALLOWED"}
 
 
 def examples(notes: dict[str, Any]) -> list[str]:
-    """The crops that were searched by; which query was answered first is chance."""
+    """The crops that were searched by; those of the first query apart."""
     first = [notes["query_crop_id"]] if "query_crop_id" in notes else []
     return first + notes.get("example_crop_ids", [])
 
