@@ -1,12 +1,15 @@
 """Sessions of ONNX Runtime on the provider that was asked for, or none.
 
 ONNX Runtime replaces a provider that it cannot use by another, when a session is made and when one
-runs, and tells nobody but its log. The latter is switched off, and what was got is compared with
-what was asked for. No card has run the CUDA provider here yet; the first one is held to the golden
-outputs of the bundle at each start.
+runs, and tells nobody but its log. That is switched off as far as it can be, and what was got is
+compared with what was asked for. No card has run the CUDA provider here yet; the first one is held
+to the golden outputs of the bundle at each start.
 """
 
 from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
 
 import numpy as np
 import onnxruntime
@@ -46,9 +49,11 @@ class Session:
         self.dimension: int = bundle.dimension
         self._bundle = bundle
         self._session = onnxruntime.InferenceSession(
-            str(bundle.encoder_path), _options(threads, spin=spin), providers=_providers(provider)
+            str(bundle.encoder_path),
+            _options(threads, spin=spin),
+            providers=_providers(provider),
+            enable_fallback=0,
         )
-        self._session.disable_fallback()
         got = self._session.get_providers()[0]
         if got != provider:
             raise ProviderUnusableError(f"{provider} was asked for and {got} was got")
@@ -72,8 +77,9 @@ def open_session(bundle: Bundle, provider: str, *, threads: int, spin: bool) -> 
     if provider not in onnxruntime.get_available_providers():
         raise ProviderUnusableError(f"the onnxruntime that is installed has no {provider}")
     if provider == CUDA:
-        # Finds CUDA where pip has put it.
-        onnxruntime.preload_dlls()
+        # Finds CUDA where pip has put it, and prints what it does not find.
+        with redirect_stdout(sys.stderr):
+            onnxruntime.preload_dlls()
     try:
         session = Session(bundle, provider, threads=threads, spin=spin)
         check_golden(session, bundle.manifest.golden, bundle.preprocessing)

@@ -136,6 +136,21 @@ def test_a_session_that_got_another_provider_is_not_taken(
         open_session(bundle, CUDA, threads=1, spin=False)
 
 
+def test_a_session_that_cannot_be_made_is_not_made_with_another(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ONNX Runtime would print that, and take the CPU."""
+
+    def no_device(_: object, providers: object, *rest: object) -> None:
+        raise RuntimeError(f"no device for {providers}")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", no_device)
+    with pytest.raises(ProviderUnusableError, match=f"{CUDA}: no device for .*{CUDA}"):
+        open_session(bundle, CUDA, threads=1, spin=False)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_provider_that_computes_something_else_is_not_taken(bundle: Bundle) -> None:
     other = next((name for name in onnxruntime.get_available_providers() if name != CPU), None)
     if other is None:
