@@ -17,6 +17,7 @@ from resight.durable import flush_folder
 from resight.errors import FailedPrecondition, InvalidArgument
 from service.domain.ports import BlobStore
 from service.file_systems import open_file_system
+from service.private_files import make_private_folder
 
 __all__ = ["FolderBlobStore", "RemoteBlobStore", "open_blob_store"]
 
@@ -42,7 +43,7 @@ class FolderBlobStore:
         if beside:
             return
         try:
-            self._temporary.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folder(self._temporary)
             self._forget_half_written()
         except OSError as error:
             raise FailedPrecondition(

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from resight.durable import flush_folder
 from resight.errors import FailedPrecondition
+from service.private_files import make_private_folder
 
 __all__ = ["BundleShelf", "Incoming"]
 
@@ -51,7 +52,7 @@ class BundleShelf:
         self._root = root
         self._incoming = root / _INCOMING
         try:
-            self._incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folder(self._incoming)
             for left_behind in self._incoming.iterdir():
                 left_behind.unlink()
         except OSError as error:

@@ -30,6 +30,7 @@ from sqlalchemy import Connection, event
 from resight.durable import flush_folder
 from resight.errors import FailedPrecondition, Unavailable
 from service.domain.instant import from_micros, to_micros
+from service.private_files import make_private_folder
 
 __all__ = ["Erasure", "ErasureLedger", "erased_blobs", "erasures", "process_name"]
 
@@ -70,7 +71,7 @@ class ErasureLedger:
         self.path = folder / f"{name}{SUFFIX}"
         self._noted: WeakKeyDictionary[Connection, list[Erasure]] = WeakKeyDictionary()
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folder(folder)
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._handle = os.open(self.path, flags, 0o600)
         except OSError as error:

@@ -17,6 +17,7 @@ from resight.errors import FailedPrecondition
 from service.catalog import api_keys
 from service.catalog.store import Catalog
 from service.domain.ports import Clock
+from service.private_files import make_private_folder
 
 __all__ = ["Revocations"]
 
@@ -45,7 +46,7 @@ class Revocations:
         if not _KEY_ID.fullmatch(key_id):
             return  # no key of ours
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folder(self._folder)
             (self._folder / key_id).touch(mode=0o600)
             flush_folder(self._folder)
         except OSError as error:

@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from resight.errors import InvalidArgument, Unavailable
+from service.private_files import make_private_file
 from service.telemetry import DATABASE_ERRORS
 
 __all__ = ["open_engine", "unavailable", "writing"]
@@ -69,6 +70,8 @@ def open_engine(url: str, *, pool_size: int, writer: bool) -> Engine:
             field="database_url",
         ) from error
     if backend == "sqlite":
+        if writer:
+            _keep_private(engine)
         _prepare_sqlite(engine, begin="BEGIN IMMEDIATE" if writer else "BEGIN")
     elif writer:
         _flush_on_postgresql(engine)
@@ -101,6 +104,13 @@ def unavailable(error: SQLAlchemyError) -> Unavailable:
         field="database_url",
         reason="CATALOG_UNAVAILABLE",
     )
+
+
+def _keep_private(engine: Engine) -> None:
+    @event.listens_for(engine, "do_connect")
+    def _connecting(_dialect: object, _record: object, arguments: Any, _options: object) -> None:
+        if arguments and arguments[0] != ":memory:" and not arguments[0].startswith("file:"):
+            make_private_file(arguments[0])
 
 
 def _prepare_sqlite(engine: Engine, *, begin: str) -> None:

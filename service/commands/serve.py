@@ -60,6 +60,7 @@ def serve(
     """Serve gRPC and REST until SIGTERM; prints one line when ready."""
     from service import log_lines
     from service.environment import unread_names
+    from service.private_files import exposure
     from service.settings import ServiceSettings, load_settings
 
     log_lines.install()
@@ -81,6 +82,8 @@ def serve(
     log_lines.install(settings.logs)
     for name in unread_names(ServiceSettings):
         logger.warning("%s is no setting, and not read: resight config show lists them", name)
+    if found := exposure(settings.data_dir):
+        logger.warning("%s", found)
     raise typer.Exit(_run(settings))
 
 

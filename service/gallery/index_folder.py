@@ -22,6 +22,7 @@ from resight.durable import flush_folder
 from service.gallery.index import Snapshot
 from service.gallery.segment import Segment, SegmentView
 from service.gallery.segment_file import SegmentFileError, read_segment, write_segment
+from service.private_files import make_private_folder
 
 __all__ = ["FORMAT", "IndexFolder", "LogMark", "Restored", "UnusableError"]
 
@@ -107,7 +108,7 @@ class IndexFolder:
         Raises:
             OSError: disk full, not writable.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self.path)
         written: dict[int, tuple[int, int, str, str]] = {}
         entries: list[dict[str, Any]] = []
         size = 0

@@ -23,6 +23,7 @@ from service.preflight.places import (
     refuse_unwritable_data_dir,
 )
 from service.preflight.start import refuse_unusable_credentials
+from service.private_files import exposure
 from service.settings import ServiceSettings
 from service.tls.pair import read_pair
 from service.tls.rotation import WARN_BEFORE
@@ -141,7 +142,8 @@ def _data_dir(settings: ServiceSettings) -> Found:
     refuse_unwritable_data_dir(settings)
     refuse_locked_data_dir(settings)
     refuse_full_disk(settings)
-    yield "ok", f"{settings.data_dir} can be written"
+    found = exposure(settings.data_dir)
+    yield ("warning", found) if found else ("ok", f"{settings.data_dir} can be written")
 
 
 def _database(settings: ServiceSettings) -> Found:

@@ -136,6 +136,13 @@ def test_delete_and_stats_over_both_transports(
     assert (same.crops, same.model_version) == (6, stats["model_version"])
 
 
+def test_a_slash_too_many_is_another_path_and_sends_nobody_elsewhere(service: Any) -> None:
+    for path in ("/v1/keys/", "/v1/galleries/rest/crops/", "/healthz/", "/metrics/"):
+        found = httpx.get(f"http://{service.rest}{path}", headers={"Host": "elsewhere.example"})
+        assert found.status_code == 404, path
+        assert "location" not in found.headers
+
+
 def test_probes_metrics_and_openapi(service: Any, client: httpx.Client, crops: list[str]) -> None:
     client.post("/search", json={"crop_id": crops[0]})
     root = f"http://{service.rest}"

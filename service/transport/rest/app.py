@@ -79,6 +79,8 @@ def create_app(
         openapi_url="/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
+        # A redirection would go to whatever host the caller names.
+        redirect_slashes=False,
     )
     problems.install(app)
     probes.install(app, state=state, refresh=refresh)
@@ -118,7 +120,13 @@ def create_app(
 
 def create_probes(*, state: Callable[[], State], refresh: Callable[[], None]) -> ASGIApp:
     """The application of the probes listener: ``/healthz``, ``/readyz`` and ``/metrics`` alone."""
-    app = FastAPI(title="resight probes", openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="resight probes",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     problems.install(app)
     probes.install(app, state=state, refresh=refresh)
     return app
