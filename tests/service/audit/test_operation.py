@@ -177,7 +177,7 @@ def test_killed_in_between_it_has_begun_and_nothing_is_changed(
     assert len(said()) == 6
     verdict = verdict_of(catalog)
     assert (verdict.faults, verdict.unsigned_entries) == ([], 0)
-    [[_, who, _, action, _]] = tables_of(catalog)["unfinished"]
+    [[_, who, _, action, *_]] = tables_of(catalog)["unfinished"]
     assert (who, action) == (USER, f"AdminService/{what.capitalize()}ApiKey")
     # What has begun cannot be taken away unnoticed once anything came after it.
     direct.create(settings, ASKED)
