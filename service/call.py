@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from math import inf
 from time import perf_counter
 from typing import Literal
 from uuid import uuid4
@@ -50,6 +51,8 @@ class Call:
             and a stream name several.
         request_id: The same in answer, logs, traces and audit.
         begun: ``perf_counter`` when it came.
+        patience: Seconds that the caller gives for the answer to a request that is all here; 0 for
+            a stream, which lasts as long as its caller likes, infinite without a deadline.
         admitted: Whether it was let go on to the method.
         streams: Whether its answer goes on after it has begun.
         announced: Whether the audit has recorded that it begins.
@@ -77,6 +80,7 @@ class Call:
     galleries: dict[str, dict[str, Noted]] = field(default_factory=dict)
     request_id: str = field(default_factory=lambda: uuid4().hex)
     begun: float = field(default_factory=perf_counter)
+    patience: float = inf
     admitted: bool = False
     streams: bool = False
     announced: bool = False

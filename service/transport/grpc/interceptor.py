@@ -1,6 +1,4 @@
-"""Around every call of resight.v1: who asks is let in or not, errors become statuses, and the call
-is counted and timed.
-"""
+"""Around every call of resight.v1: its caller is let in or not, it is counted and timed."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status as grpc_details
 
-from resight.errors import ResightError
+from resight.errors import DeadlineExceeded, ResightError
 from service import call as call_in_progress
 from service import call_log
 from service.access.gate import Gate, OpenDoor
@@ -32,6 +30,7 @@ from service.transport.grpc.health_room import HealthRoom
 from service.transport.grpc.message import Unreadable, only_message, readable
 from service.transport.grpc.metadata import certificate_of, credentials_of, purpose_of
 from service.transport.grpc.running_calls import RunningCalls
+from service.transport.patience import counted_code, given_by, has_lapsed
 from service.transport.status import rpc_status, status_of
 from service.transport.subjects import note_message
 from service.transport.text_limit import check_message
@@ -111,7 +110,7 @@ def _wrap(
 
     async def unary(requests: AsyncIterator[Any], context: Context) -> Any:
         passed = gate()
-        async with _call(method, context, calls, passed, admits=admits) as traffic:
+        async with counted(context, passed) as traffic:
             request = await given(requests, traffic)
             if admits and not handler.request_streaming:
                 await passed.go_on(call_in_progress.current(), credentials_of(context))
@@ -122,7 +121,7 @@ def _wrap(
 
     async def stream(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
         passed = gate()
-        async with _call(method, context, calls, passed, admits=admits) as traffic:
+        async with counted(context, passed) as traffic:
             call, credentials = call_in_progress.current(), credentials_of(context)
             if handler.request_streaming:
                 # What was taken is answered, whatever has become of the credentials since.
@@ -148,6 +147,8 @@ def _wrap(
         except DecodeError as error:
             return Unreadable(str(error))
 
+    streams = bool(handler.request_streaming or handler.response_streaming)
+    counted = partial(_call, method, calls, admits=admits, streams=streams)
     begun = partial(
         _begun,
         admits=admits,
@@ -201,12 +202,7 @@ async def _begun(
 
 @asynccontextmanager
 async def _call(
-    method: str,
-    context: Context,
-    calls: RunningCalls,
-    gate: Gate,
-    *,
-    admits: bool = True,
+    method: str, calls: RunningCalls, context: Context, gate: Gate, *, admits: bool, streams: bool
 ) -> AsyncIterator[Traffic]:
     begun = perf_counter()
     code = grpc.StatusCode.OK
@@ -214,6 +210,7 @@ async def _call(
     traced = begin_grpc(method, context.invocation_metadata())
     # Each call has a task of its own, so nobody else sees it, and it need not be taken back.
     call = Call("grpc", method, peer=context.peer(), certificate=certificate_of(context))
+    call.patience = 0.0 if streams else given_by(context)
     call_in_progress.begin(call)
     if traced is not None:
         context.set_trailing_metadata(((TRACERESPONSE, traced.traceresponse),))
@@ -234,9 +231,12 @@ async def _call(
         await _abort(context, error, call)
     except (asyncio.CancelledError, GeneratorExit):
         code = grpc.StatusCode.CANCELLED
-        if call.lapsed is not None:
-            code = status_of(call.lapsed).grpc
-            faulty(call.lapsed)
+        ended = call.lapsed
+        if ended is None and not streams and has_lapsed(context):
+            ended = DeadlineExceeded("the deadline passed before the answer was there")
+        if ended is not None:
+            code = status_of(ended).grpc
+            faulty(ended)
         await _leave(gate, call, code)
         if call.lapsed is not None:
             # gRPC tells nobody of a task that is cancelled. It may be in the midst of a message
@@ -255,7 +255,7 @@ async def _call(
     finally:
         _INFLIGHT.dec()
         seconds = perf_counter() - begun
-        REQUESTS.labels("grpc", method, code.name).inc()
+        REQUESTS.labels("grpc", method, counted_code(code.name, call)).inc()
         REQUEST_DURATION.labels("grpc", method).observe(seconds, exemplar(call))
         call_log.written(code.name, seconds, traffic)
         if traced is not None:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 from resight.errors import DeadlineExceeded, InvalidArgument
+from service import call
 from service.call_log import Traffic
+from service.transport.patience import waits
 
 __all__ = ["MESSAGE_SECONDS", "Unreadable", "only_message", "readable"]
 
@@ -46,15 +49,18 @@ def readable(request: Any, traffic: Traffic) -> Any:
 
 
 async def only_message(requests: AsyncIterator[Any], *, seconds: float = MESSAGE_SECONDS) -> Any:
-    """The one message of a call.
+    """The one message of a call, whose caller has no claim to an answer until it is here.
 
     Raises:
         InvalidArgument: there is none.
         DeadlineExceeded: it did not come in time.
     """
+    patience, begun = call.current().patience, perf_counter()
+    waits(0.0)
     try:
         async with asyncio.timeout(seconds):
             async for message in requests:
+                waits(patience - (perf_counter() - begun))
                 return message
     except TimeoutError as error:
         raise DeadlineExceeded(

@@ -24,6 +24,7 @@ from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS, exemplar
 from service.tracing.spans import leaf
 from service.transport.call_trace import TRACERESPONSE, begin_rest, end_rest
 from service.transport.faults import faulty
+from service.transport.patience import counted_code
 from service.transport.purpose import PURPOSE, PURPOSE_FAULT, decoded_purpose
 from service.transport.rest.connection import CERTIFICATE
 from service.transport.status import CLIENT_LEFT, problem, status_name
@@ -135,7 +136,7 @@ class Observation:
                 await self._recorded(call, CLIENT_LEFT)
             self._inflight.dec()
             method = _method(scope)
-            REQUESTS.labels("rest", method, str(code)).inc()
+            REQUESTS.labels("rest", method, counted_code(str(code), call)).inc()
             seconds = perf_counter() - begun
             REQUEST_DURATION.labels("rest", method).observe(seconds, exemplar(call))
             if guarded:

@@ -6,6 +6,7 @@ from math import isfinite
 from time import monotonic
 
 from resight.errors import InvalidArgument
+from service.transport.patience import waits
 
 __all__ = ["TIMEOUT_HEADER", "deadline_after"]
 
@@ -25,4 +26,5 @@ def deadline_after(seconds: float | None) -> float | None:
             f"{TIMEOUT_HEADER} is {seconds}; send the seconds the caller will wait, above 0",
             field=TIMEOUT_HEADER,
         )
+    waits(seconds)
     return monotonic() + seconds
