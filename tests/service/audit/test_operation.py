@@ -177,8 +177,9 @@ def test_killed_in_between_it_has_begun_and_nothing_is_changed(
     assert len(said()) == 6
     verdict = verdict_of(catalog)
     assert (verdict.faults, verdict.unsigned_entries) == ([], 0)
-    [[_, who, _, action, *_]] = tables_of(catalog)["unfinished"]
+    [[_, who, _, action, about, _]] = tables_of(catalog)["unfinished"]
     assert (who, action) == (USER, f"AdminService/{what.capitalize()}ApiKey")
+    assert ("name=" in about) if what == "create" else (about == f"key_id={key.key_id}")
     # What has begun cannot be taken away unnoticed once anything came after it.
     direct.create(settings, ASKED)
     last = audit_entries.c.body.like('%"began"%') & (audit_entries.c.sequence == 2)
