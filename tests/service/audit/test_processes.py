@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -11,9 +12,10 @@ import pytest
 from sqlalchemy import delete
 
 from resight.errors import PermissionDenied
+from resight.v1 import admin_service_pb2 as messages
 from service.audit.entry import Entry
 from service.audit.processes import Processes
-from service.audit.reading import CatalogAudit, ReadEntry
+from service.audit.reading import CatalogAudit, ReadEntry, ServiceAudit
 from service.audit.span import Span
 from service.catalog.audit import Selection
 from service.catalog.models import audit_entries
@@ -129,3 +131,17 @@ def test_whoever_may_not_read_of_no_gallery_is_told_so() -> None:
     for table in found.tables():
         assert not table.rows
         assert table.note.startswith("not shown: ")
+
+
+def test_a_service_that_knows_no_actions_gives_all_and_those_wanted_are_kept() -> None:
+    actions = ["audit/began", "SearchService/Search", "audit/ended", "audit/began"]
+    page = messages.ListAuditEntriesResponse(
+        entries=[
+            messages.AuditEntry(action=action, sequence=number, body="{}")
+            for number, action in enumerate(actions)
+        ]
+    )
+    channel: Any = SimpleNamespace(admin=SimpleNamespace(ListAuditEntries=lambda _: page))
+    found = ServiceAudit(channel).entries(Selection(action="audit/began"))
+    assert [entry.sequence for entry in found] == [0, 3]
+    assert len(list(ServiceAudit(channel).entries(Selection()))) == len(actions)
