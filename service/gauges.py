@@ -31,6 +31,7 @@ def refresh_gauges(application: Application) -> None:
         GALLERY_UNREADY.labels(name, "crops").set(gauge.refuses_crops)
     application.erasing.backlog.show()
     application.retention.show()
+    application.image_removal.show()
     INDEX_LAG.set(max((gauge.index_lag_seconds for gauge in gauges.values()), default=0.0))
     for name, lease in application.adaptation.gauges().items():
         ADAPTATION_LEASE_HELD.labels(name).set(lease.held)

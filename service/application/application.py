@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Self
 
 from resight.bundle.calibration import Calibration
@@ -21,6 +22,7 @@ from service.application.encoders import EncoderLoader, nothing_loads
 from service.application.erasure.keeping import ErasureKeeping
 from service.application.foundation import Foundation, open_foundation
 from service.application.gallery import GalleryGauges
+from service.application.image_removal import ImageRemoval
 from service.application.ingest import Ingest
 from service.application.landing import Landing
 from service.application.model_keeping import ModelKeeping
@@ -63,6 +65,9 @@ class Application:
             in_flight=self._in_flight,
             replication=replication,
             seconds=settings.replicas.sweep_seconds,
+        )
+        self.image_removal = ImageRemoval(
+            catalog=catalog, blobs=blobs, clock=clock, in_flight=self._in_flight
         )
         self._keeping: list[asyncio.Task[None]] = []
         self._audit: Audit | None = None
@@ -153,6 +158,8 @@ class Application:
             in_flight=self._in_flight,
             index_files=foundation.index_files,
             images_stored=images_stored,
+            clock=clock,
+            removed_after=timedelta(seconds=settings.replicas.sweep_seconds),
         )
         self.api_keys = ApiKeys(
             catalog=catalog,
@@ -219,6 +226,11 @@ class Application:
         application.models.start()
         application.watching.start()
         application.sweeping.start()
+        application.image_removal.start(
+            application._blob_threads,
+            interval=settings.retention.interval_seconds,
+            refresh=settings.metrics.refresh_seconds,
+        )
         application._keeping = [
             asyncio.create_task(application.index_files.keep()),
             asyncio.create_task(application.retention.keep(application._blob_threads)),
@@ -265,6 +277,7 @@ class Application:
     async def close(self) -> None:
         """Commit what was submitted, then close everything."""
         await self.watching.close()
+        await self.image_removal.close()
         await self.models.close()
         self.sweeping.stop()
         self.erasing.stop()

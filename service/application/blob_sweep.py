@@ -14,16 +14,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from uuid import UUID
 
 from service.application.fence import Fence, elapsed
-from service.catalog import crop_reads, crop_writes
+from service.catalog import crop_reads
 from service.catalog.store import Catalog
 from service.domain.identifier import ARCHIVES, image_of_key
 from service.domain.ports import BlobStore
 
-__all__ = ["BlobsInFlight", "Flight", "SweepReport", "remove_deleted_images", "sweep"]
+__all__ = ["BlobsInFlight", "Flight", "SweepReport", "sweep"]
 
 logger = logging.getLogger(__name__)
 
@@ -160,16 +159,3 @@ def _removed(blobs: BlobStore, keys: Iterable[str]) -> int:
         blobs.delete(key)
         count += 1
     return count
-
-
-def remove_deleted_images(catalog: Catalog, blobs: BlobStore) -> int:
-    """Finish deletions that a crash or a failing store interrupted; returns how many."""
-    removed = 0
-    while keys := catalog.read_now(crop_reads.pending_blob_removals, limit=BLOCK):
-        for key in keys:
-            blobs.delete(key)
-        catalog.writer.change(partial(crop_writes.forget_blob_removals, keys=keys)).result()
-        removed += len(keys)
-    if removed:
-        logger.warning("blob store: removed %d images of deleted crops", removed)
-    return removed

@@ -175,8 +175,8 @@ class Crops:
         """Delete a crop: catalog row and vector in one transaction, then index, then image.
 
         From the commit on the crop is in no answer. The image's key is committed with it, so that
-        an image which outlives a crash is removed at the next start; and the erasure ledger names
-        the crop before the commit, so that no restored catalog brings it back.
+        an image which outlives a crash is removed later (``ImageRemoval``); and the erasure ledger
+        names the crop before the commit, so that no restored catalog brings it back.
 
         Returns:
             Names of the live replicas that had not removed it from their indexes when
@@ -215,7 +215,7 @@ class Crops:
             logger.exception("the image of deleted crop %s could not be removed", wanted)
             raise Unavailable(
                 f"crop {wanted} is deleted, but its image could not be removed from the blob "
-                "store yet; it is tried again at the next start",
+                "store yet; the service tries it again by itself",
                 field="blob_url",
                 reason="IMAGE_REMOVAL_PENDING",
             ) from error

@@ -13,11 +13,11 @@ from functools import partial
 from resight.bundle.calibration import Calibration
 from service.access.revocations import Revocations
 from service.application.archives import Archives
-from service.application.blob_sweep import remove_deleted_images
 from service.application.data_directory import DataDirectory
 from service.application.encoders import EncoderLoader, Encoders
 from service.application.erasure_replay import open_ledger
 from service.application.galleries import Galleries
+from service.application.image_removal import ImageRemoval
 from service.application.index_keeper import IndexKeeper
 from service.application.replication import Replication
 from service.application.retention import Retention
@@ -131,7 +131,8 @@ def open_foundation(
         asyncio.run_coroutine_threadsafe(encoders.load_all(), loop).result()
         galleries.drop_others(catalog)
         galleries.load(catalog, index_files.fill)
-        remove_deleted_images(catalog, blobs)
+        # What the store refuses is tried again while it serves.
+        ImageRemoval(catalog=catalog, blobs=blobs, clock=clock).remove(patience=1)
         # After the indexes were filled, which may take long: who is known is waited for.
         replication = Replication(
             catalog,

@@ -98,7 +98,7 @@ class Retention:
     def drop_expired(self) -> int:
         """Drop every crop that is too old from catalog, indexes and blob store; returns how many.
 
-        Blocking. Images that could not be removed are removed at the next start.
+        Blocking. Images that could not be removed wait for ``ImageRemoval``.
 
         Raises:
             FailedPrecondition: the clock has jumped ahead since this process began.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -156,7 +157,10 @@ def with_vector(
     return set(connection.scalars(statement))
 
 
-def pending_removals(connection: Connection, keys: Sequence[str]) -> set[str]:
-    """Which of these images (a few thousand at most) are of deleted crops and noted for removal."""
-    chosen = blob_removals.c.blob_key.in_(keys)
-    return set(connection.scalars(select(blob_removals.c.blob_key).where(chosen)))
+def pending_removals(connection: Connection, keys: Sequence[str]) -> dict[str, datetime]:
+    """Which of these images (a few thousand at most) are of deleted crops and noted for removal,
+    and since when.
+    """
+    removal = blob_removals.c
+    chosen = select(removal.blob_key, removal.create_time).where(removal.blob_key.in_(keys))
+    return {row.blob_key: row.create_time for row in connection.execute(chosen)}

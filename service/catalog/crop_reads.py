@@ -37,6 +37,7 @@ __all__ = [
     "crop",
     "crops_by_id",
     "list_crops",
+    "oldest_blob_removal",
     "pending_among",
     "pending_blob_removals",
     "stored_blobs",
@@ -126,10 +127,17 @@ def count_vectors(
     return int(connection.execute(statement).scalar_one())
 
 
-def pending_blob_removals(connection: Connection, *, limit: int) -> list[str]:
-    """Keys of images whose crops are deleted."""
-    statement = select(blob_removals.c.blob_key).order_by(blob_removals.c.create_time).limit(limit)
+def pending_blob_removals(connection: Connection, *, after: str, limit: int) -> list[str]:
+    """Keys of images whose crops are deleted, in their order, behind one of them."""
+    key = blob_removals.c.blob_key
+    statement = select(key).where(key > after).order_by(key).limit(limit)
     return list(connection.execute(statement).scalars())
+
+
+def oldest_blob_removal(connection: Connection) -> datetime | None:
+    """When the crop was deleted whose image has waited longest for its removal."""
+    found: datetime | None = connection.scalar(select(func.min(blob_removals.c.create_time)))
+    return found
 
 
 def pending_among(connection: Connection, keys: Sequence[str]) -> list[str]:

@@ -64,6 +64,7 @@ from service.telemetry.governance import (
     ERASURES,
     ERASURES_PENDING,
     ERASURES_REPLAYED,
+    IMAGE_REMOVAL_OVERDUE,
     RETENTION_DROPPED,
     RETENTION_OVERDUE,
 )
@@ -161,6 +162,7 @@ __all__ = [
     "GALLERY_TOMBSTONES",
     "GALLERY_UNREADY",
     "GALLERY_VECTORS",
+    "IMAGE_REMOVAL_OVERDUE",
     "INDEX_FILLED",
     "INDEX_LAG",
     "INDEX_WRITES",

@@ -18,6 +18,7 @@ __all__ = [
     "ERASURE_CROPS_REMOVED",
     "ERASURE_OPEN",
     "ERASURE_OVERDUE",
+    "IMAGE_REMOVAL_OVERDUE",
     "RETENTION_DROPPED",
     "RETENTION_OVERDUE",
 ]
@@ -95,5 +96,11 @@ RETENTION_OVERDUE = Gauge(
     "resight_retention_overdue_seconds",
     "For how long crops that had to be dropped have not been, counted from when the drop was due; "
     "0 when it succeeded last.",
+    registry=REGISTRY,
+)
+IMAGE_REMOVAL_OVERDUE = Gauge(
+    "resight_image_removal_overdue_seconds",
+    "For how long the oldest image of a crop that was deleted, erased or dropped has waited to be "
+    "removed from the blob store; 0 when none does.",
     registry=REGISTRY,
 )

@@ -27,6 +27,8 @@ KINDS: Mapping[str, str] = {
     "IMAGE_MISSING": "images that are not in the blob store; restore them, or delete the crops",
     "IMAGE_DAMAGED": "images that are not as they were ingested; restore them, or delete the crops",
     "IMAGE_ORPHANED": "images of no crop; the next start of the service removes them",
+    "IMAGE_NOT_REMOVED": "images of deleted crops that are still there; the service tries to "
+    "remove them every retention.interval_seconds, and its log says why the blob store refuses",
 }
 
 

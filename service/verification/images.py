@@ -7,6 +7,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from typing import Protocol, TypeVar
 from uuid import UUID
@@ -49,6 +50,7 @@ class ImageCheck:
         expected: Images are stored for every crop; else (privacy mode) only those there are
             compared.
         in_flight: Which of these images are being written.
+        deleted_before: Images of crops deleted earlier should have been removed by now.
         told: Progress.
     """
 
@@ -61,6 +63,7 @@ class ImageCheck:
         now: Newest,
         expected: bool,
         in_flight: Callable[[set[UUID]], set[UUID]] = lambda _: set(),
+        deleted_before: datetime,
         told: Told,
     ) -> None:
         self._gallery = gallery
@@ -72,6 +75,8 @@ class ImageCheck:
         self.read = 0
         listed: list[bytes] = []
         self._orphans: list[str] = []
+        self._kept: list[str] = []
+        self._deleted_before = deleted_before
         keys = filter(lambda key: key.startswith(f"{gallery}/"), blobs.keys())
         while block := list(itertools.islice(keys, BLOCK)):
             by_id = {blob_id: key for key in block if (blob_id := image_of_key(key)) is not None}
@@ -79,7 +84,7 @@ class ImageCheck:
             listed += [blob_id.bytes for blob_id in by_id]
             idle = set(by_id) - in_flight(set(by_id))
             stored = now(partial(crop_reads.stored_blobs, blob_ids=idle))
-            self._orphans += self._abandoned(sorted(by_id[each] for each in idle - stored))
+            self._look_at(sorted(by_id[each] for each in idle - stored))
         self._listed = np.sort(np.array(listed, dtype="S16"))
 
     def __len__(self) -> int:
@@ -91,6 +96,7 @@ class ImageCheck:
         crop that its image is there.
         """
         findings.add("IMAGE_ORPHANED", self._orphans)
+        findings.add("IMAGE_NOT_REMOVED", self._kept)
         # Another sample each time: what one misses the next may find.
         chosen, offered = list[ImageRecord](), 0
         draw = random.Random()  # noqa: S311 -- nobody gains by guessing it
@@ -120,12 +126,15 @@ class ImageCheck:
             after = block[-1].crop_row
             yield block
 
-    def _abandoned(self, keys: Sequence[str]) -> list[str]:
-        """Those that no deletion is about to remove, or has removed by now."""
+    def _look_at(self, keys: Sequence[str]) -> None:
+        """At images of no crop, which a deletion may be about to remove, or have removed by now."""
         if not keys:
-            return []
+            return
         pending = self._now(partial(check_reads.pending_removals, keys=keys))
-        return [key for key in keys if key not in pending and self._exists(key)]
+        for key in keys:
+            since = pending.get(key)
+            if (since is None or since < self._deleted_before) and self._exists(key):
+                (self._orphans if since is None else self._kept).append(key)
 
     def _exists(self, key: str) -> bool:
         try:

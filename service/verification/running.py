@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from service.application.index_keeper import IndexKeeper
 from service.application.serving import Serving
 from service.catalog import log_reads
 from service.catalog.store import Catalog
-from service.domain.ports import BlobStore
+from service.domain.ports import BlobStore, Clock
 from service.gallery.index import SegmentedIndex, Snapshot
 from service.verification.elsewhere import compare_elsewhere
 from service.verification.findings import Findings, Report, Told
@@ -60,6 +61,8 @@ class Verification:
         in_flight: BlobsInFlight,
         index_files: IndexKeeper,
         images_stored: bool,
+        clock: Clock,
+        removed_after: timedelta,
     ) -> None:
         self._catalog = catalog
         self._galleries = galleries
@@ -67,6 +70,8 @@ class Verification:
         self._in_flight = in_flight
         self._index_files = index_files
         self._images_stored = images_stored
+        self._clock = clock
+        self._removed_after = removed_after
         self._running = asyncio.Lock()
 
     async def verify(
@@ -145,6 +150,7 @@ class Verification:
             now=lambda read: self._catalog.read_now(read),
             expected=self._images_stored,
             in_flight=self._in_flight.among,
+            deleted_before=self._clock.now() - self._removed_after,
             told=told,
         )
         images.compare(findings, sample=sample)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,6 +18,7 @@ from service.blobs import open_blob_store
 from service.catalog import gallery_reads, lifecycle_reads, log_reads, schema, vector_reads
 from service.catalog.engine import open_engine, unavailable
 from service.catalog.records import GalleryRecord
+from service.clock import SystemClock
 from service.gallery.index import SegmentedIndex
 from service.gallery.index_folder import IndexFolder, LogMark, UnusableError
 from service.settings import ServiceSettings
@@ -95,6 +97,7 @@ def _verify(
         open_blob_store(settings.resolved_blob_url(), beside=True),
         now=lambda read: read(connection),
         expected=settings.privacy.store_images,
+        deleted_before=SystemClock().now() - timedelta(seconds=settings.replicas.sweep_seconds),
         told=told,
     )
     images.compare(findings, sample=sample)

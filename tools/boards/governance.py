@@ -100,6 +100,14 @@ GOVERNANCE = Board(
                 thresholds=((0.0, "green"), (21600.0, "red")),
             ),
             panel(
+                "Images that outlive their crop",
+                "s",
+                "Oldest that waits for its removal.",
+                (f"max(resight_image_removal_overdue_seconds{{{JOB}}})", "image"),
+                kind="stat",
+                thresholds=((0.0, "green"), (10800.0, "red")),
+            ),
+            panel(
                 "Answered with a replica pending",
                 "none",
                 "",

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.service.application.conftest import at, embedder, opened, run  # noqa: F401
+from tests.service.application.conftest import at, clock, embedder, opened, run  # noqa: F401

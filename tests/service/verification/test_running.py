@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sqlalchemy import delete, update
 
-from resight.errors import InvalidArgument, NotFound, ResourceExhausted
+from resight.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from service.application.ingest import IngestItem
 from service.catalog import crop_reads
 from service.catalog.models import changes, crops, embeddings
@@ -222,6 +222,39 @@ def test_images_missing_altered_and_orphaned(opened, run, at, tmp_path) -> None:
             assert {each.kind for each in report.findings} == {"IMAGE_MISSING", "IMAGE_ORPHANED"}
             samples = [len((await report_of(application, sample=3)).findings) for _ in range(30)]
             assert len(set(samples)) == 2, "sometimes the altered one is among them"
+
+    run(work())
+
+
+def test_images_that_outlive_their_crops(opened, run, at, clock, monkeypatch) -> None:
+    async def work() -> None:
+        async with opened(clock=clock) as application:
+            ids = await fill(application, at)
+            records = rows_of(application, ids)
+
+            def refuses(_: object) -> None:
+                raise PermissionError(1, "Operation not permitted")
+
+            with monkeypatch.context() as locked:
+                locked.setattr(application._blobs, "delete", refuses)
+                for crop_id in ids[2:5]:
+                    with pytest.raises(Unavailable):
+                        await application.crops.delete("", str(crop_id))
+                    clock.pass_seconds(300)
+            # Deleted 900, 600 and 300 s ago: a deletion under way is no fault for 600 s.
+            report = await report_of(application, all_images=True)
+            assert (report.crops, report.images, report.images_read) == (9, 12, 9)
+            key = image_key("default", records[ids[2]].blob_id)
+            assert found(report) == {"IMAGE_NOT_REMOVED": (1, {key})}
+            clock.pass_seconds(301)
+            report = await report_of(application, sample=0)
+            assert found(report)["IMAGE_NOT_REMOVED"][0] == 3
+            # Removed by hand, or just now.
+            application._blobs.delete(key)
+            report = await report_of(application, sample=0)
+            assert found(report)["IMAGE_NOT_REMOVED"][0] == 2
+            application.image_removal.remove()
+            assert (await report_of(application, all_images=True)).findings == ()
 
     run(work())
 

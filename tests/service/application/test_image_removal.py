@@ -1,0 +1,205 @@
+"""Images of deleted crops that the blob store refuses to remove are tried until they are gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import pytest
+from prometheus_client import generate_latest
+
+from resight.errors import Unavailable
+from service.application.blob_sweep import BlobsInFlight
+from service.application.image_removal import PATIENCE, ImageRemoval
+from service.application.ingest import IngestItem
+from service.blobs import FolderBlobStore
+from service.catalog.crop_reads import oldest_blob_removal, pending_blob_removals
+from service.catalog.models import blob_removals
+from service.domain.identifier import image_key, image_of_key, uuid7
+from service.gauges import refresh_gauges
+from service.telemetry import REGISTRY
+
+SECONDS = 120
+
+
+class Refusing:
+    """Stands before every folder of images: keys that it locks cannot be removed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.locked: Callable[[str], bool] = lambda _: True
+        self.asked: list[str] = []
+        remove = FolderBlobStore.delete_all
+
+        def delete_all(store: FolderBlobStore, keys: Sequence[str]) -> None:
+            for key in keys:
+                self.asked.append(key)
+                if self.locked(key):
+                    raise PermissionError(1, "Operation not permitted", key)
+                remove(store, [key])
+
+        monkeypatch.setattr(FolderBlobStore, "delete_all", delete_all)
+
+
+@pytest.fixture
+def store(monkeypatch) -> Refusing:
+    return Refusing(monkeypatch)
+
+
+@pytest.fixture
+def images(tmp_path) -> Callable[[], set[str]]:
+    """Keys of what lies in the blob store."""
+    root = tmp_path / "data" / "blobs"
+
+    def found() -> set[str]:
+        return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+    return found
+
+
+async def put(application, time, image: bytes) -> UUID:
+    result = await application.ingest.submit(IngestItem("", "c1", time, image))
+    assert result.outcome.name == "ACCEPTED", result
+    return result.crop_id
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not true():  # noqa: ASYNC110 -- nothing tells
+            await asyncio.sleep(0.01)
+
+
+def overdue(application) -> float:
+    refresh_gauges(application)
+    return REGISTRY.get_sample_value("resight_image_removal_overdue_seconds")
+
+
+def test_what_was_refused_goes_while_the_service_runs(
+    opened, run, at, clock, store, images, query
+) -> None:
+    async def work() -> None:
+        intervals = {"retention": {"interval_seconds": 0.02}, "metrics": {"refresh_seconds": 0.02}}
+        async with opened(clock=clock, **intervals) as application:
+            old = [await put(application, at(number), b"%d" % number) for number in range(4)]
+            before = images()
+            await put(application, clock.now(), b"kept")
+            (kept,) = images() - before
+            assert overdue(application) == 0
+            with pytest.raises(Unavailable, match="tries it again by itself"):
+                await application.crops.delete("", str(old[0]))
+            clock.pass_seconds(100)
+            await application.camera_retention.update("", "c1", 0.5)
+            await until(lambda: application.crop_count == 1)
+            await until(lambda: query("SELECT count(*) FROM blob_removals") == [(4,)])
+            asked = len(store.asked)
+            await until(lambda: len(store.asked) > asked + 20)
+            assert len(images()) == 5
+            clock.pass_seconds(7200)
+            # Since the first was deleted, though others came later and are tried as often.
+            await until(lambda: overdue(application) == 7300)
+            assert b"\nresight_image_removal_overdue_seconds 7300.0\n" in generate_latest(REGISTRY)
+            store.locked = lambda _: False
+            await until(lambda: images() == {kept})
+            await until(lambda: query("SELECT count(*) FROM blob_removals") == [(0,)])
+            await until(lambda: overdue(application) == 0)
+
+    run(work())
+
+
+def test_a_store_that_refuses_does_not_stop_the_start(opened, run, at, store, images) -> None:
+    async def work() -> None:
+        async with opened() as application:
+            crop_id = await put(application, at(0), b"one")
+            with pytest.raises(Unavailable):
+                await application.crops.delete("", str(crop_id))
+        async with opened(cameras=False) as application:
+            assert len(images()) == 1
+            await until(lambda: overdue(application) > 0)
+        store.locked = lambda _: False
+        async with opened(cameras=False) as application:
+            assert not images()
+            assert await application._catalog.read(oldest_blob_removal) is None
+
+    run(work())
+
+
+def noted(application, clock, count: int) -> list[str]:
+    """Images of deleted crops, written and noted for removal, as the catalog orders them."""
+    keys = sorted(image_key("default", uuid7(clock.now())) for _ in range(count))
+    application._blobs.put_all([(key, b"x") for key in keys])
+    rows = [{"blob_key": key, "create_time": clock.now()} for key in keys]
+    note(application, rows)
+    return keys
+
+
+def note(application, rows) -> None:
+    application._catalog.writer.change(
+        lambda connection: connection.execute(blob_removals.insert(), rows)
+    ).result()
+
+
+def waiting(application) -> set[str]:
+    return set(application._catalog.read_now(pending_blob_removals, after="", limit=100_000))
+
+
+def removal_of(application, clock, in_flight: BlobsInFlight | None = None) -> ImageRemoval:
+    return ImageRemoval(
+        catalog=application._catalog, blobs=application._blobs, clock=clock, in_flight=in_flight
+    )
+
+
+def test_locked_images_do_not_keep_the_others(opened, run, clock, store, images) -> None:
+    async def work() -> None:
+        async with opened(clock=clock) as application:
+            keys = noted(application, clock, 3 * PATIENCE)
+            locked = {*keys[: PATIENCE + 20], keys[-1]}
+            store.locked = locked.__contains__
+            removal = removal_of(application, clock)
+            assert removal.remove() == 0
+            assert len(set(store.asked)) == PATIENCE
+            # On behind them, then from the first again.
+            assert removal.remove() == len(keys) - len(locked)
+            assert images() == waiting(application) == locked
+            store.locked = lambda _: False
+            assert [removal.remove() for _ in range(3)] == [PATIENCE + 21, 0, 0]
+            assert images() == waiting(application) == set()
+
+    run(work())
+
+
+def test_what_is_ingested_or_belongs_to_a_crop_is_left_alone(
+    opened, run, at, clock, images
+) -> None:
+    async def work() -> None:
+        async with opened(clock=clock) as application:
+            await put(application, at(0), b"stored")
+            (stored,) = images()
+            flying, _ = noted(application, clock, 2)
+            # Stored again, with the same image, after it was deleted.
+            note(application, [{"blob_key": stored, "create_time": clock.now()}])
+            in_flight = BlobsInFlight()
+            removal = removal_of(application, clock, in_flight)
+            with in_flight.holding(image_of_key(flying)):
+                assert removal.remove() == 1
+                assert images() == {stored, flying}
+                assert waiting(application) == {flying}
+            assert removal.remove() == 1
+            assert images() == {stored}
+            (crop,) = (await application.crops.list("")).items
+            assert (await application.crops.get("", str(crop.crop_id), True)).image == b"stored"
+
+    run(work())
+
+
+def test_several_at_once_remove_each_image_and_fail_at_none(opened, run, clock, images) -> None:
+    async def work() -> None:
+        async with opened(clock=clock) as application:
+            keys = noted(application, clock, 500)
+            with ThreadPoolExecutor(4) as threads:
+                removals = [removal_of(application, clock) for _ in range(4)]
+                done = list(threads.map(ImageRemoval.remove, removals))
+            assert sum(done) >= len(keys)
+            assert images() == waiting(application) == set()
+
+    run(work())
