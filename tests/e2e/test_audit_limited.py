@@ -235,6 +235,13 @@ def test_a_report_of_a_time_says_what_held_and_what_happened(used: Used) -> None
         assert [row["ended"] for row in tables["processes"]] == [""]
     until, _ = used.report("until", "--gallery", FOREIGN, *times(end=after))
     assert [row["erasure"] for row in until["erasures"]] == [erased["erasure"]]
+    # A service that is asked with a key without limits says the same.
+    for name, span, tables in (("start", after, between), ("end", after, until)):
+        told, _ = used.report(
+            f"asked-{name}", "--gallery", FOREIGN, *times(**{name: span}), key=used.whole
+        )
+        for table in ("policies", "camera_retention", "erasures", "searches", "adaptation_runs"):
+            assert told[table] == tables[table], table
     asked = datetime.fromisoformat(erased["confirmed"])
     before, _ = used.report("before", "--gallery", FOREIGN, *times(end=asked))
     assert not [row for row in before["erasures"] if row["erasure"] == erased["erasure"]]
