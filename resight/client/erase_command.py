@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +21,7 @@ from resight.client.erasure_listing import (
     state_of,
     write_list_sheet,
 )
+from resight.client.erasure_sheet import sheet_kind
 from resight.client.erasure_subject import subject_of
 from resight.client.options import AsJson, Gallery, Target
 from resight.client.receipt import verified
@@ -84,12 +88,15 @@ def plan(
         min_score=min_score,
         max_crops=max_crops,
     )
+    if sheet is not None:
+        sheet_kind(sheet)
     with connect(target) as connection:
         request = messages.CreateErasureRequest(gallery=gallery, subject=subject, reason=reason)
         made = connection.admin.CreateErasure(request).erasure
-        crops = list(listed(connection, gallery, made.erasure_id))
-        if sheet is not None:
-            write_list_sheet(connection, gallery, made, crops, sheet)
+        with _staying(made, sheet):
+            crops = list(listed(connection, gallery, made.erasure_id))
+            if sheet is not None:
+                write_list_sheet(connection, gallery, made, crops, sheet)
     show_list(made, crops, as_json=as_json, advice=True)
 
 
@@ -226,6 +233,22 @@ def verify_receipt(
         f"{told.receipt['complete_time']}\nsigned {told.signer}, {by}"
     )
     emit(payload, as_json=as_json, text=text)
+
+
+@contextmanager
+def _staying(made: messages.Erasure, sheet: Path | None) -> Iterator[None]:
+    """Whatever fails behind a plan, the plan stays: say which, and how to go on."""
+    try:
+        yield
+    except BaseException:
+        of = f"{made.erasure_id} --gallery {shlex.quote(made.gallery)}"
+        asked = "" if sheet is None else f" --sheet {shlex.quote(str(sheet))}"
+        note(
+            f"erasure {made.erasure_id} is planned, {made.crops} crops to go, though it could not "
+            f"be shown; go on with: resight erase show {of}{asked}\n"
+            f"or without a sheet, or withdraw it: resight erase cancel {of}"
+        )
+        raise
 
 
 def _watched(

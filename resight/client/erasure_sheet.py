@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from resight.crops import decode
 from resight.errors import InvalidArgument
 
-__all__ = ["SheetCrop", "write_sheet"]
+__all__ = ["SheetCrop", "sheet_kind", "write_sheet"]
 
 _THUMB = (96, 192)
 _COLUMNS = 10
@@ -41,6 +41,18 @@ class SheetCrop:
         return (self.camera_id, self.capture_time, *score)
 
 
+def sheet_kind(output: Path) -> str:
+    """``.html`` or ``.png``.
+
+    Raises:
+        InvalidArgument: another suffix.
+    """
+    kind = output.suffix.lower()
+    if kind not in (".html", ".png"):
+        raise InvalidArgument(f"--sheet {output}: name a .html or .png file", field="sheet")
+    return kind
+
+
 def write_sheet(output: Path, title: str, crops: Iterable[SheetCrop]) -> None:
     """Write the sheet; only this user may read it.
 
@@ -52,13 +64,10 @@ def write_sheet(output: Path, title: str, crops: Iterable[SheetCrop]) -> None:
     Raises:
         InvalidArgument: another suffix, or too many crops for a picture.
     """
-    kind = output.suffix.lower()
-    if kind == ".html":
+    if sheet_kind(output) == ".html":
         data = _page(title, crops).encode()
-    elif kind == ".png":
-        data = _picture(title, list(crops))
     else:
-        raise InvalidArgument(f"--sheet {output}: name a .html or .png file", field="sheet")
+        data = _picture(title, list(crops))
     with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(data)
 

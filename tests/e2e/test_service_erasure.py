@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -136,6 +138,35 @@ def test_over_rest(service: ServiceProcess, filled: Any) -> None:
         assert (kept.status_code, kept.json()["retention_days"]) == (200, 30_000.0)
         assert rest.put("/cameras/no/retention", json={"retention_days": 1}).status_code == 404
     assert stored(connection, name) == {*ids} - {ids[3], ids[5]}
+
+
+def test_a_sheet_that_fails_names_the_plan_that_stays(
+    service: ServiceProcess, filled: Any, tmp_path: Path
+) -> None:
+    name, _, _ = filled
+    plan = ("erase", "plan", "--gallery", name, "--camera", "door", "--reason", "x", "--json")
+
+    def erasures() -> dict[str, str]:
+        listed = resight(service, "erase", "list", "--gallery", name, "--json").stdout
+        return {each["erasure_id"]: each["state"] for each in json.loads(listed)["erasures"]}
+
+    unwritable = resight(service, *plan, "--sheet", str(tmp_path / "s.pdf"))
+    assert (unwritable.returncode, ".html or .png" in unwritable.stderr) == (1, True)
+    assert erasures() == {}, "refused before anything is planned"
+
+    sheet = tmp_path / "the case" / "s.html"
+    failed = resight(service, *plan, "--sheet", str(sheet))
+    assert (failed.returncode, failed.stdout) == (1, "")
+    ((erasure, state),) = erasures().items()
+    assert state == "planned"
+    assert f"erasure {erasure} is planned, 6 crops to go" in failed.stderr
+    sheet.parent.mkdir()
+    show, cancel = re.findall(r"resight (erase (?:show|cancel) .*)", failed.stderr)
+    shown = resight(service, *shlex.split(show))
+    assert shown.returncode == 0, shown.stderr
+    assert sheet.read_text().count("<img ") == 6
+    assert resight(service, *shlex.split(cancel)).returncode == 0
+    assert erasures() == {erasure: "cancelled"}
 
 
 def test_on_the_command_line(service: ServiceProcess, filled: Any, tmp_path: Path) -> None:
