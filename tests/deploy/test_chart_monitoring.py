@@ -7,8 +7,11 @@ import subprocess
 from pathlib import Path
 
 import yaml
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from service.telemetry import exposition
+from service.transport.rest import probes
 from tests.deploy.manifests import CHART, RELEASE, of_kind, one, rendered, tool
 
 
@@ -54,6 +57,29 @@ def test_the_alerts_find_the_job_of_a_release_of_any_name() -> None:
         if each["metadata"]["labels"].get("app.kubernetes.io/component") == "metrics"
     )  # fmt: skip
     assert "resight" in watched["metadata"]["labels"][label]
+
+
+def test_what_prometheus_operator_scrapes_is_there_also_while_a_pod_is_not_ready() -> None:
+    """ResightNotReady and its runbook read `resight_ready` of pods that are not ready."""
+    manifests = rendered("production")
+    spec = one(manifests, "ServiceMonitor")["spec"]
+    wanted = spec["selector"]["matchLabels"].items()
+    (watched,) = (
+        each for each in of_kind(manifests, "Service")
+        if wanted <= each["metadata"]["labels"].items()
+    )  # fmt: skip
+    assert watched["spec"]["publishNotReadyAddresses"] is True
+    (endpoint,), (port,) = spec["endpoints"], watched["spec"]["ports"]
+    assert endpoint["port"] == port["name"]
+    app = FastAPI()
+    probes.install(app, state=lambda: "starting", refresh=lambda: None)
+    answer = TestClient(app).get(endpoint["path"])
+    assert answer.status_code == 200
+    assert "\nresight_ready " in answer.text
+    (container,) = one(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+    (bound,) = (each for each in container["ports"] if each["name"] == port["targetPort"])
+    told = one(manifests, "ConfigMap")["data"]
+    assert bound["containerPort"] == int(told["RESIGHT_PROBES__PORT"])
 
 
 def test_the_autoscaler_asks_for_a_metric_that_is_exported() -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from service.environment import DELIMITER, PREFIX
 from service.settings import ServiceSettings
+from tests.deploy.command_line import settings_of
 from tests.deploy.manifests import CHART, RELEASE, Manifest, helm, one, rendered, values_of
 
 
@@ -140,6 +141,27 @@ def test_what_cannot_work_is_refused_in_words(settings: list[str], message: str)
 )  # fmt: skip
 def test_what_can_work_is_not_refused(settings: list[str]) -> None:
     assert one(rendered("single", *settings), "Deployment")
+
+
+@pytest.mark.parametrize("stored", ["true", "false", "False", "off", "no", "f", "n", "0"])
+def test_replicas_that_store_no_images_need_no_place_for_them(stored: str) -> None:
+    """In every spelling that the service takes."""
+    name = "RESIGHT_PRIVACY__STORE_IMAGES"
+    done = helm(
+        "template", RELEASE, str(CHART), "--values", str(values_of("single")),
+        "--set", "replicas=2,database.existingSecret=d,erasures.existingClaim=e",
+        "--set", "audit.existingSecret=s", "--set-string", f"settings.{name}={stored}",
+    )  # fmt: skip
+    if settings_of({name: stored}).privacy.store_images:
+        assert done.returncode != 0
+        assert "set images.url" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    manifests = [each for each in yaml.safe_load_all(done.stdout) if each]
+    assert one(manifests, "Deployment")["spec"]["replicas"] == 2
+    told = one(manifests, "ConfigMap")["data"]
+    assert told[name] == stored
+    assert "RESIGHT_BLOB_URL" not in told
 
 
 def test_no_secret_can_be_given_as_a_plain_setting() -> None:

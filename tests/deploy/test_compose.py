@@ -255,6 +255,27 @@ def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
     assert job["static_configs"][0]["targets"] == ["service:7090"]
 
 
+def test_prometheus_keeps_the_exemplars_that_the_pages_describe() -> None:
+    page = (ROOT / "docs/metrics.md").read_text()
+    (feature,) = set(re.findall(r"`(--enable-feature=[\w-]+)`", page))
+    assert feature in SERVICES["prometheus"]["command"]
+
+
+def test_alerts_reach_the_alertmanager_of_the_profile() -> None:
+    """Prometheus looks for it by name, so that there need not be one."""
+    (found,) = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["alerting"]["alertmanagers"]
+    (names,) = found["dns_sd_configs"]
+    assert names["type"] == "A"
+    (name,) = names["names"]
+    manager = SERVICES[name]
+    assert manager["profiles"] == ["alerts"]
+    assert set(manager["networks"]) & set(SERVICES["prometheus"]["networks"])
+    assert manager["ports"] == [f"127.0.0.1:9093:{names['port']}"]
+    source, target, _ = manager["volumes"][0].split(":")
+    assert f"--config.file={target}" in manager["command"]
+    assert (FOLDER / source).resolve() == DEPLOY / "prometheus" / "alertmanager.yml"
+
+
 def test_grafana_finds_its_source_and_its_boards() -> None:
     (source,) = yaml.safe_load(
         (FOLDER / "grafana" / "datasources" / "prometheus.yaml").read_text()

@@ -83,7 +83,8 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- if and $many (not .Values.database.existingSecret) -}}
 {{- fail "more than one replica needs PostgreSQL, and SQLite belongs to one process: set database.existingSecret, or replicas: 1 and autoscaling.enabled: false" -}}
 {{- end -}}
-{{- if and $many (not (or .Values.images.url .Values.images.existingClaim)) -}}
+{{- $stored := not (has (lower (toString (get .Values.settings "RESIGHT_PRIVACY__STORE_IMAGES"))) (list "false" "off" "no" "f" "n" "0")) -}}
+{{- if and $many $stored (not (or .Values.images.url .Values.images.existingClaim)) -}}
 {{- fail "more than one replica needs images where all can read and write them: set images.url (s3://…) or images.existingClaim" -}}
 {{- end -}}
 {{- if and $many (not .Values.erasures.existingClaim) -}}
@@ -92,7 +93,7 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- if and .Values.images.url .Values.images.existingClaim -}}
 {{- fail "images.url and images.existingClaim are both set; keep one" -}}
 {{- end -}}
-{{- if and .Values.database.existingSecret (not (or .Values.images.url .Values.images.existingClaim .Values.data.existingClaim)) -}}
+{{- if and .Values.database.existingSecret $stored (not (or .Values.images.url .Values.images.existingClaim .Values.data.existingClaim)) -}}
 {{- fail "with a database the data volume is scratch, and images on it would be lost: set images.url, images.existingClaim or data.existingClaim" -}}
 {{- end -}}
 {{- if and .Values.database.existingSecret (not (or .Values.erasures.existingClaim .Values.data.existingClaim)) -}}
