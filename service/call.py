@@ -45,6 +45,7 @@ class Call:
         peer: Network address of the caller.
         certificate: Subject of the certificate the caller showed (RFC 4514); empty without mTLS.
         principal: Who asks; None until that is known.
+        formerly: Who would be asking if their key had not been revoked or expired.
         purpose: Why, as the caller declared.
         gallery: The gallery named, once one was; the first that there is.
         galleries: Those that there are among the named ones, with what is noted of each; a batch
@@ -75,6 +76,7 @@ class Call:
     peer: str = ""
     certificate: str = ""
     principal: Principal | None = None
+    formerly: str = ""
     purpose: str = ""
     gallery: str = ""
     galleries: dict[str, dict[str, Noted]] = field(default_factory=dict)

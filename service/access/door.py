@@ -80,6 +80,20 @@ class Door:
         finally:
             AUTHENTICATIONS.labels(kind, outcome).inc()
 
+    async def formerly(self, credentials: Credentials) -> str:
+        """The name of a key that was revoked or has expired, to whoever shows all of it."""
+        text = credentials.authorization.partition(" ")[2].strip()
+        key_id = key_id_of(text)
+        if key_id is None:
+            return ""
+        try:
+            stored = await self._keys.ever(key_id)
+        except Unavailable:
+            return ""
+        if stored is None or not hmac.compare_digest(digest_of(text), stored.secret_sha256):
+            return ""
+        return principal_of(stored.key).name
+
     def _kind(self, text: str) -> str:
         if self._bootstrap is not None and hmac.compare_digest(digest_of(text), self._bootstrap):
             return "bootstrap"

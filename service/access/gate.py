@@ -45,6 +45,12 @@ class Authenticator(Protocol):
         """
         ...
 
+    async def formerly(self, credentials: Credentials) -> str:
+        """Whose credentials these were that hold no longer, as the audit names them; empty for
+        nobody's, or when that cannot be found out now.
+        """
+        ...
+
 
 class Limiter(Protocol):
     """Bounds how often somebody asks."""
@@ -93,6 +99,10 @@ class OpenDoor:
     ) -> Principal:
         """The local principal."""
         return LOCAL
+
+    async def formerly(self, credentials: Credentials) -> str:  # noqa: ARG002
+        """Nobody's."""
+        return ""
 
 
 class Gate:
@@ -143,6 +153,7 @@ class Gate:
         except Unauthenticated as error:
             wait = self._attempts.wait(call.peer)
             if not wait:
+                call.formerly = await self._authenticator.formerly(credentials)
                 raise
             call.recorded = False
             AUTHENTICATIONS.labels("none", "throttled").inc()

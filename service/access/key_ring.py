@@ -62,6 +62,14 @@ class KeyRing:
         at = self._clock.now() - timedelta(seconds=ago)
         return found if expires is None or at < expires else None
 
+    async def ever(self, key_id: str) -> StoredKey | None:
+        """The key of this id, whether it holds or not; asks the catalog each time.
+
+        Raises:
+            Unavailable: the catalog does not answer.
+        """
+        return await self._catalog.read(find_key, key_id)
+
     async def is_empty(self) -> bool:
         """Whether nobody has a key.
 

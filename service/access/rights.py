@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from resight.errors import PermissionDenied
 from service.domain.principal import Principal, Scope
 
-__all__ = ["RIGHTS", "ROUTES", "authorise", "require_whole"]
+__all__ = ["RIGHTS", "ROUTES", "authorise", "mirrored", "require_whole"]
 
 _SEARCH: tuple[Scope, ...] = ("search",)
 _INGEST: tuple[Scope, ...] = ("ingest", "admin")
@@ -156,6 +157,19 @@ _WHOLE = frozenset({
     "AdminService/ListErasures",
     "AdminService/UpdateCameraRetention",
 })  # fmt: skip
+
+
+def _pattern(route: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(route)))
+
+
+_PATTERNS = [(_pattern(route), method) for route, method in ROUTES.items()]
+
+
+def mirrored(verb: str, path: str) -> str:
+    """The RPC that a REST request mirrors, which no route has taken yet; empty for none."""
+    asked = f"{verb} {path}"
+    return next((method for pattern, method in _PATTERNS if pattern.fullmatch(asked)), "")
 
 
 def authorise(principal: Principal, method: str) -> None:

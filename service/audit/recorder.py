@@ -88,7 +88,7 @@ class CallRecorder:
         if not call.admitted and (call.principal is None or outcome == "RESOURCE_EXHAUSTED"):
             call.closed = True
             if outcome in _REFUSED:
-                who = "" if call.principal is None else call.principal.name
+                who = call.formerly if call.principal is None else call.principal.name
                 self._denials.add(
                     call.peer,
                     outcome,

@@ -17,7 +17,7 @@ from resight.errors import InvalidArgument, ResightError
 from service import call as call_in_progress
 from service import call_log
 from service.access.gate import Credentials, Gate
-from service.access.rights import require_whole
+from service.access.rights import mirrored, require_whole
 from service.call import Call
 from service.call_log import Traffic
 from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS, exemplar
@@ -156,6 +156,7 @@ class Observation:
         status, headers, body = problem(shown, instance=scope["path"], request_id=call.request_id)
         faulty(shown)
         if guarded:
+            call.method = call.method or mirrored(_verb(scope), scope["path"])
             await self._recorded(call, status)
         sent = [(b"content-type", b"application/problem+json")]
         sent += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
