@@ -71,6 +71,7 @@ class Auditing:
         size = pages.page_size(page_size, limit=self._max_page_size)
         asked = names.printable(principal, field="principal", limit=MAX_PRINCIPAL)
         done = names.printable(action, field="action", limit=MAX_ACTION)
+        call.current().note(of_principal=asked, of_action=done)
         wanted = Selection(self._gallery(gallery), asked, start_time, end_time, done)
         listing = f"audit/{wanted!r}"
         after = _after(pages.decode_token(page_token, listing=listing, shape=(int, UUID, int)))
@@ -80,7 +81,7 @@ class Auditing:
             last = found[size - 1]
             place: list[str | int] = [to_micros(last.record_time), last.chain_id.hex, last.sequence]
             token = pages.encode_token(place, listing=listing)
-        call.current().note(entries=len(found[:size]), of_principal=asked, of_action=done)
+        call.current().note(entries=len(found[:size]))
         return Page(found[:size], token)
 
     async def verify(self) -> Verified:

@@ -163,6 +163,7 @@ class Lifecycle:
         live, note = self._galleries.get(gallery), self._note(actor, reason)
         if force and not reason:
             raise InvalidArgument("reason is empty; say why it is forced", field="reason")
+        call.current().note(force=force, allow_missing=allow_missing)
         record = await stored_model(self._catalog, live, version, ModelState.SHADOW)
         source = await complete_source(self._catalog, live, record)
         await self._lineup.refresh(live)

@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from resight.errors import InvalidArgument, ResourceExhausted
+from service import call
 from service.application.blob_sweep import BlobsInFlight
 from service.application.following import BLOCK, reread
 from service.application.galleries import Galleries
@@ -99,6 +100,7 @@ class Verification:
         live = self._galleries.get(gallery)
         live.answering()
         wanted = _wanted(all_images, sample)
+        call.current().note(repair=repair)
         if self._running.locked():
             raise ResourceExhausted(
                 "a verification is running; begin when it has ended",

@@ -72,15 +72,15 @@ def test_a_beginning_names_its_gallery(start_service: Any, tmp_path: Path, make_
     assert [each for each in said if "refused" in each] == []
 
 
-def unfinished(data: Path, *options: str, **environment: str) -> list[tuple[str, str]]:
-    """What the report says, and of which gallery."""
+def unfinished(data: Path, *options: str, **environment: str) -> list[tuple[str, str, str]]:
+    """What the report says, of which gallery, and about what."""
     folder = data.with_name(f"report{len(options)}")
     subprocess.run(
         [RESIGHT, "audit", "report", "--data", data, "--csv", folder, *options],
         env=os.environ | environment, check=True, capture_output=True, timeout=120,
     )  # fmt: skip
     with (folder / "unfinished.csv").open(newline="") as file:
-        return [(row["what"], row["gallery"]) for row in csv.DictReader(file)]
+        return [(row["what"], row["gallery"], row["about"]) for row in csv.DictReader(file)]
 
 
 def test_a_change_that_never_ended_is_told_with_its_gallery(
@@ -110,7 +110,7 @@ def test_a_change_that_never_ended_is_told_with_its_gallery(
                 asked.result()
             holding.rollback()
         engine.dispose()
-        expected = [("GalleryService/CreateCamera", "site-b")]
+        expected = [("GalleryService/CreateCamera", "site-b", "camera_id=c")]
         assert unfinished(data, **environment) == expected
         assert unfinished(data, "--gallery", "site-b", **environment) == expected
 
@@ -150,7 +150,7 @@ def test_a_stream_that_was_killed_is_told_with_the_gallery_that_it_began_in(
     began = [each for each in recorded(data) if each.get("event") == "began"]
     assert events(began, "GalleryService/IngestCrops") == [("began", "a")]
     for options in ([], ["--gallery", "a"]):
-        assert unfinished(data, *options) == [("GalleryService/IngestCrops", "a")]
+        assert unfinished(data, *options) == [("GalleryService/IngestCrops", "a", "")]
     assert unfinished(data, "--gallery", "b") == []
 
 
