@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, func, select
 
 from service.audit.past_models import ModelEvent, states_before
 from service.audit.reading import CatalogAudit
 from service.audit.registers import (
     CAMERAS,
     ERASURES,
+    IMAGES,
     MODEL_CHANGES,
     MODELS,
     RUNS,
@@ -24,6 +25,7 @@ from service.audit.tables import Table
 from service.catalog.audit import Selection
 from service.catalog.models import (
     adaptation_runs,
+    blob_removals,
     cameras,
     erasures,
     galleries,
@@ -50,7 +52,7 @@ class CatalogRegisters:
         self._source = source
 
     def tables(self, _galleries: Sequence[str], wanted: Selection) -> Iterator[Table]:
-        """Cameras with retention of their own, models, their changes, runs, erasures."""
+        """Cameras with retention of their own, models, their changes, runs, erasures, images."""
         span = Span.of(wanted)
         yield self._cameras(wanted, span)
         changes = self._rows(
@@ -67,6 +69,7 @@ class CatalogRegisters:
         yield MODEL_CHANGES.table([row[:-1] for row in changes if span.holds(row.create_time)])
         yield self._runs(wanted, span)
         yield self._erasures(wanted, span)
+        yield self._images(wanted, span)
 
     def _cameras(self, wanted: Selection, span: Span) -> Table:
         camera = cameras.c
@@ -139,6 +142,16 @@ class CatalogRegisters:
             for row in rows
             if erased_within(span, row.create_time, row.confirm_time, row.complete_time)
         ])  # fmt: skip
+
+    def _images(self, wanted: Selection, span: Span) -> Table:
+        """Those that wait now: what was removed since the end of the time is not known."""
+        key, since = blob_removals.c.blob_key, blob_removals.c.create_time
+        # Not LIKE, in which a name's underscore is any character.
+        of_gallery = func.substr(key, 1, func.length(_NAMED) + 1) == _NAMED + "/"
+        waiting = select(_NAMED, func.count(), func.min(since)).join(galleries, of_gallery)
+        if span.end is not None:
+            waiting = waiting.where(since < span.end)
+        return IMAGES.table(self._rows(waiting.group_by(_NAMED).order_by(_NAMED), wanted))
 
     def _rows(self, statement: Select[Any], wanted: Selection) -> Sequence[Row[Any]]:
         if wanted.gallery:

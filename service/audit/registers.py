@@ -23,6 +23,7 @@ from service.catalog.audit import Selection
 __all__ = [
     "CAMERAS",
     "ERASURES",
+    "IMAGES",
     "MODELS",
     "MODEL_CHANGES",
     "RUNS",
@@ -69,6 +70,10 @@ ERASURES = Register(
     "erasures", "Erasures",
     "gallery", "erasure", "state", "reason", "asked by", "confirmed by", "asked", "confirmed",
     "complete", "to go", "removed", "subject",
+)  # fmt: skip
+IMAGES = Register(
+    "images_not_removed", "Images of deleted crops that wait for their removal",
+    "gallery", "images", "oldest since",
 )  # fmt: skip
 
 

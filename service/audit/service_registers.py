@@ -21,6 +21,7 @@ from service.audit.reading import ServiceAudit
 from service.audit.registers import (
     CAMERAS,
     ERASURES,
+    IMAGES,
     MODELS,
     RUNS,
     Register,
@@ -35,6 +36,10 @@ __all__ = ["ServiceRegisters"]
 
 _PAGE = 1000
 _STATES_NOW = "Where models stand now: changes since the end of this time are not undone."
+_IMAGES_ELSEWHERE = (
+    "Told by a report of the catalog (--data), by `resight gallery verify` and by the metric "
+    "resight_image_removal_overdue_seconds."
+)
 
 _Row = Sequence[Any]
 
@@ -60,6 +65,7 @@ class ServiceRegisters:
         yield _readable(MODELS, named, lambda name: self._models(name, span), note)
         yield _readable(RUNS, named, lambda name: self._runs(name, span))
         yield _readable(ERASURES, named, lambda name: self._erasures(name, span))
+        yield IMAGES.table([], _IMAGES_ELSEWHERE)
 
     def _cameras(self, gallery: str, span: Span, past: PastRetention | None) -> Iterator[_Row]:
         request = gallery_service_pb2.ListCamerasRequest(gallery=gallery, page_size=_PAGE)

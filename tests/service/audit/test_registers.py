@@ -6,18 +6,19 @@ import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Connection, insert
 
 from service.audit.catalog_registers import CatalogRegisters
-from service.audit.entry import Entry
+from service.audit.entry import Entry, stamped
 from service.audit.reading import CatalogAudit
 from service.audit.tables import Table
 from service.catalog.audit import Selection
 from service.catalog.models import (
     adaptation_runs,
+    blob_removals,
     cameras,
     erasures,
     galleries,
@@ -25,6 +26,7 @@ from service.catalog.models import (
     models,
 )
 from service.catalog.store import Catalog
+from service.domain.identifier import image_key
 from service.domain.instant import to_micros
 
 BEGINNING = datetime(2026, 3, 1, tzinfo=UTC)
@@ -130,6 +132,25 @@ def test_what_happened_is_what_sql_says(
     if gallery:
         assert not {name for name in NAMES if name != gallery} & shown
         assert not {f"of {name}" for name in NAMES if name != gallery} & shown
+
+
+def test_images_that_wait_are_counted_by_gallery(catalog: Catalog) -> None:
+    wanted = {"a_b": [30, 10, 20], "aXb": [5], "c": []}
+    with catalog._write_engine.begin() as connection:
+        for name, times in wanted.items():
+            connection.execute(insert(galleries).values(name=name, create_time=BEGINNING))
+            for time in times:
+                key = image_key(name, uuid4())
+                connection.execute(insert(blob_removals).values(blob_key=key, create_time=at(time)))
+
+    def rows(**selection: Any) -> list[list[str]]:
+        table = told(catalog, Selection(**selection))["images_not_removed"]
+        return [list(row) for row in table.rows]
+
+    oldest = {name: stamped(at(min(times))) for name, times in wanted.items() if times}
+    assert sorted(rows()) == [["aXb", "1", oldest["aXb"]], ["a_b", "3", oldest["a_b"]]]
+    assert rows(gallery="a_b", end_time=at(25)) == [["a_b", "2", oldest["a_b"]]]
+    assert rows(gallery="c") == rows(end_time=at(0)) == []
 
 
 def ids(rows: list[tuple[Any, ...]]) -> list[str]:
