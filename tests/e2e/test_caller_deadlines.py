@@ -79,7 +79,7 @@ def test_a_service_that_leaves_time_enough_unused_is_at_fault(
         connection.search.Search(SearchRequest(image=image), timeout=WAIT)
         with held_catalog(tmp_path):
             for _ in range(3):
-                ended(connection, image, 2.0)
+                ended(connection, image, 3.0)
         until(lambda: codes(service, method).total() == 4)
         assert codes(service, method) == {"OK": 1, "DEADLINE_EXCEEDED": 3}
 
