@@ -62,8 +62,8 @@ class ImageRemoval:
         self._repeating: list[Repeating] = []
 
     def start(self, threads: Executor, *, interval: float, refresh: float) -> None:
-        """Try at once and every ``interval`` seconds on one of the threads, and look what waits
-        every ``refresh`` seconds.
+        """Try every ``interval`` seconds on one of the threads, and look at what waits every
+        ``refresh`` seconds.
         """
 
         async def remove() -> None:
@@ -71,7 +71,7 @@ class ImageRemoval:
             await self.look()
 
         self._repeating = [
-            Repeating("removing images of deleted crops", remove, interval=interval),
+            Repeating("removing images of deleted crops", remove, interval=interval, at_once=False),
             Repeating("looking at images that wait for removal", self.look, interval=refresh),
         ]
 

@@ -21,12 +21,21 @@ class Repeating:
         name: Of the work, for the log.
         work: Does what there is to do, then returns.
         interval: Seconds between two times.
+        at_once: The first time is now; else after an interval.
     """
 
-    def __init__(self, name: str, work: Callable[[], Awaitable[None]], *, interval: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[], Awaitable[None]],
+        *,
+        interval: float,
+        at_once: bool = True,
+    ) -> None:
         self._name = name
         self._work = work
         self._interval = interval
+        self._at_once = at_once
         self._woken = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
@@ -40,6 +49,8 @@ class Repeating:
         await asyncio.wait([self._task])
 
     async def _run(self) -> None:
+        if not self._at_once:
+            await self._wait()
         while True:
             try:
                 await self._work()
@@ -47,7 +58,10 @@ class Repeating:
                 logger.warning("%s: %s; tried again", self._name, error)
             except Exception:
                 logger.exception("%s failed; tried again", self._name)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
-                    await self._woken.wait()
-            self._woken.clear()
+            await self._wait()
+
+    async def _wait(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._interval):
+                await self._woken.wait()
+        self._woken.clear()
