@@ -23,6 +23,7 @@ def said(**facts: Any) -> Any:
 @pytest.mark.parametrize(
     "credential",
     [new_text(new_key_id()), "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJlLW9mLWl0"],
+    ids=["key", "token"],
 )
 def test_a_credential_is_not_written_wherever_it_was(credential: str) -> None:
     found = said(
