@@ -111,13 +111,12 @@ class FolderBlobStore:
         folders = set()
         for key in keys:
             path = self._path(key)
-            try:
-                path.unlink()
-            except FileNotFoundError:
-                continue
+            path.unlink(missing_ok=True)
+            # Of one that is gone as well: who removed it may have failed before the flush.
             folders.add(path.parent)
         for folder in sorted(folders):
-            flush_folder(folder)
+            if folder.is_dir():
+                flush_folder(folder)
 
     def keys(self) -> Iterator[str]:
         """Every stored key."""

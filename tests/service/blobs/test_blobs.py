@@ -135,6 +135,43 @@ def test_many_files_are_flushed_before_they_are_named_and_their_folders_after(
     assert {tmp_path, tmp_path / "g"} <= set(flushed)
 
 
+@pytest.mark.parametrize("fails", ["removing another", "the flush"])
+def test_what_was_removed_by_a_try_that_failed_is_flushed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    store = FolderBlobStore(tmp_path)
+    keys = ["g/aa/one", "g/bb/two"]
+    store.put_all([(key, b"x") for key in keys])
+    flush, unlink, flushed = os.fsync, Path.unlink, list[Path]()
+
+    def no_flush(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    def locked(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "two":
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok=missing_ok)
+
+    def watched(handle: int) -> None:
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+        flush(handle)
+
+    with monkeypatch.context() as patched:
+        if fails == "the flush":
+            patched.setattr(os, "fsync", no_flush)
+        else:
+            patched.setattr(Path, "unlink", locked)
+        with pytest.raises(OSError, match=r"Input/output|not permitted"):
+            store.delete_all(keys)
+    assert not (tmp_path / "g/aa/one").exists()
+    monkeypatch.setattr(os, "fsync", watched)
+    store.delete("g/aa/one")
+    assert flushed == [tmp_path / "g/aa"]
+    # Of what never was there is nothing to flush.
+    store.delete("h/aa/one")
+    assert flushed == [tmp_path / "g/aa"]
+
+
 def test_of_many_that_fail_nothing_half_written_stays(tmp_path: Path, monkeypatch) -> None:
     store = FolderBlobStore(tmp_path)
     flush, calls = os.fsync, []
