@@ -43,6 +43,8 @@ def exposure(data_dir: Path) -> str | None:
     rights: Kubernetes opens all of a volume to the pod's.
     """
     try:
+        if not data_dir.stat().st_mode & stat.S_IXOTH:
+            return None  # nobody else gets that far
         found = sorted(
             entry.name
             for entry in data_dir.iterdir()

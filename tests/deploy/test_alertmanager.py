@@ -36,7 +36,7 @@ LABELS: dict[str, dict[str, str]] = {
     for fired in expected["exp_alerts"]
 }
 RULES: list[dict[str, Any]] = yaml.safe_load(CONFIG.read_text())["inhibit_rules"]
-PRIVACY = re.compile("Resight(Audit|Erasure|Retention).+")
+PRIVACY = re.compile("Resight(Audit|Erasure|Retention|ImageRemoval).+")
 # What fires together, and what of it somebody is told.
 SCENARIOS = {
     "the database is gone": (

@@ -2,14 +2,13 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* With "-night" no longer than the 52 characters of a CronJob's name. */}}
 {{- define "resight.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 46 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
 {{- else if contains (include "resight.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 46 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name (include "resight.name" .) | trunc 46 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "resight.name" .) | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
@@ -83,9 +82,8 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- if and $many (not .Values.database.existingSecret) -}}
 {{- fail "more than one replica needs PostgreSQL, and SQLite belongs to one process: set database.existingSecret, or replicas: 1 and autoscaling.enabled: false" -}}
 {{- end -}}
-{{- $stored := not (has (lower (toString (get .Values.settings "RESIGHT_PRIVACY__STORE_IMAGES"))) (list "false" "off" "no" "f" "n" "0")) -}}
-{{- if and $many $stored (not (or .Values.images.url .Values.images.existingClaim)) -}}
-{{- fail "more than one replica needs images where all can read and write them: set images.url (s3://…) or images.existingClaim" -}}
+{{- if and $many (not (or .Values.images.url .Values.images.existingClaim)) -}}
+{{- fail "more than one replica needs a place for images and the archives of models (in privacy mode for these alone) where all can read and write: set images.url (s3://…) or images.existingClaim" -}}
 {{- end -}}
 {{- if and $many (not .Values.erasures.existingClaim) -}}
 {{- fail "more than one replica needs one erasure ledger: set erasures.existingClaim to a claim that all can write to (ReadWriteMany)" -}}
@@ -93,8 +91,8 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- if and .Values.images.url .Values.images.existingClaim -}}
 {{- fail "images.url and images.existingClaim are both set; keep one" -}}
 {{- end -}}
-{{- if and .Values.database.existingSecret $stored (not (or .Values.images.url .Values.images.existingClaim .Values.data.existingClaim)) -}}
-{{- fail "with a database the data volume is scratch, and images on it would be lost: set images.url, images.existingClaim or data.existingClaim" -}}
+{{- if and .Values.database.existingSecret (not (or .Values.images.url .Values.images.existingClaim .Values.data.existingClaim)) -}}
+{{- fail "with a database the data volume is scratch, and images and the archives of models on it would be lost: set images.url, images.existingClaim or data.existingClaim" -}}
 {{- end -}}
 {{- if and .Values.database.existingSecret (not (or .Values.erasures.existingClaim .Values.data.existingClaim)) -}}
 {{- fail "with a database the data volume is scratch, and the erasure ledger on it would be lost: set erasures.existingClaim or data.existingClaim" -}}
