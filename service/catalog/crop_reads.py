@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     BindParameter,
+    ColumnElement,
     Connection,
     Row,
     Select,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     func,
+    not_,
     or_,
     select,
     type_coerce,
@@ -127,11 +129,29 @@ def count_vectors(
     return int(connection.execute(statement).scalar_one())
 
 
-def pending_blob_removals(connection: Connection, *, after: str, limit: int) -> list[str]:
-    """Keys of images whose crops are deleted, in their order, behind one of them."""
+def pending_blob_removals(
+    connection: Connection,
+    *,
+    after: str,
+    limit: int,
+    folder: str | None = None,
+    without: Collection[str] = (),
+) -> list[str]:
+    """Keys of images whose crops are deleted, in their order, behind one of them: of one folder of
+    the blob store (a gallery's name), or of all but some.
+    """
     key = blob_removals.c.blob_key
     statement = select(key).where(key > after).order_by(key).limit(limit)
+    if folder is not None:
+        statement = statement.where(_lies_in(folder))
+    for other in without:
+        statement = statement.where(not_(_lies_in(other)))
     return list(connection.execute(statement).scalars())
+
+
+def _lies_in(folder: str) -> ColumnElement[bool]:
+    # Databases order keys as their locale does, and LIKE may not tell "a" from "A".
+    return func.substr(blob_removals.c.blob_key, 1, len(folder) + 1) == f"{folder}/"
 
 
 def oldest_blob_removal(connection: Connection) -> datetime | None:

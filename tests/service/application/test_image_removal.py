@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
@@ -12,7 +13,12 @@ from prometheus_client import generate_latest
 
 from resight.errors import Unavailable
 from service.application.blob_sweep import BlobsInFlight
-from service.application.image_removal import PATIENCE, ImageRemoval
+from service.application.image_removal import (
+    AT_A_TIME,
+    PATIENCE,
+    PATIENCE_SECONDS,
+    ImageRemoval,
+)
 from service.application.ingest import IngestItem
 from service.blobs import FolderBlobStore
 from service.catalog.crop_reads import oldest_blob_removal, pending_blob_removals
@@ -124,9 +130,9 @@ def test_a_store_that_refuses_does_not_stop_the_start(opened, run, at, store, im
     run(work())
 
 
-def noted(application, clock, count: int) -> list[str]:
+def noted(application, clock, count: int, gallery: str = "default") -> list[str]:
     """Images of deleted crops, written and noted for removal, as the catalog orders them."""
-    keys = sorted(image_key("default", uuid7(clock.now())) for _ in range(count))
+    keys = sorted(image_key(gallery, uuid7(clock.now())) for _ in range(count))
     application._blobs.put_all([(key, b"x") for key in keys])
     rows = [{"blob_key": key, "create_time": clock.now()} for key in keys]
     note(application, rows)
@@ -143,9 +149,13 @@ def waiting(application) -> set[str]:
     return set(application._catalog.read_now(pending_blob_removals, after="", limit=100_000))
 
 
-def removal_of(application, clock, in_flight: BlobsInFlight | None = None) -> ImageRemoval:
+def removal_of(application, clock, in_flight: BlobsInFlight | None = None, **more) -> ImageRemoval:
     return ImageRemoval(
-        catalog=application._catalog, blobs=application._blobs, clock=clock, in_flight=in_flight
+        catalog=application._catalog,
+        blobs=application._blobs,
+        clock=clock,
+        in_flight=in_flight,
+        **more,
     )
 
 
@@ -164,6 +174,105 @@ def test_locked_images_do_not_keep_the_others(opened, run, clock, store, images)
             store.locked = lambda _: False
             assert [removal.remove() for _ in range(3)] == [PATIENCE + 21, 0, 0]
             assert images() == waiting(application) == set()
+
+    run(work())
+
+
+def test_only_refusals_in_a_row_end_a_pass(opened, run, clock, store, images) -> None:
+    async def work() -> None:
+        async with opened(clock=clock) as application:
+            keys = noted(application, clock, 2 * PATIENCE + 40)
+            locked = set(keys[::2])
+            store.locked = locked.__contains__
+            assert removal_of(application, clock).remove() == len(keys) - len(locked)
+            assert images() == waiting(application) == locked
+
+    run(work())
+
+
+def test_a_gallery_whose_images_are_locked_holds_no_other_back(opened, run, clock, store) -> None:
+    async def work() -> None:
+        async with opened(clock=clock) as application:
+            locked = set(noted(application, clock, 12 * PATIENCE, "b"))
+            store.locked = locked.__contains__
+            others = [
+                key for name in ("a", "b-1", "B", "z") for key in noted(application, clock, 3, name)
+            ]
+            removal = removal_of(application, clock)
+            assert removal.remove() + removal.remove() == len(others)
+            assert waiting(application) == locked
+            # Those of the gallery have their turns, too, some in each pass.
+            store.asked.clear()
+            for _ in range(15):
+                assert removal.remove() == 0
+            assert set(store.asked) == locked
+            new = noted(application, clock, 3, "c")
+            assert removal.remove() + removal.remove() == len(new)
+            store.locked = lambda _: False
+            assert sum(removal.remove() for _ in range(3)) == len(locked)
+            assert waiting(application) == set()
+
+    run(work())
+
+
+def test_a_store_that_is_away_is_waited_for_a_few_times_and_named_once(
+    opened, run, clock, monkeypatch, caplog
+) -> None:
+    seconds, asked = [0.0], list[str]()
+
+    def away(_: object, keys: object) -> None:
+        asked.append("several" if isinstance(keys, list) else "one")
+        seconds[0] += 5.0
+        raise OSError("no route to host")
+
+    async def work() -> None:
+        async with opened(clock=clock) as application:
+            noted(application, clock, 3 * AT_A_TIME)
+            monkeypatch.setattr(FolderBlobStore, "delete_all", away)
+            monkeypatch.setattr(FolderBlobStore, "delete", away)
+            removal = removal_of(application, clock, elapsed=lambda: seconds[0])
+            assert removal.remove() == 0
+            assert asked == ["several"] + ["one"] * int(PATIENCE_SECONDS / 5)
+            monkeypatch.undo()
+
+    with caplog.at_level(logging.WARNING, "service.application.image_removal"):
+        run(work())
+    assert [record.levelname for record in caplog.records if "no route" in record.message] == [
+        "WARNING",
+        "ERROR",
+    ]
+
+
+def test_several_that_fail_are_told_once_a_pass(opened, run, clock, store, caplog) -> None:
+    async def work() -> None:
+        async with opened(clock=clock) as application:
+            keys = noted(application, clock, 4 * AT_A_TIME)
+            store.locked = set(keys[::AT_A_TIME]).__contains__
+            assert removal_of(application, clock).remove() == len(keys) - 4
+
+    with caplog.at_level(logging.WARNING, "service.application.image_removal"):
+        run(work())
+    told = [record.message for record in caplog.records]
+    assert sum("one by one" in message for message in told) == 1
+    assert sum("4 images of deleted crops could not be removed" in message for message in told) == 1
+
+
+def test_a_process_that_ends_waits_for_a_few_images(opened, run, clock, monkeypatch) -> None:
+    async def work() -> None:
+        async with opened(clock=clock) as application:
+            noted(application, clock, 4 * AT_A_TIME)
+            removal, loop = removal_of(application, clock), asyncio.get_running_loop()
+            remove = FolderBlobStore.delete_all
+
+            def closed_meanwhile(store: FolderBlobStore, keys: Sequence[str]) -> None:
+                asyncio.run_coroutine_threadsafe(removal.close(), loop).result(SECONDS)
+                remove(store, keys)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(FolderBlobStore, "delete_all", closed_meanwhile)
+                removed = await asyncio.to_thread(removal.remove)
+            assert removed == AT_A_TIME
+            assert len(waiting(application)) == 3 * AT_A_TIME
 
     run(work())
 
