@@ -176,10 +176,10 @@ def html_page(told: Told, tally: Tally, tables: Iterable[Table]) -> str:
         )
     else:
         first = verdict.faults[0]
+        place = f" in chain {escape(first.chain_id)} at entry {first.sequence}"
         state = (
-            f'<p class="wrong">The audit is not sound: {len(verdict.faults)} faults, the first in '
-            f"chain {escape(first.chain_id)} at entry {first.sequence}: "
-            f"{escape(first.description)}</p>\n"
+            f'<p class="wrong">The audit is not sound: {len(verdict.faults)} faults, the first'
+            f"{place if first.chain_id else ''}: {escape(first.description)}</p>\n"
         )
     of_gallery = f", gallery {escape(told.gallery)} alone" if told.gallery else ""
     if not verdict.keys_given:

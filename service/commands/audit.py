@@ -16,6 +16,7 @@ from resight.console import emit, note
 from resight.errors import InvalidArgument
 from service.audit.anchors import open_anchors
 from service.audit.catalog_registers import CatalogRegisters
+from service.audit.chain_check import Fault
 from service.audit.export import export_entries
 from service.audit.head_file import HEAD_FILE, HeadFile
 from service.audit.processes import Processes
@@ -278,10 +279,14 @@ def _text(verdict: Verdict) -> str:
             "audit anew could have replaced them; give yours with --public-key"
         )
     lines += [
-        f"WRONG: chain {fault.chain_id} entry {fault.sequence}: {fault.description}"
-        for fault in verdict.faults[:_SHOWN_FAULTS]
+        f"WRONG: {_place(fault)}{fault.description}" for fault in verdict.faults[:_SHOWN_FAULTS]
     ]
     if len(verdict.faults) > _SHOWN_FAULTS:
         lines.append(f"and {len(verdict.faults) - _SHOWN_FAULTS} more; --json names all")
     lines.append("nothing is wrong" if not verdict.faults else f"{len(verdict.faults)} faults")
     return "\n".join(lines)
+
+
+def _place(fault: Fault) -> str:
+    """Of what a limited key is not told, and of a signer's key, there is none."""
+    return f"chain {fault.chain_id} entry {fault.sequence}: " if fault.chain_id else ""

@@ -23,6 +23,7 @@ from google.protobuf.json_format import ParseDict
 from resight.errors import PermissionDenied
 from resight.v1 import admin_service_pb2 as messages
 from service.access import direct
+from service.audit.share import ELSEWHERE
 from service.domain.api_key import KeyRequest
 from service.domain.principal import SCOPES
 from service.settings import load_settings
@@ -302,3 +303,10 @@ def test_what_was_altered_elsewhere_is_said_without_its_place(used: Used) -> Non
     here = altered(OURS)
     assert faults(used.ours) == [("", 0), here]
     assert faults(used.foreign) == [("", 0), there]
+    where = ("audit", "verify", "--target", used.service.grpc)
+    said = resight(*where, RESIGHT_API_KEY=used.ours)
+    assert said.returncode == 1
+    wrong = [line for line in said.stdout.splitlines() if line.startswith("WRONG")]
+    assert wrong[0] == f"WRONG: {ELSEWHERE}"
+    assert wrong[1].startswith(f"WRONG: chain {here[0]} entry {here[1]}: ")
+    assert len(wrong) == 2
