@@ -230,6 +230,7 @@ class Application:
             application._blob_threads,
             interval=settings.retention.interval_seconds,
             refresh=settings.metrics.refresh_seconds,
+            at_once=foundation.images_refused,
         )
         application._keeping = [
             asyncio.create_task(application.index_files.keep()),

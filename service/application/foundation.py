@@ -41,7 +41,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Foundation:
-    """Opened resources; ``encoders`` run on ``loop``, ``embedder`` is the one given at start."""
+    """Opened resources; ``encoders`` run on ``loop``, ``embedder`` is the one given at start.
+    The blob store refused to remove an image (``images_refused``): the others were not tried.
+    """
 
     catalog: Catalog
     galleries: Galleries
@@ -56,6 +58,7 @@ class Foundation:
     embedder: Embedder
     clock: Clock
     loop: asyncio.AbstractEventLoop
+    images_refused: bool
     _opened: ExitStack
 
     def close(self) -> None:
@@ -132,7 +135,8 @@ def open_foundation(
         galleries.drop_others(catalog)
         galleries.load(catalog, index_files.fill)
         # What the store refuses is tried again while it serves.
-        ImageRemoval(catalog=catalog, blobs=blobs, clock=clock).remove(patience=1)
+        image_removal = ImageRemoval(catalog=catalog, blobs=blobs, clock=clock)
+        image_removal.remove(patience=1)
         # After the indexes were filled, which may take long: who is known is waited for.
         replication = Replication(
             catalog,
@@ -157,6 +161,7 @@ def open_foundation(
             embedder=embedder,
             clock=clock,
             loop=loop,
+            images_refused=image_removal.was_refused,
             _opened=opening.pop_all(),
         )
 

@@ -159,6 +159,35 @@ def removal_of(application, clock, in_flight: BlobsInFlight | None = None, **mor
     )
 
 
+def test_a_start_that_was_refused_one_image_is_followed_by_a_try_of_the_others(
+    opened, run, clock, store, images, monkeypatch
+) -> None:
+    starts: list[bool] = []
+    start = ImageRemoval.start
+
+    def watched(removal: ImageRemoval, threads, *, at_once: bool, **more) -> None:
+        starts.append(at_once)
+        start(removal, threads, at_once=at_once, **more)
+
+    monkeypatch.setattr(ImageRemoval, "start", watched)
+
+    async def work() -> None:
+        async with opened(clock=clock) as application:
+            locked, *_ = noted(application, clock, 11)
+        store.locked = locked.__eq__
+        async with opened(clock=clock, cameras=False) as application:
+            # The next interval begins in an hour.
+            await until(lambda: waiting(application) == {locked})
+            assert images() == {locked}
+        store.locked = lambda _: False
+        async with opened(clock=clock, cameras=False):
+            assert not images()
+        # Where nothing was refused nothing has to be tried again.
+        assert starts == [False, True, False]
+
+    run(work())
+
+
 def test_locked_images_do_not_keep_the_others(opened, run, clock, store, images) -> None:
     async def work() -> None:
         async with opened(clock=clock) as application:
