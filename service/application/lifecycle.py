@@ -37,6 +37,7 @@ from service.catalog import fillings, lifecycle, lifecycle_reads
 from service.catalog.model_states import Actor, Note
 from service.catalog.store import Catalog
 from service.domain import model as domain
+from service.domain.credential_text import without_credentials
 from service.domain.filling import Filling, FillingSource
 from service.domain.model import ModelState
 from service.domain.ports import Clock
@@ -294,4 +295,4 @@ class Lifecycle:
             raise InvalidArgument(
                 f"reason: send at most {MAX_REASON} printable characters", field="reason"
             )
-        return Note(actor, reason, self._clock.now())
+        return Note(actor, without_credentials(reason), self._clock.now())

@@ -8,12 +8,13 @@ columns beside the body are copies, for queries.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
+
+from service.domain.credential_text import has_credential, without_credentials
 
 __all__ = [
     "CHAIN_BEGAN",
@@ -54,11 +55,6 @@ _ENCODER = json.JSONEncoder(
     sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain
 )
 _NUL = "\\u0000"
-# An API key or a JWT that somebody wrote where a name or a purpose belongs.
-_CREDENTIAL = re.compile(
-    r"rsk_[0-9a-f]{16}_[A-Za-z0-9_-]{20,}|eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+)+", re.ASCII
-)
-HIDDEN = "(credential)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +87,7 @@ class Entry:
         said = dict(self.facts) | fixed
         try:
             text = canonical(said)
-            if _CREDENTIAL.search(text):
+            if has_credential(text):
                 said = {name: _hidden(value) for name, value in self.facts.items()} | fixed
                 text = canonical(said)
         except (TypeError, ValueError):  # a note that is no JSON; the entry counts for more
@@ -132,7 +128,7 @@ def columns_of(body: str) -> dict[str, str]:
 
 def _hidden(value: Any) -> Any:
     if isinstance(value, str):
-        return _CREDENTIAL.sub(HIDDEN, value)
+        return without_credentials(value)
     if isinstance(value, Mapping):
         return {_hidden(str(key)): _hidden(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

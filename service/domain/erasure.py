@@ -13,6 +13,7 @@ from uuid import UUID
 
 from resight.errors import InvalidArgument
 from service.domain import names
+from service.domain.credential_text import without_credentials
 from service.domain.crop import Crop, CropFilter
 
 __all__ = [
@@ -176,7 +177,7 @@ class ListedCrop:
 
 
 def reason(value: str) -> str:
-    """Why somebody erases: 1 to 500 printable characters.
+    """Why somebody erases: 1 to 500 printable characters, without a credential among them.
 
     Raises:
         InvalidArgument: it is not.
@@ -186,13 +187,14 @@ def reason(value: str) -> str:
             "reason is missing; say why, for the receipt and the audit, for example a case number",
             field="reason",
         )
-    return names.printable(value, field="reason", limit=MAX_REASON)
+    return without_credentials(names.printable(value, field="reason", limit=MAX_REASON))
 
 
 def described(kind: str, conditions: Mapping[str, Any]) -> str:
-    """A subject as it is stored: canonical JSON, without what is empty."""
+    """A subject as it is stored: canonical JSON, without what is empty or a credential."""
     told = {name: value for name, value in conditions.items() if value not in (None, "", (), [])}
-    return json.dumps({kind: told}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps({kind: told}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return without_credentials(text)
 
 
 def filter_described(chosen: CropFilter) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from resight.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from service import call
+from service.access.key_text import new_key_id, new_text
 from service.application.ingest import IngestItem
 from service.domain.crop import CropFilter, TimeRange
 from service.domain.erasure import (
@@ -315,3 +316,26 @@ def test_a_large_list_is_paged_and_removed_in_batches(opened, run, ingested, lef
             assert left(application)["index"] == set(ids) - set(ids[::3])
 
     run(work())
+
+
+def test_a_credential_given_as_reason_or_subject_is_written_nowhere(
+    opened, run, ingested, left, query
+) -> None:
+    credential = new_text(new_key_id())
+
+    async def work() -> None:
+        async with opened() as application:
+            (shown,) = await ingested(application, 1, track=credential)
+            subject = TrackSubject(credential)
+            made = await application.erasures.plan("", subject, f"case {credential}")
+            assert made.listed == 1
+            done = await application.erasures.confirm("", str(made.erasure_id), crops=1)
+            assert shown not in left(application)["rows"]
+            told = json.loads(done.receipt)["receipt"]
+            assert told["reason"] == done.reason == "case (credential)"
+            assert told["subject"] == {"track": {"track_id": "(credential)"}}
+
+    run(work())
+    stored = query("SELECT subject, reason, receipt FROM erasures")
+    assert len(stored) == 1
+    assert credential not in repr(stored)

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select, update
 
 from resight.errors import FailedPrecondition, InvalidArgument, NotFound
+from service.access.key_text import new_key_id, new_text
 from service.catalog.models import embeddings, model_fillings
 from service.domain.filling import FillingState
 from service.domain.model import GateVerdict
@@ -216,3 +217,26 @@ def test_a_block_that_takes_longer_than_the_lease_is_kept(site, run, query) -> N
             assert len(times) == 2, "extended on the way"
 
     run(work())
+
+
+@pytest.mark.parametrize(
+    "credential",
+    [new_text(new_key_id()), "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJlLW9mLWl0"],
+    ids=["key", "token"],
+)
+def test_a_credential_given_as_the_reason_is_written_nowhere(
+    site, run, caplog, query, credential
+) -> None:
+    async def work() -> None:
+        async with site() as it:
+            lifecycle = it.application.models.lifecycle
+            candidate = await it.register(2)
+            with caplog.at_level("INFO"):
+                await lifecycle.stage("", candidate, reason=f"with {credential}, case 7")
+
+    run(work())
+    hidden = "with (credential), case 7"
+    assert query("SELECT reason FROM model_events WHERE kind = 'stage'") == [(hidden,)]
+    (line,) = [each.getMessage() for each in caplog.records if "stage by" in each.getMessage()]
+    assert line.endswith(hidden)
+    assert credential not in caplog.text
