@@ -36,6 +36,7 @@ from service.clock import SystemClock
 from service.settings import ServiceSettings
 from service.signing import KEY_NAME, SigningKey, open_signing_key
 from service.snapshot.target_database import sqlite_file
+from service.transport.faults import own_name
 from service.transport.status import status_of
 
 __all__ = ["KIND", "PREFIX", "Operation", "operating", "record_now"]
@@ -91,13 +92,23 @@ class Operation:
             after=[self._entry("began")],
         )
 
-    def end(self, connection: Connection, outcome: str = "OK") -> None:
-        """Record what came of it, in the transaction of the change."""
+    def end(
+        self, connection: Connection, outcome: str = "OK", *, reason: str = "", named: str = ""
+    ) -> None:
+        """Record what came of it, in the transaction of the change.
+
+        Args:
+            connection: Of the change.
+            outcome: As of a call.
+            reason: Code of the error; empty for none.
+            named: The field at fault where that is a name of ours.
+        """
         if self._key is None or self._began is None:
             return
         now = SystemClock().now()
         began = Head(self._began.chain_id, self._began.sequence, self._began.digest)
-        entries = [self._entry("ended", outcome), Entry(CHAIN_ENDED)]
+        ended = self._entry("ended", outcome=outcome, reason=reason, field=named)
+        entries = [ended, Entry(CHAIN_ENDED)]
         head, rows = linked(began, [(each.columns(), each.body(now)) for each in entries], now)
         statements.add(connection, rows)
         self._ended = sign(self._key, head, now)
@@ -110,7 +121,7 @@ class Operation:
             store.put(made, "" if self._key is None else self._key.public_pem)
         return signed
 
-    def _entry(self, event: str, outcome: str = "") -> Entry:
+    def _entry(self, event: str, **told: str) -> Entry:
         facts: dict[str, Any] = {
             "event": event,
             "request_id": self._request_id,
@@ -120,8 +131,7 @@ class Operation:
             "principal_kind": KIND,
             "notes": dict(self._notes),
         }
-        if outcome:
-            facts["outcome"] = outcome
+        facts |= {name: value for name, value in told.items() if value}
         if sudo := os.environ.get("SUDO_USER", ""):
             facts["sudo_user"] = sudo[:64]
         return Entry(action=self.action, principal=f"operator:{_user()}", facts=facts)
@@ -206,13 +216,15 @@ def _fail(operation: Operation, engine: Engine, error: BaseException) -> None:
     """Record that it failed, as far as that can be done; otherwise its beginning tells."""
     if not operation.is_recorded:
         return
-    outcome = "CANCELLED"
+    outcome = reason = "CANCELLED"
+    named = ""
     if isinstance(error, Exception):
         found = error if isinstance(error, ResightError) else ResightError("")
-        outcome = status_of(found).grpc.name
+        outcome, reason = status_of(found).grpc.name, found.reason
+        named = own_name(found.field)
     try:
         with engine.begin() as connection:
-            operation.end(connection, outcome)
+            operation.end(connection, outcome, reason=reason, named=named)
     except SQLAlchemyError as fault:
         logger.warning("the audit does not say how the command ended: %s", fault)
 

@@ -18,7 +18,7 @@ from sqlalchemy import delete, update
 from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
-from resight.errors import NotFound, Unavailable
+from resight.errors import InvalidArgument, NotFound, Unavailable
 from service.access import direct
 from service.audit import operation
 from service.audit.anchors import open_anchors
@@ -82,6 +82,7 @@ def test_a_key_is_made_and_revoked_in_chains_of_their_own(
         assert {each["principal"] for each in (began, ended)} == {USER}
         assert {each["principal_kind"] for each in (began, ended)} == {"catalog"}
         assert ended["notes"]["key_id"] == made.key.key_id
+        assert not {"reason", "field"} & {*began, *ended}
     assert made.text.split("_", 2)[2] not in json.dumps(found)
     verdict = verdict_of(catalog)
     assert (verdict.faults, verdict.chains, verdict.unsigned_entries) == ([], 2, 0)
@@ -223,11 +224,16 @@ def test_what_fails_is_recorded_as_such(
         raise KeyboardInterrupt
     with pytest.raises(ZeroDivisionError), operating(settings, "command/y"):
         1 / 0  # noqa: B018 -- any error
+    theirs = InvalidArgument("bad", field="what they wrote", reason="TOO_LONG")
+    with pytest.raises(InvalidArgument), operating(settings, "command/z"):
+        raise theirs
     ended = {each["action"]: each for each in said() if each.get("event") == "ended"}
-    assert {action: each["outcome"] for action, each in ended.items()} == {
-        "AdminService/RevokeApiKey": "NOT_FOUND",
-        "command/x": "CANCELLED",
-        "command/y": "INTERNAL",
+    told = ("outcome", "reason", "field")
+    assert {action: tuple(map(each.get, told)) for action, each in ended.items()} == {
+        "AdminService/RevokeApiKey": ("NOT_FOUND", "NOT_FOUND", "key_id"),
+        "command/x": ("CANCELLED", "CANCELLED", None),
+        "command/y": ("INTERNAL", "INTERNAL", None),
+        "command/z": ("INVALID_ARGUMENT", "TOO_LONG", None),
     }
     assert ended["command/x"]["notes"] == {"a": 1}
     assert verdict_of(catalog).faults == []
