@@ -82,9 +82,10 @@ class Door:
 
     async def formerly(self, credentials: Credentials) -> str:
         """The name of a key that was revoked or has expired, to whoever shows all of it."""
-        text = credentials.authorization.partition(" ")[2].strip()
+        scheme, _, text = credentials.authorization.partition(" ")
+        text = text.strip()
         key_id = key_id_of(text)
-        if key_id is None:
+        if key_id is None or scheme.lower() != "bearer":
             return ""
         try:
             stored = await self._keys.ever(key_id)
@@ -92,7 +93,8 @@ class Door:
             return ""
         if stored is None or not hmac.compare_digest(digest_of(text), stored.secret_sha256):
             return ""
-        return principal_of(stored.key).name
+        # One that was made on another replica just now is not known here yet, and no former one.
+        return "" if self._keys.holds(stored) else principal_of(stored.key).name
 
     def _kind(self, text: str) -> str:
         if self._bootstrap is not None and hmac.compare_digest(digest_of(text), self._bootstrap):

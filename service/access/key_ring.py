@@ -56,11 +56,13 @@ class KeyRing:
         found = self._keys.get(key_id)
         if found is None and ago > 0:  # those that have expired are not kept
             found = await self._catalog.read(find_key, key_id)
-        if found is None or found.key.revoke_time is not None:
-            return None
-        expires = found.key.expire_time
+        return found if found is not None and self.holds(found, ago=ago) else None
+
+    def holds(self, stored: StoredKey, *, ago: float = 0.0) -> bool:
+        """Whether it is not revoked, and had not expired so many seconds ago."""
+        expires = stored.key.expire_time
         at = self._clock.now() - timedelta(seconds=ago)
-        return found if expires is None or at < expires else None
+        return stored.key.revoke_time is None and (expires is None or at < expires)
 
     async def ever(self, key_id: str) -> StoredKey | None:
         """The key of this id, whether it holds or not; asks the catalog each time.

@@ -26,6 +26,7 @@ def tried(rest: str, key: str) -> None:
         f"http://{rest}/v1/galleries/default/search",
         headers={"authorization": f"Bearer {key}"},
         json={"crop_id": "x"},
+        timeout=DEADLINE,
     )
     assert answer.status_code == 401
     assert answer.json()["reason"] == "CREDENTIALS_INVALID"
@@ -47,6 +48,10 @@ def test_a_key_that_held_once_is_named_to_whoever_shows_all_of_it(
             time.sleep(0.1)
         for key in (stolen, brief, guessed, "rsk_nothing"):
             tried(service.rest, key)
+        # A key that holds, in the wrong place, is nobody's former one.
+        basic = {"authorization": f"Basic {admin}"}
+        url = f"http://{service.rest}/v1/galleries/default/stats"
+        assert httpx.get(url, headers=basic, timeout=DEADLINE).status_code == 401
         assert service.stop() == 0
     denied = [each for each in bodies(data, {}) if each["action"] == "audit/denied"]
     assert {each["outcome"] for each in denied} == {"UNAUTHENTICATED"}

@@ -32,11 +32,13 @@ from resight.v1 import model_service_pb2 as models
 from resight.v1.model_service_pb2_grpc import ModelServiceStub
 from service.access.key_text import key_id_of
 from service.access.tokens import LEEWAY_SECONDS
+from service.access_settings import AccessSettings
 
 OPERATOR = "0f9c2b7a41d8e6350f9c2b7a41d8e635"
 ISSUER, AUDIENCE = "https://issuer.test", "resight"
 SIGNER = ed25519.Ed25519PrivateKey.generate()
 WAIT = 240.0
+REFRESH = AccessSettings().refresh_seconds
 DONE = "registered"
 
 
@@ -190,6 +192,30 @@ def test_a_key_revoked_meanwhile_registers_nothing(
         assert waiting.result() == CredentialsLapsed.reason
     assert place.versions() == versions
     assert place.kept() == kept
+
+
+def test_a_key_revoked_before_the_first_message_begins_nothing(place: Place) -> None:
+    shown, before, held = place.key(), place.looks(), threading.Event()
+
+    def late() -> Iterator[models.RegisterModelRequest]:
+        held.wait(WAIT)
+        yield models.RegisterModelRequest(upload=models.ModelUpload(size_bytes=1))
+
+    with grpc.insecure_channel(place.service.grpc) as channel:
+        metadata = (("authorization", f"Bearer {shown}"),)
+        call = ModelServiceStub(channel).RegisterModel.future(
+            late(), metadata=metadata, timeout=2 * WAIT
+        )
+        try:
+            until(lambda: place.looks() > before)
+            request = admin.RevokeApiKeyRequest(key_id=key_id_of(shown) or "")
+            place.operator.admin.RevokeApiKey(request)
+            until(lambda: place.refuses(shown))
+            # What was looked at may be used for as long as a stream would live.
+            time.sleep(REFRESH)
+        finally:
+            held.set()
+        assert reason_of(call.exception()) == CredentialsLapsed.reason
 
 
 @pytest.mark.parametrize(

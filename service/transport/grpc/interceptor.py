@@ -25,7 +25,7 @@ from service.telemetry import INFLIGHT, REQUEST_DURATION, REQUESTS, exemplar
 from service.tracing.spans import leaf
 from service.transport.call_trace import TRACERESPONSE, begin_grpc, end_grpc
 from service.transport.faults import faulty
-from service.transport.grpc.client_stream import ClientStream, each, let_on
+from service.transport.grpc.client_stream import begun, each, let_on
 from service.transport.grpc.health_room import HealthRoom
 from service.transport.grpc.message import Unreadable, only_message, readable
 from service.transport.grpc.metadata import certificate_of, credentials_of, purpose_of
@@ -114,7 +114,7 @@ def _wrap(
             request = await given(requests, traffic)
             if admits and not handler.request_streaming:
                 await passed.go_on(call_in_progress.current(), credentials_of(context))
-            async with begun(request, passed) as begins:
+            async with begins_with(request, passed, credentials_of(context)) as begins:
                 response = await behaviour(begins, context)
             traffic.went(response)
             return response
@@ -131,7 +131,7 @@ def _wrap(
                 if not handler.request_streaming:
                     await passed.go_on(call, credentials)
                 async with (
-                    begun(request, passed) as begins,
+                    begins_with(request, passed, credentials) as begins,
                     aclosing(behaviour(begins, context)) as answers,
                 ):
                     async for response in answers:
@@ -149,8 +149,8 @@ def _wrap(
 
     streams = bool(handler.request_streaming or handler.response_streaming)
     counted = partial(_call, method, calls, admits=admits, streams=streams)
-    begun = partial(
-        _begun,
+    begins_with = partial(
+        begun,
         admits=admits,
         listens=bool(handler.request_streaming),
         streams=bool(handler.response_streaming),
@@ -179,25 +179,6 @@ async def _entered(requests: AsyncIterator[Any], traffic: Traffic) -> Any:
     if gallery or (gallery is not None and call.method not in _OF_ALL):
         call_in_progress.enter_gallery(names.gallery_name(gallery))
     return request
-
-
-@asynccontextmanager
-async def _begun(
-    request: Any, gate: Gate, *, admits: bool, listens: bool, streams: bool
-) -> AsyncIterator[Any]:
-    """What the method is given: that it begins is recorded before any of that."""
-    begin = partial(gate.announce, call_in_progress.current(), streams=streams)
-    if not admits:
-        yield request
-    elif not listens:
-        await begin()
-        yield request
-    else:
-        stream = ClientStream(request, begin)
-        try:
-            yield stream
-        finally:
-            await stream.over()
 
 
 @asynccontextmanager

@@ -46,9 +46,7 @@ class BodyLimit:
         max_bytes = self._limit(scope)
         headers = dict(scope["headers"])
         announced = headers.get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > max_bytes:
-            await _refuse(scope, send, _too_long(max_bytes))
-            return
+        is_announced = announced.isdigit() and int(announced) > max_bytes
         is_form = headers.get(b"content-type", b"").lower().startswith(b"multipart/")
         max_fields = max_bytes if is_form else self._fields(scope)
         seen = fields = 0
@@ -57,6 +55,10 @@ class BodyLimit:
         async def limited() -> Message:
             nonlocal seen, fields, over
             if over:
+                return {"type": "http.disconnect"}
+            if is_announced and not started:
+                # Only now: whoever may not ask at all is told that, and the audit knows of what.
+                over = True
                 return {"type": "http.disconnect"}
             message = await receive()
             body = message.get("body", b"")
@@ -79,7 +81,8 @@ class BodyLimit:
             if not over:  # else it fails because the body was cut
                 raise
         if over:
-            error = _too_long(max_bytes) if seen > max_bytes else _too_many(max_fields)
+            is_long = is_announced or seen > max_bytes
+            error = _too_long(max_bytes) if is_long else _too_many(max_fields)
             await _refuse(scope, send, error)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, get_origin
 from urllib.parse import unquote_to_bytes
@@ -82,7 +82,7 @@ class StrictRoute(APIRoute):
             if forms:
                 _expect(kind, _FORMS[:1] if _with_file(body) else _FORMS)
                 form = await request.form()
-                note_fields(form)
+                note_fields(_beside(form, request.path_params))
                 _known(form, forms, "field of this form")
                 once(form, forms)
                 for name, given in form.multi_items():
@@ -94,7 +94,7 @@ class StrictRoute(APIRoute):
                 with suppress(json.JSONDecodeError):
                     sent = await request.json()
                     if isinstance(sent, dict):
-                        note_fields(sent)
+                        note_fields(_beside(sent, request.path_params))
             if now.method not in _UPLOADS:
                 # However long the body took.
                 shown = Credentials(request.headers.get("authorization", ""))
@@ -104,6 +104,11 @@ class StrictRoute(APIRoute):
             return await handle(request)
 
         return strict
+
+
+def _beside(fields: Mapping[str, Any], path: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a body without what the path names, which is what the call is about."""
+    return {name: value for name, value in fields.items() if name not in path}
 
 
 def once(given: QueryParams | FormData, single: Collection[str]) -> None:

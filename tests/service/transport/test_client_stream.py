@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from resight.errors import Unavailable
+from resight.errors import RequestTooSlow, Unavailable
 from resight.v1.gallery_service_pb2 import IngestCropsRequest
 from resight.v1.model_service_pb2 import ModelUpload, RegisterModelRequest
 from service import call as call_in_progress
@@ -135,3 +135,31 @@ def test_it_does_not_begin_after_it_is_over() -> None:
 
     asyncio.run(work())
     assert told == ["given up", "over"]
+
+
+def test_a_first_message_that_never_comes_is_waited_for_so_long() -> None:
+    async def silent() -> AsyncIterator[Any]:
+        await asyncio.Event().wait()
+        yield None
+
+    async def slow() -> AsyncIterator[Any]:
+        yield IngestCropsRequest(gallery="a")
+        await asyncio.sleep(0.3)
+        yield IngestCropsRequest(gallery="b")
+
+    async def begin() -> None:
+        told.append("began")
+
+    async def work() -> None:
+        began()
+        with pytest.raises(RequestTooSlow):
+            await anext(ClientStream(silent(), begin, within=0.1))
+        assert told == []
+        # Only the first: what comes later has bounds of its own.
+        stream = ClientStream(slow(), begin, within=60.0)
+        stream._within = 0.1 if (await anext(stream)).gallery == "a" else None
+        assert (await anext(stream)).gallery == "b"
+
+    told: list[str] = []
+    asyncio.run(work())
+    assert told == ["began"]
