@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 
@@ -64,6 +65,18 @@ class CameraRetention:
         def apply(connection: Connection) -> Camera:
             return gallery_writes.set_retention(connection, camera.camera_row, days)
 
-        stored = await self._catalog.change(apply)
-        self._changed()
-        return stored
+        asked = call.current()
+
+        def committed(_: Camera) -> None:
+            asked.note(changed=True)
+
+        changing = asyncio.ensure_future(self._catalog.change(apply, committed=committed))
+        try:
+            return await asyncio.shield(changing)
+        except asyncio.CancelledError:
+            # A caller who leaves does not undo it; what is recorded of the call is to say so.
+            await asyncio.wait([changing])
+            raise
+        finally:
+            if changing.done() and not changing.cancelled() and changing.exception() is None:
+                self._changed()

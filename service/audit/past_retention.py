@@ -2,6 +2,11 @@
 
 A camera whose retention nobody has changed since is kept as long as now; of another the newest
 change before that time tells, and without one it had none of its own.
+
+A change notes that it was committed (``changed``), whatever the caller was told: they may have left
+after the commit. An entry from before that note was made tells by its outcome. A process that was
+killed between the commit and the entry left a beginning without an end, which says no number of
+days: that change is not known here.
 """
 
 from __future__ import annotations
@@ -33,7 +38,9 @@ class PastRetention:
         """Take entries of ``CHANGED``; those that changed nothing are passed over."""
         for entry in entries:
             notes = entry.said.get("notes")
-            if entry.said.get("outcome") != "OK" or not isinstance(notes, dict):
+            if not isinstance(notes, dict):
+                continue
+            if notes.get("changed") is not True and entry.said.get("outcome") != "OK":
                 continue
             camera = (entry.gallery, str(notes.get("camera_id", "")))
             if entry.record_time >= self._end:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from datetime import timedelta
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import create_engine, update
 
-from resight.errors import InvalidArgument, NotFound
+from resight.errors import InvalidArgument, NotFound, Unavailable
 from service.adaptation_settings import RetentionSettings
 from service.application.following import follow
 from service.application.ingest import IngestItem
 from service.application.retention import Retention
+from service.call import Call, begin
 from service.catalog import gallery_writes
 from service.catalog.models import CHANGE_CROP_DELETED, CHANGE_CROPS_DROPPED, cameras
+from service.domain.principal import LOCAL
 from service.gallery.index import SegmentedIndex
 from service.telemetry import REGISTRY
 
@@ -145,6 +149,44 @@ def test_a_changed_time_is_enforced_at_once(opened, run, clock) -> None:
                     await application.camera_retention.update("", "c1", wrong)
             with pytest.raises(NotFound, match="c9"):
                 await application.camera_retention.update("", "c9", 1.0)
+
+    run(work())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_caller_who_leaves_during_the_commit_is_recorded_with_what_came_of_it(
+    opened, run, clock, monkeypatch, fails
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    set_retention = gallery_writes.set_retention
+
+    def held(*arguments: Any, **named: Any) -> object:
+        begun.set()
+        assert go_on.wait(120)
+        if fails:
+            raise Unavailable("the disk is full")
+        return set_retention(*arguments, **named)
+
+    async def work() -> None:
+        async with opened(clock=clock) as application:
+            monkeypatch.setattr(gallery_writes, "set_retention", held)
+            asked = Call("grpc", "AdminService/UpdateCameraRetention", principal=LOCAL)
+
+            async def update() -> None:
+                begin(asked)
+                await application.camera_retention.update("", "c1", 9000.0)
+
+            updating = asyncio.create_task(update())
+            assert await asyncio.to_thread(begun.wait, 120)
+            updating.cancel()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            go_on.set()
+            await asyncio.wait([updating])
+            assert updating.cancelled()
+            assert asked.notes.get("changed", False) is not fails
+            [first, *_] = (await application.cameras.list("")).items
+            assert first.retention_days == (None if fails else 9000.0)
 
     run(work())
 

@@ -181,13 +181,19 @@ def test_retention_is_that_of_the_end_of_the_time(
             for number in range(30):
                 place = (pick.choice(("a", "b")), pick.choice(("c1", "c2")))
                 days = pick.choice([None, 2.5, 30.0])
-                outcome = pick.choice(["OK", "OK", "NOT_FOUND"])
+                # What was committed is, whatever its caller was told; OK alone is an older entry.
+                outcome, changed = pick.choice(
+                    [("OK", True), ("OK", None), ("NOT_FOUND", None), ("CANCELLED", None),
+                     ("CANCELLED", True), ("DEADLINE_EXCEEDED", True)]
+                )  # fmt: skip
                 notes = {"camera_id": place[1], "retention_days": days}
+                if changed:
+                    notes["changed"] = True
                 facts = {"event": "ended", "outcome": outcome, "notes": notes}
                 await audit.log.record(
                     Entry("AdminService/UpdateCameraRetention", f"key:{number}", place[0], facts)
                 )
-                if outcome == "OK":
+                if changed or outcome == "OK":
                     now[place] = days
                 ticking.time += timedelta(seconds=5)
                 seen.append((ticking.time, dict(now)))
