@@ -165,7 +165,8 @@ def enter_gallery(name: str) -> None:
         PermissionDenied: it is not among the caller's.
     """
     now = current()
-    if now is not OWN and not now.galleries:
+    # It ends where it began, also when nothing that it names is there.
+    if now is not OWN and not now.galleries and not now.announced_in:
         now.gallery = name
     now.known.require_gallery(name)
 

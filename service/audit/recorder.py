@@ -133,7 +133,7 @@ def _entries(call: Call, *, event: str, outcome: str) -> list[Entry]:
         for name, noted in call.galleries.items()
     ] or [_entry(call, event=event, outcome=outcome)]
     named = call.announced_in
-    if call.galleries and named and named not in call.galleries:
+    if named and named not in {entry.gallery for entry in entries}:
         entries.append(_entry(call, event=event, outcome=outcome, gallery=named, notes={}))
     for entry in entries[1:]:  # counted once
         for name in ("denied", "failed"):

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from resight.errors import Unavailable
+from resight.errors import PermissionDenied, Unavailable
+from service import call as call_in_progress
 from service.audit.chain import following
 from service.audit.denials import Denials, host_of
 from service.audit.entry import Entry
@@ -19,7 +20,7 @@ from service.audit.verifying import verify
 from service.call import Call
 from service.catalog import audit as statements
 from service.catalog.audit import StoredEntry
-from service.domain.principal import LOCAL
+from service.domain.principal import LOCAL, Principal
 
 
 class Breaking:
@@ -137,6 +138,38 @@ def test_a_change_that_happened_is_told_and_its_end_follows(
         ("GalleryService/DeleteCrop", "began", ""),
         ("GalleryService/DeleteCrop", "ended", "OK"),
     ]
+
+
+def limited_stream() -> Call:
+    """Of somebody who may see one gallery."""
+    limited = Principal("key:1", "key", frozenset({"ingest"}), galleries=frozenset({"site-a"}))
+    stream = call("GalleryService/IngestCrops")
+    stream.principal = limited
+    call_in_progress.begin(stream)
+    return stream
+
+
+def places(query: Any) -> list[tuple[str, str]]:
+    rows = query("SELECT body FROM audit_entries WHERE action = 'GalleryService/IngestCrops'")
+    said = [json.loads(body) for (body,) in rows]
+    return sorted((each["event"], each["gallery"]) for each in said)
+
+
+def test_a_stream_all_of_whose_messages_are_refused_ends_where_it_began(
+    audited: Callable[..., Any], run: Any, query: Any
+) -> None:
+    async def work() -> None:
+        async with audited() as audit:
+            stream = limited_stream()
+            for number, gallery in enumerate(("site-b", "site-c")):
+                with pytest.raises(PermissionDenied):
+                    call_in_progress.enter_gallery(gallery)
+                if not number:
+                    await audit.recorder.began(stream, streams=True)
+            await audit.recorder.ended(stream, "OK")
+
+    run(work())
+    assert places(query) == [("began", "site-b"), ("ended", "site-b")]
 
 
 def test_a_commit_whose_answer_was_lost_leaves_the_chain_whole(
