@@ -235,7 +235,7 @@ def test_a_gallery_whose_images_are_locked_holds_no_other_back(opened, run, cloc
             for _ in range(15):
                 assert removal.remove() == 0
             assert set(store.asked) == locked
-            new = noted(application, clock, 3, "c")
+            new = noted(application, clock, 3, "b-2") + noted(application, clock, 3, "bc")
             assert removal.remove() + removal.remove() == len(new)
             store.locked = lambda _: False
             assert sum(removal.remove() for _ in range(3)) == len(locked)
@@ -289,7 +289,7 @@ def test_several_that_fail_are_told_once_a_pass(opened, run, clock, store, caplo
 def test_a_process_that_ends_waits_for_a_few_images(opened, run, clock, monkeypatch) -> None:
     async def work() -> None:
         async with opened(clock=clock) as application:
-            noted(application, clock, 4 * AT_A_TIME)
+            noted(application, clock, 200)
             removal, loop = removal_of(application, clock), asyncio.get_running_loop()
             remove = FolderBlobStore.delete_all
 
@@ -300,8 +300,8 @@ def test_a_process_that_ends_waits_for_a_few_images(opened, run, clock, monkeypa
             with monkeypatch.context() as patched:
                 patched.setattr(FolderBlobStore, "delete_all", closed_meanwhile)
                 removed = await asyncio.to_thread(removal.remove)
-            assert removed == AT_A_TIME
-            assert len(waiting(application)) == 3 * AT_A_TIME
+            assert 0 < removed <= 50
+            assert len(waiting(application)) == 200 - removed
 
     run(work())
 
