@@ -15,15 +15,30 @@ from time import perf_counter
 from typing import Literal
 from uuid import uuid4
 
-from resight.errors import ResightError
+from resight.errors import InvalidArgument, ResightError
+from service.domain import names
 from service.domain.principal import LOCAL, Principal
 
-__all__ = ["OWN", "Call", "Noted", "Protocol", "begin", "current", "enter_gallery", "found_gallery"]
+__all__ = [
+    "OWN",
+    "UNREAD",
+    "Call",
+    "Noted",
+    "Protocol",
+    "begin",
+    "current",
+    "enter_gallery",
+    "found_gallery",
+]
 
 Protocol = Literal["grpc", "rest", "own"]
 Noted = str | int | float | bool | None | list[str]
 
+# No name of a gallery.
+UNREAD = "?"
 _MAX_REASONS = 20
+# Each has an entry of its own.
+_MAX_UNFOUND = 8
 
 
 def _free(_count: int) -> None:
@@ -50,6 +65,8 @@ class Call:
         gallery: The gallery named, once one was; the first that there is.
         galleries: Those that there are among the named ones, with what is noted of each; a batch
             and a stream name several.
+        unfound: What is noted of the parts that name others, by name; an empty one for names that
+            are none, and those after the first few.
         request_id: The same in answer, logs, traces and audit.
         begun: ``perf_counter`` when it came.
         patience: Seconds that the caller gives for the answer to a request that is all here; 0 for
@@ -80,6 +97,7 @@ class Call:
     purpose: str = ""
     gallery: str = ""
     galleries: dict[str, dict[str, Noted]] = field(default_factory=dict)
+    unfound: dict[str, dict[str, Noted]] = field(default_factory=dict)
     request_id: str = field(default_factory=lambda: uuid4().hex)
     begun: float = field(default_factory=perf_counter)
     patience: float = inf
@@ -130,17 +148,48 @@ class Call:
         if self is not OWN:
             self.reason, self.named = error.reason, named
 
-    def note_fault(self, reason: str, *, denied: bool = False) -> None:
-        """Have the audit count a part that failed of a call that goes on, and say why."""
+    def count(self, what: str, gallery: str) -> None:
+        """Have the audit count a part of a call of many, for the gallery that it is of.
+
+        Args:
+            what: What came of it.
+            gallery: As it names it, checked or not; `UNREAD` where that is not known.
+        """
+        if self is not OWN:
+            _count(self._part(gallery), what)
+
+    def note_fault(self, reason: str, gallery: str, *, denied: bool = False) -> None:
+        """Have the audit count a part that failed of a call that goes on, and say why.
+
+        Args:
+            reason: Code of its error.
+            gallery: As of ``count``.
+            denied: Whether it is not the caller's.
+        """
         if self is OWN:
             return
+        noted = self._part(gallery)
         for name in ("failed", "denied") if denied else ("failed",):
-            count = self.notes.get(name, 0)
-            self.notes[name] = 1 + (count if isinstance(count, int) else 0)
-        known = self.notes.get("reasons")
+            _count(noted, name)
+        known = noted.get("reasons")
         reasons = known if isinstance(known, list) else []
         if reason not in reasons:
-            self.notes["reasons"] = [*reasons, reason][:_MAX_REASONS]
+            noted["reasons"] = [*reasons, reason][:_MAX_REASONS]
+
+    def _part(self, gallery: str) -> dict[str, Noted]:
+        try:
+            name = names.gallery_name(gallery)
+        except InvalidArgument:
+            name = ""
+        if name in self.galleries:
+            return self.galleries[name]
+        own = name in self.unfound or name == self.announced_in or len(self.unfound) < _MAX_UNFOUND
+        return self.unfound.setdefault(name if own else "", {})
+
+
+def _count(noted: dict[str, Noted], name: str) -> None:
+    count = noted.get(name, 0)
+    noted[name] = 1 + (count if isinstance(count, int) else 0)
 
 
 OWN = Call("own", "", principal=LOCAL)
@@ -177,4 +226,4 @@ def found_gallery(name: str) -> None:
     if now is not OWN and name not in now.galleries:
         if not now.galleries:
             now.gallery = name
-        now.galleries[name] = {}
+        now.galleries[name] = now.unfound.pop(name, {})

@@ -65,11 +65,11 @@ class SearchBatch:
 
     async def _prepared(self, query: SearchQuery | ResightError) -> Prepared | ResightError:
         if isinstance(query, ResightError):
-            return _noted(query)
+            return _noted(query, call.UNREAD)
         try:
             return await self._search.prepare(query)
         except ResightError as error:
-            return _noted(error)
+            return _noted(error, query.gallery)
 
     async def _answer(
         self, prepared: Prepared | ResightError, first: FirstLook | None
@@ -79,9 +79,10 @@ class SearchBatch:
         try:
             return await self._search.answer(prepared, first=first)
         except ResightError as error:
-            return _noted(error)
+            return _noted(error, prepared.asked.gallery.name)
 
 
-def _noted(error: ResightError) -> ResightError:
-    call.current().note_fault(error.reason, denied=isinstance(error, PermissionDenied))
+def _noted(error: ResightError, gallery: str) -> ResightError:
+    denied = isinstance(error, PermissionDenied)
+    call.current().note_fault(error.reason, gallery, denied=denied)
     return error

@@ -125,19 +125,16 @@ async def _together(store: Callable[[Entry], Awaitable[None]], entries: list[Ent
 
 
 def _entries(call: Call, *, event: str, outcome: str) -> list[Entry]:
-    """One for each gallery: who reads the audit of one must not miss what others stand beside, nor
-    find a beginning there without its end.
+    """One for each gallery, with what is of that one: who reads its audit must not miss what others
+    stand beside, nor read of these, nor find a beginning there without its end.
     """
     entries = [
         _entry(call, event=event, outcome=outcome, gallery=name, notes={**call.notes, **noted})
-        for name, noted in call.galleries.items()
+        for name, noted in (call.galleries | call.unfound).items()
     ] or [_entry(call, event=event, outcome=outcome)]
     named = call.announced_in
     if named and named not in {entry.gallery for entry in entries}:
         entries.append(_entry(call, event=event, outcome=outcome, gallery=named, notes={}))
-    for entry in entries[1:]:  # counted once
-        for name in ("denied", "failed"):
-            entry.facts["notes"].pop(name, None)
     return entries
 
 

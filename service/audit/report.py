@@ -26,6 +26,8 @@ _VIEWS = frozenset({"GalleryService/GetCrop", "GalleryService/ListCrops"})
 _SEARCHES = PURPOSEFUL - _VIEWS
 _DENIED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 _OK = "OK"
+# What is told of parts of a call that were not refused.
+_PARTS = ("queries", "accepted", "duplicate")
 
 _STYLE = (
     "body{font:15px/1.4 system-ui,sans-serif;margin:2em auto;max-width:76em;padding:0 1em}"
@@ -56,8 +58,12 @@ class _Use:
     last: str = ""
 
     def add(self, time: str, outcome: str, notes: Mapping[str, Any]) -> None:
-        self.answered += outcome == _OK
-        self.failed += outcome != _OK
+        # Of a call of many parts that were all refused, too, nothing was answered.
+        answered = outcome == _OK and not (
+            notes.get("failed") and not any(notes.get(name) for name in _PARTS)
+        )
+        self.answered += answered
+        self.failed += not answered
         found = notes.get("matches", notes.get("crops", 0))
         self.matches += found if isinstance(found, int) else 0
         self.first = self.first or time

@@ -86,15 +86,22 @@ def test_every_gallery_of_a_call_is_told(
     assert report.returncode == 0, report.stderr
 
     batch = {each["gallery"]: each["notes"] for each in said["SearchService/SearchBatch"]}
-    assert batch.keys() == set(OURS)
+    assert batch.keys() == {*OURS, FOREIGN}
+    denied = {"failed": 1, "denied": 1, "reasons": ["GALLERY_NOT_ALLOWED"]}
+    assert batch[FOREIGN] == denied
+    assert [name for name in denied for gallery in OURS if name in batch[gallery]] == []
     assert batch["site-a"]["queries"] == 2
     assert examples(batch["site-a"]) == [shown]
     assert batch["site-b"]["queries"] == 1
     assert examples(batch["site-b"]) == [example]
-    assert sum(notes.get("denied", 0) for notes in batch.values()) == 1
     ingested = [each for each in said["GalleryService/IngestCrops"] if each["event"] == "ended"]
-    assert {each["gallery"] for each in ingested} == set(OURS)
-    assert sum(each["notes"].get("denied", 0) for each in ingested) == 1
+    assert len(ingested) == 3
+    # Of each its own, and nothing of what came of the others.
+    assert {each["gallery"]: each["notes"] for each in ingested} == {
+        "site-a": {"accepted": 2},
+        "site-b": {"accepted": 2},
+        FOREIGN: denied | {"rejected": 1},
+    }
     (grouped,) = said["SearchService/Search"]
     assert grouped["notes"]["matches"] == len(grouped["notes"]["match_ids"]) == 2
 
@@ -103,6 +110,10 @@ def test_every_gallery_of_a_call_is_told(
     assert told.keys() == {"SearchService/SearchBatch", "GalleryService/IngestCrops"}
     assert {row["attempts"] for row in told.values()} == {"1"}
     assert {row["code"] for row in told.values()} == {"GALLERY_NOT_ALLOWED"}
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "csv" / "searches.csv").read_text())))
+    batches = {row["gallery"]: row for row in rows if row["what"] == "SearchService/SearchBatch"}
+    answered = {name: (row["answered"], row["refused or failed"]) for name, row in batches.items()}
+    assert answered == {"site-a": ("1", "0"), "site-b": ("1", "0"), FOREIGN: ("0", "1")}
 
 
 def examples(notes: dict[str, Any]) -> list[str]:

@@ -16,7 +16,6 @@ answered, and the stream ends with that error. An item without an answer was not
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from resight.errors import InvalidArgument, ResightError, Unavailable
@@ -58,8 +57,8 @@ class IngestStream:
         self._requests = requests
         self._draining = draining
         self._permits = asyncio.Semaphore(limit)
-        self._counts: Counter[str] = Counter()
-        self._answers: asyncio.Queue[IngestCropsResponse | None] = asyncio.Queue()
+        # Each with the gallery that its item named.
+        self._answers: asyncio.Queue[tuple[IngestCropsResponse, str] | None] = asyncio.Queue()
         self._in_flight: dict[int, asyncio.Task[None]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -78,9 +77,9 @@ class IngestStream:
         begun = call.current()
         begun.on_lapse = receiver.cancel
         try:
-            while (answer := await self._answers.get()) is not None:
-                self._note(answer)
-                yield answer
+            while (answered := await self._answers.get()) is not None:
+                _note(*answered)
+                yield answered[0]
                 self._permits.release()
             drainer.cancel()
             if begun.lapsed is not None:
@@ -97,14 +96,6 @@ class IngestStream:
                 task.cancel()
             if receiver.done() and not receiver.cancelled():
                 receiver.exception()  # told already, or nobody is there to be told
-
-    def _note(self, answer: IngestCropsResponse) -> None:
-        name = IngestCropsResponse.Outcome.Name(answer.outcome).removeprefix("OUTCOME_").lower()
-        self._counts[name] += 1
-        call.current().note(**{name: self._counts[name]})
-        if name in ("rejected", "retry"):
-            denied = answer.reason.endswith("_NOT_ALLOWED")
-            call.current().note_fault(answer.reason, denied=denied)
 
     async def _receive(self) -> None:
         requests = aiter(self._requests)
@@ -130,20 +121,20 @@ class IngestStream:
     async def _begin(self, request: IngestCropsRequest) -> None:
         sequence = request.sequence
         if self._draining.is_set():
-            self._answers.put_nowait(_draining(sequence))
+            self._answers.put_nowait((_draining(sequence), request.gallery))
         elif sequence in self._in_flight:
             reused = InvalidArgument(
                 f"sequence {sequence} is already in flight on this stream; number items uniquely",
                 field="sequence",
                 reason="SEQUENCE_REUSED",
             )
-            self._answers.put_nowait(_rejected(sequence, reused))
+            self._answers.put_nowait((_rejected(sequence, reused), request.gallery))
         else:
             size = len(request.image)
             await self._room.enter(size)
             if self._draining.is_set():
                 self._room.leave(size)
-                self._answers.put_nowait(_draining(sequence))
+                self._answers.put_nowait((_draining(sequence), request.gallery))
                 return
             self._idle.clear()
             task = asyncio.create_task(self._submit(request))
@@ -163,10 +154,18 @@ class IngestStream:
                 result = await self._ingest.submit(item)
             _INGESTED[result.outcome].inc()
             answer = ingest_answer(sequence, result)
-        self._answers.put_nowait(answer)
+        self._answers.put_nowait((answer, request.gallery))
         del self._in_flight[sequence]
         if not self._in_flight:
             self._idle.set()
+
+
+def _note(answer: IngestCropsResponse, gallery: str) -> None:
+    name = IngestCropsResponse.Outcome.Name(answer.outcome).removeprefix("OUTCOME_").lower()
+    call.current().count(name, gallery)
+    if name in ("rejected", "retry"):
+        denied = answer.reason.endswith("_NOT_ALLOWED")
+        call.current().note_fault(answer.reason, gallery, denied=denied)
 
 
 def _rejected(sequence: int, error: ResightError) -> IngestCropsResponse:

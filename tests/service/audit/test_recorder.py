@@ -172,6 +172,61 @@ def test_a_stream_all_of_whose_messages_are_refused_ends_where_it_began(
     assert places(query) == [("began", "site-b"), ("ended", "site-b")]
 
 
+def test_a_gallery_is_told_of_its_own_parts_alone(
+    audited: Callable[..., Any], run: Any, query: Any
+) -> None:
+    async def work() -> None:
+        async with audited() as audit:
+            stream = limited_stream()
+            call_in_progress.enter_gallery("site-a")
+            await audit.recorder.began(stream, streams=True)
+            call_in_progress.found_gallery("site-a")
+            for _ in range(3):
+                stream.count("accepted", "site-a")
+            stream.note_fault("IMAGE_BROKEN", "site-a")
+            for _ in range(2):
+                stream.note_fault("GALLERY_NOT_ALLOWED", "site-b", denied=True)
+            stream.note_fault("INVALID_ARGUMENT", "no name")
+            stream.note_fault("INVALID_ARGUMENT", call_in_progress.UNREAD)
+            stream.note_fault("GALLERY_NOT_FOUND", "site-d")
+            call_in_progress.found_gallery("site-d")
+            stream.count("accepted", "site-d")
+            await audit.recorder.ended(stream, "OK")
+
+    run(work())
+    rows = query("SELECT body FROM audit_entries WHERE action = 'GalleryService/IngestCrops'")
+    said = [json.loads(body) for (body,) in rows]
+    assert len(said) == 5
+    assert {each["gallery"]: each["notes"] for each in said if each["event"] == "ended"} == {
+        "site-a": {"accepted": 3, "failed": 1, "reasons": ["IMAGE_BROKEN"]},
+        "site-b": {"failed": 2, "denied": 2, "reasons": ["GALLERY_NOT_ALLOWED"]},
+        "site-d": {"accepted": 1, "failed": 1, "reasons": ["GALLERY_NOT_FOUND"]},
+        "": {"failed": 2, "reasons": ["INVALID_ARGUMENT"]},
+    }
+
+
+def test_names_without_end_make_few_entries(
+    audited: Callable[..., Any], run: Any, query: Any
+) -> None:
+    async def work() -> None:
+        async with audited() as audit:
+            stream = limited_stream()
+            with pytest.raises(PermissionDenied):
+                call_in_progress.enter_gallery("first")
+            await audit.recorder.began(stream, streams=True)
+            for number in range(100):
+                stream.note_fault("GALLERY_NOT_ALLOWED", f"site-{number}", denied=True)
+            stream.note_fault("GALLERY_NOT_ALLOWED", "first", denied=True)
+            await audit.recorder.ended(stream, "OK")
+
+    run(work())
+    rows = query("SELECT body FROM audit_entries WHERE action = 'GalleryService/IngestCrops'")
+    ended = [each for each in (json.loads(body) for (body,) in rows) if each["event"] == "ended"]
+    assert len(ended) <= 10
+    assert sum(each["notes"]["denied"] for each in ended) == 101
+    assert [each["notes"]["denied"] for each in ended if each["gallery"] == "first"] == [1]
+
+
 def test_a_commit_whose_answer_was_lost_leaves_the_chain_whole(
     audited: Callable[..., Any], run: Any, query: Any
 ) -> None:
