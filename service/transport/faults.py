@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from pydantic import BaseModel
 
 from resight.errors import ResightError
@@ -51,7 +51,7 @@ _OTHERS = frozenset(
     }
 )
 _MAX_PARTS = 8
-_PART = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,63})(?:\[\d{1,6}\])*|\d{1,6}", re.ASCII)
+_PART = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,63})(\[\d{1,6}\])?|\d{1,6}", re.ASCII)
 
 
 def faulty(error: ResightError) -> None:
@@ -60,30 +60,56 @@ def faulty(error: ResightError) -> None:
 
 
 def own_name(field: str) -> str:
-    """A field as far as its names are ours; places in lists may stand between them."""
+    """A field as far as its names are ours; one place in a list may stand behind the list's name.
+
+    Nothing goes on behind the name of a map: its keys are the caller's.
+    """
     told: list[str] = []
+    before, placed = "", False
     for part in field.split(".", _MAX_PARTS)[:_MAX_PARTS]:
         found = _PART.fullmatch(part)
-        if found is None or (found[1] not in _names() if found[1] else not told):
+        if found is None or before in _maps():
             break
+        name = found[1] or ""
+        if name and name not in _names():
+            break
+        if not name or found[2]:
+            if placed or (name or before) not in _lists():
+                break
+            placed = True
+        before = name
         told.append(part)
     return ".".join(told)
 
 
 @cache
 def _names() -> frozenset[str]:
-    messages = (
-        name
-        for file in _FILES
-        for message in file.DESCRIPTOR.message_types_by_name.values()
-        for name in _of_message(message)
-    )
-    return _OTHERS | {*messages, *_of_settings(ServiceSettings)}
+    return _OTHERS | {*(field.name for field in _fields()), *_of_settings(ServiceSettings)}
 
 
-def _of_message(message: Descriptor) -> Iterator[str]:
-    for field in message.fields:
-        yield field.name
+@cache
+def _maps() -> frozenset[str]:
+    return frozenset(field.name for field in _fields() if _is_map(field))
+
+
+@cache
+def _lists() -> frozenset[str]:
+    return frozenset(field.name for field in _fields() if field.is_repeated) - _maps()
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    entry = field.message_type
+    return entry is not None and entry.GetOptions().map_entry
+
+
+def _fields() -> Iterator[FieldDescriptor]:
+    for file in _FILES:
+        for message in file.DESCRIPTOR.message_types_by_name.values():
+            yield from _of_message(message)
+
+
+def _of_message(message: Descriptor) -> Iterator[FieldDescriptor]:
+    yield from message.fields
     for inner in message.nested_types:
         yield from _of_message(inner)
 
