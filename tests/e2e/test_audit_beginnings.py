@@ -178,7 +178,7 @@ def test_a_stream_begins_with_its_first_message(
         ("call", ""),
         ("began", "b"), ("ended", "b"),
         ("began", "none"), ("ended", "b"), ("ended", "none"),
-        ("began", ""), ("ended", "b"),
+        ("began", ""), ("ended", "b"), ("ended", ""),
     ]  # fmt: skip
     assert events(said, "ModelService/RegisterModel") == [
         ("call", ""), ("began", ""), ("ended", ""), ("began", "b"), ("ended", "b"),
