@@ -223,12 +223,8 @@ class Gate:
         Raises:
             Unavailable: it cannot be recorded, so it must not.
         """
-        try:
-            for recorder in self._recorders:
-                await recorder.began(call, streams=streams)
-        except BaseException:
-            call.admitted = False
-            raise
+        for recorder in self._recorders:
+            await recorder.began(call, streams=streams)
 
     async def leave(self, call: Call, outcome: str) -> None:
         """Record the outcome, before the answer is sent.

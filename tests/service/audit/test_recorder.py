@@ -13,6 +13,7 @@ import pytest
 
 from resight.errors import PermissionDenied, Unavailable
 from service import call as call_in_progress
+from service.access.gate import Gate, OpenDoor
 from service.audit.chain import following
 from service.audit.denials import Denials, host_of
 from service.audit.entry import Entry
@@ -304,7 +305,9 @@ def test_a_call_that_the_caller_left_is_recorded_once(
     assert events() == [("SearchService/Search", "call", "OK")]
 
 
-async def given_up(audit: Any, deletion: Call) -> tuple[Holding, asyncio.Task[None]]:
+async def given_up(
+    audit: Any, deletion: Call, begin: Callable[..., Any] | None = None
+) -> tuple[Holding, asyncio.Task[None]]:
     """A change whose caller leaves while its beginning waits behind another entry."""
     writer = audit.log._writer = Holding(audit.log._writer)
     before = asyncio.create_task(audit.log.record(Entry("audit/before")))
@@ -312,7 +315,7 @@ async def given_up(audit: Any, deletion: Call) -> tuple[Holding, asyncio.Task[No
     while writer.held is None:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.001)
-    beginning = asyncio.create_task(audit.recorder.began(deletion, streams=False))
+    beginning = asyncio.create_task((begin or audit.recorder.began)(deletion, streams=False))
     while not len(audit.log._queue):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.001)
@@ -330,7 +333,6 @@ def test_a_change_that_was_given_up_does_not_begin_after_its_end(
         async with audited() as audit:
             deletion = call("GalleryService/DeleteCrop")
             writer, before = await given_up(audit, deletion)
-            deletion.admitted = False
             ending = asyncio.create_task(audit.recorder.ended(deletion, "CANCELLED"))
             await asyncio.sleep(0)
             writer.go_on(fails=fails)
@@ -340,6 +342,45 @@ def test_a_change_that_was_given_up_does_not_begin_after_its_end(
 
     run(work())
     assert events() == [("GalleryService/DeleteCrop", "call", "CANCELLED")]
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_what_was_let_in_and_could_not_begin_is_not_called_refused(
+    audited: Callable[..., Any], run: Any, query: Any, leaves: bool
+) -> None:
+    """The audit is away, or the caller leaves while the beginning is stored."""
+
+    async def work() -> None:
+        async with audited() as audit:
+            gate = Gate(OpenDoor(), recorders=[audit.recorder])
+            deletion = call("GalleryService/DeleteCrop")
+            deletion.admitted = False
+            gate.admit(deletion)
+            if leaves:
+                held, before = await given_up(audit, deletion, gate.announce)
+                held.go_on(fails=False)
+                await before
+                await gate.leave(deletion, "CANCELLED")
+            else:
+                writer = breaking(audit)
+                writer.broken = True
+                with pytest.raises(Unavailable) as caught:
+                    await gate.announce(deletion)
+                writer.broken = False
+                deletion.fail(caught.value)
+                await gate.leave(deletion, "UNAVAILABLE")
+            late = call("GalleryService/DeleteCrop")
+            late.admitted = False
+            await gate.leave(late, "PERMISSION_DENIED")
+
+    run(work())
+    rows = query("SELECT body FROM audit_entries WHERE action = 'GalleryService/DeleteCrop'")
+    said = {each["outcome"]: each for each in (json.loads(body) for (body,) in rows)}
+    outcome = "CANCELLED" if leaves else "UNAVAILABLE"
+    assert said.keys() == {outcome, "PERMISSION_DENIED"}
+    assert said[outcome]["event"] == "call"
+    assert "refused" not in said[outcome]
+    assert said["PERMISSION_DENIED"]["refused"] is True
 
 
 def test_what_was_given_up_is_not_waited_for_to_try_again(
