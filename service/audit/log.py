@@ -117,12 +117,13 @@ class AuditLog:
         AUDIT_CHECKPOINT_AGE.set_function(self._unsigned_age)
 
     async def record(self, entry: Entry, *, beginning: bool = False) -> None:
-        """Store an entry; returns when it is durable.
+        """Store an entry; returns when it is durable. One that has waited too long is left out,
+        unless a change has taken it already: what it says is not so, as the caller is refused.
 
         Args:
             entry: What to store.
             beginning: Of what does not happen when nobody waits for this any longer: then it is
-                left out, unless a change has taken it already, and never follows its own end.
+                left out in the same way, and never follows its own end.
 
         Raises:
             Unavailable: it is not, or not yet (reason ``AUDIT_UNAVAILABLE``).
@@ -138,12 +139,15 @@ class AuditLog:
         except TimeoutError as error:
             AUDIT_WRITE_FAILURES.inc()
             self.writability.failed(after=self._policy.wait_seconds)
-            _given_up(stored, beginning)
+            _left_out(stored)
             raise cannot_record(
                 f"it was not stored within {self._policy.wait_seconds:g} s"
             ) from error
         except asyncio.CancelledError:
-            _given_up(stored, beginning)
+            if beginning:
+                _left_out(stored)
+            else:
+                stored.add_done_callback(_retrieved)
             raise
 
     async def settle(self, entry: Entry) -> None:
@@ -284,11 +288,9 @@ class AuditLog:
         return 0.0 if self._unsigned_since is None else monotonic() - self._unsigned_since
 
 
-def _given_up(stored: asyncio.Future[None], beginning: bool) -> None:
-    if beginning:
-        stored.cancel()
-    else:
-        stored.add_done_callback(_retrieved)
+def _left_out(stored: asyncio.Future[None]) -> None:
+    if not stored.cancel():
+        _retrieved(stored)
 
 
 def _retrieved(stored: asyncio.Future[None]) -> None:

@@ -64,19 +64,28 @@ class _Use:
         )
         self.answered += answered
         self.failed += not answered
-        found = notes.get("matches", notes.get("crops", 0))
-        self.matches += found if isinstance(found, int) else 0
+        self.matches += _found(notes)
         self.first = self.first or time
         self.last = time
+
+    def take_back(self, notes: Mapping[str, Any]) -> None:
+        self.answered -= 1
+        self.matches -= _found(notes)
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts entries, each once; a report is its tables."""
+    """Counts entries, each once; a report is its tables.
+
+    Attributes:
+        refused: Calls that were told UNAVAILABLE, by request and gallery. Such a one may have an
+            entry of its answer as well, stored too late: ``take_back`` finds it.
+    """
 
     entries: int = 0
     galleries: set[str] = field(default_factory=set)
     chains: set[str] = field(default_factory=set)
+    refused: set[tuple[str, str]] = field(default_factory=set)
     _searches: dict[tuple[str, ...], _Use] = field(default_factory=lambda: defaultdict(_Use))
     _views: dict[tuple[str, ...], _Use] = field(default_factory=lambda: defaultdict(_Use))
     _others: dict[tuple[str, ...], _Use] = field(default_factory=lambda: defaultdict(_Use))
@@ -88,6 +97,23 @@ class Tally:
         """Count entries, oldest first."""
         for entry in entries:
             self._add(entry)
+
+    def take_back(self, entries: Iterable[ReadEntry]) -> None:
+        """Count no longer as answered what was refused; needed when there are ``refused``.
+
+        Args:
+            entries: All of them once more.
+        """
+        for entry in entries:
+            said = entry.said
+            here = (_said(said, "request_id"), entry.gallery)
+            if here not in self.refused or _told(said) != ("call", _OK):
+                continue
+            notes = _notes(said)
+            if (use := self._use(entry)) is not None:
+                use.take_back(notes)
+            if isinstance(parts := notes.get("denied"), int):
+                self._denied[_denied_parts(entry, notes)] -= parts
 
     def tables(self) -> Iterator[Table]:
         """What was counted."""
@@ -130,34 +156,39 @@ class Tally:
             self._denied[key] += attempts if isinstance(attempts, int) else 1
             return
         request = _said(said, "request_id")
-        told = said.get("notes")
-        notes = told if isinstance(told, dict) else {}
+        notes = _notes(said)
+        if _told(said) == ("call", "UNAVAILABLE") and request:
+            self.refused.add((request, entry.gallery))
         if said.get("event") == "began":
             what = (entry.gallery, entry.action, _about(notes))
             self._open[request] = [time, entry.principal, *what, request]
             return
         self._open.pop(request, None)
-        who = (entry.principal, host_of(_said(said, "peer")), entry.action)
         parts = notes.get("denied")
         if outcome in _DENIED:
-            self._denied[outcome, _said(said, "reason"), *who] += 1
+            self._denied[outcome, _said(said, "reason"), *_who(entry)] += 1
         elif isinstance(parts, int):
-            self._denied["PERMISSION_DENIED", _denied_codes(notes), *who] += parts
+            self._denied[_denied_parts(entry, notes)] += parts
         self._count(entry, time, outcome, notes)
 
     def _count(self, entry: ReadEntry, time: str, outcome: str, notes: Mapping[str, Any]) -> None:
-        purpose = _said(entry.said, "purpose")
-        key = (purpose, entry.principal, entry.gallery, entry.action)
-        if entry.action in _SEARCHES:
-            self._searches[key].add(time, outcome, notes)
-        elif entry.action in _VIEWS:
-            self._views[key].add(time, outcome, notes)
-        elif entry.action in CHANGES or entry.action.startswith(("service/", PREFIX)):
+        if (use := self._use(entry)) is not None:
+            use.add(time, outcome, notes)
+        else:
+            purpose = _said(entry.said, "purpose")
             what = (entry.gallery, entry.action, purpose, outcome, _about(notes))
             self._changes.append([time, entry.principal, *what])
-        else:
-            other = (entry.action, entry.principal, entry.gallery)
-            self._others[other].add(time, outcome, notes)
+
+    def _use(self, entry: ReadEntry) -> _Use | None:
+        """What it is counted under; None for a change."""
+        key = (_said(entry.said, "purpose"), entry.principal, entry.gallery, entry.action)
+        if entry.action in _SEARCHES:
+            return self._searches[key]
+        if entry.action in _VIEWS:
+            return self._views[key]
+        if entry.action in CHANGES or entry.action.startswith(("service/", PREFIX)):
+            return None
+        return self._others[entry.action, entry.principal, entry.gallery]
 
 
 def html_page(told: Told, tally: Tally, tables: Iterable[Table]) -> str:
@@ -210,6 +241,28 @@ def _rows(uses: Mapping[tuple[str, ...], _Use]) -> list[list[str]]:
 
 def _about(notes: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in sorted(notes.items()))
+
+
+def _notes(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    notes = said.get("notes")
+    return notes if isinstance(notes, dict) else {}
+
+
+def _found(notes: Mapping[str, Any]) -> int:
+    found = notes.get("matches", notes.get("crops", 0))
+    return found if isinstance(found, int) else 0
+
+
+def _told(said: Mapping[str, Any]) -> tuple[str, str]:
+    return _said(said, "event"), _said(said, "outcome")
+
+
+def _who(entry: ReadEntry) -> tuple[str, str, str]:
+    return entry.principal, host_of(_said(entry.said, "peer")), entry.action
+
+
+def _denied_parts(entry: ReadEntry, notes: Mapping[str, Any]) -> tuple[str, ...]:
+    return ("PERMISSION_DENIED", _denied_codes(notes), *_who(entry))
 
 
 def _denied_codes(notes: Mapping[str, Any]) -> str:

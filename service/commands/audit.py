@@ -176,6 +176,8 @@ def report(
     with _source(target, data) as source:
         verdict = source.verdict()
         tally.add_all(source.entries(wanted))
+        if tally.refused:
+            tally.take_back(source.entries(wanted))
         processes = Processes(Span.of(wanted))
         processes.read(source, tally.chains)
         named = sorted(tally.galleries | {DEFAULT_GALLERY})
