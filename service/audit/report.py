@@ -58,10 +58,7 @@ class _Use:
     last: str = ""
 
     def add(self, time: str, outcome: str, notes: Mapping[str, Any]) -> None:
-        # Of a call of many parts that were all refused, too, nothing was answered.
-        answered = outcome == _OK and not (
-            notes.get("failed") and not any(notes.get(name) for name in _PARTS)
-        )
+        answered = outcome == _OK and _is_answered(notes)
         self.answered += answered
         self.failed += not answered
         self.matches += _found(notes)
@@ -69,7 +66,9 @@ class _Use:
         self.last = time
 
     def take_back(self, notes: Mapping[str, Any]) -> None:
-        self.answered -= 1
+        answered = _is_answered(notes)
+        self.answered -= answered
+        self.failed -= not answered
         self.matches -= _found(notes)
 
 
@@ -246,6 +245,11 @@ def _about(notes: Mapping[str, Any]) -> str:
 def _notes(said: Mapping[str, Any]) -> Mapping[str, Any]:
     notes = said.get("notes")
     return notes if isinstance(notes, dict) else {}
+
+
+def _is_answered(notes: Mapping[str, Any]) -> bool:
+    """Not a call of many parts that were all refused."""
+    return not notes.get("failed") or any(notes.get(name) for name in _PARTS)
 
 
 def _found(notes: Mapping[str, Any]) -> int:

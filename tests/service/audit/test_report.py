@@ -107,3 +107,31 @@ def test_a_search_that_waited_too_long_counts_once_as_refused(
     assert (answered, refused, matches) == ("1", "1", "10")
     [[*_, attempts]] = tables["denied"]
     assert attempts == "4"
+
+
+@pytest.mark.parametrize(
+    ("notes", "counts"),
+    [
+        ({"queries": 1, "failed": 1}, ("1", "1")),
+        ({"failed": 2, "denied": 2}, ("0", "2")),
+    ],
+)
+def test_a_call_all_of_whose_parts_were_refused_is_not_answered(
+    audited: Callable[..., Any], run: Any, catalog: Any, notes: dict[str, int], counts: Any
+) -> None:
+    """Also where its answer was refused afterwards, and counts once."""
+
+    async def work() -> None:
+        async with audited() as audit:
+            for request, outcome in (("1", "OK"), ("2", "OK"), ("2", "UNAVAILABLE")):
+                facts = {"event": "call", "request_id": request, "outcome": outcome, "notes": notes}
+                await audit.log.record(Entry("SearchService/SearchBatch", facts=facts))
+
+    run(work())
+    tally = Tally()
+    with catalog.connect() as connection:
+        entries = list(CatalogAudit(connection).entries(Selection()))
+    tally.add_all(entries)
+    tally.take_back(entries)
+    [[*_, answered, refused, _, _, _]] = {t.name: t.rows for t in tally.tables()}["searches"]
+    assert (answered, refused) == counts
